@@ -1,0 +1,50 @@
+"""Stage `baseline`: the encoder as fp32.onnx, checked against SpeechBrain, and how accurate it is."""
+import torch
+
+from src import params
+from src.encoder import load
+from src.encoder.export import export_onnx
+from src.encoder.frontend import FrontEnd
+from src.encoder.rewrite import rewrite
+from src.errors import InputError, reported
+from src.evaluate import accuracy
+from src.evaluate.extract import session
+from src.files import write_json
+from src.speech import manifest
+from src.speech.audio import load_audio
+
+FP32 = "models/fp32.onnx"
+METRICS = "metrics/baseline.json"
+# Utterances that are compared with SpeechBrain's own embedding, and the cosine below which it is not the same.
+CHECKED, SAME = 16, 0.99999
+
+
+def main():
+    config = params.load()
+    rows = manifest.select(manifest.read(), "test")
+    classifier = load.load(config.encoder.source, config.encoder.revision)
+    network = rewrite(classifier.mods["embedding_model"])
+    export_onnx(torch.nn.Sequential(FrontEnd(classifier.mods["compute_features"]), network).eval(), FP32)
+    parity = _parity(classifier, rows[:: max(1, len(rows) // CHECKED)])
+    metrics = accuracy.evaluate(FP32, "fp32", rows, config)
+    write_json(METRICS, {**metrics, "parity_cosine": parity})
+    print(f"fp32: {accuracy.summary(metrics)}; cosine to SpeechBrain at least {parity:.7f}")
+
+
+def _parity(classifier, rows):
+    """The smallest cosine between fp32.onnx's embedding and SpeechBrain's, over these utterances."""
+    model, cosines = session(FP32), []
+    for row in rows:
+        waveform = torch.from_numpy(load_audio(row))[None]
+        ours = torch.from_numpy(model.run(None, {"waveform": waveform.numpy()})[0])
+        with torch.inference_mode():
+            theirs = classifier.encode_batch(waveform)[:, 0]
+        cosines.append(torch.cosine_similarity(ours.double(), theirs.double()).item())
+    if min(cosines) < SAME:
+        raise InputError(f"{FP32}: cosine {min(cosines):.6f} to SpeechBrain's embedding; {SAME} is needed")
+    return min(cosines)
+
+
+if __name__ == "__main__":
+    with reported():
+        main()

@@ -1,0 +1,127 @@
+"""Paired latency: several models timed in turns, so that what disturbs the machine disturbs all of them."""
+import contextlib
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from tqdm import tqdm
+
+from src.encoder.frontend import SAMPLE_RATE
+
+WARM_UP = 3
+RESAMPLES = 2000
+ENGINES = ("torch", "onnxruntime", "speechbrain")
+EXTENSIONS = (
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",  # x86
+    "asimd", "asimddp", "i8mm", "bf16", "sve",  # Arm
+)
+
+
+def measure(models, seconds, rounds, threads, seed=0):
+    """Time models on the same audio at batch 1, interleaved; the first of them is the reference.
+
+    models: {name: callable}, each from a waveform, float32 [1, samples], to an embedding; `speechbrain` and
+    `onnx_file` make such. The audio is noise: none of them takes time that depends on what is said.
+
+    Gives a dict for JSON: for each model median_ms, low_ms and high_ms (quartiles), speedup (median over
+    the rounds of the reference's time / its own in the same round) and speedup_ci (its 95 % interval, by
+    bootstrap over the rounds); and the conditions: reference, seconds, rounds, threads, cpu, versions.
+    """
+    samples = round(seconds * SAMPLE_RATE)
+    waveform = (0.1 * np.random.default_rng([seed, 1]).standard_normal((1, samples))).astype(np.float32)
+    with _torch_threads(threads):
+        calls = {name: lambda model=model: model(waveform) for name, model in models.items()}
+        times = interleave(calls, rounds)
+    reference = next(iter(models))
+    return {
+        "models": summarise(times, reference, seed),
+        "reference": reference,
+        "seconds": seconds,
+        "rounds": rounds,
+        "threads": threads,
+        "cpu": cpu(),
+        "versions": {engine: version(engine) for engine in ENGINES},
+    }
+
+
+def interleave(calls, rounds):
+    """Seconds that each call took, {name: array [rounds]}.
+
+    Every round runs each call once; the order rotates from round to round, so that none always runs in the
+    wake of the same other. Some calls before the clock starts are thrown away.
+    """
+    names = list(calls)
+    times = {name: np.empty(rounds) for name in names}
+    for _ in range(WARM_UP):
+        for call in calls.values():
+            call()
+    for i in tqdm(range(rounds), "latency", disable=None):
+        first = i % len(names)
+        for name in names[first:] + names[:first]:
+            start = time.perf_counter()
+            calls[name]()
+            times[name][i] = time.perf_counter() - start
+    return times
+
+
+def summarise(times, reference, seed=0):
+    """Medians, quartiles and paired speed-ups of what `interleave` gave; the keys are those of `measure`."""
+    rounds = len(times[reference])
+    resamples = np.random.default_rng([seed, 2]).integers(rounds, size=(RESAMPLES, rounds))
+    summary = {}
+    for name, taken in times.items():
+        low, median, high = np.percentile(taken * 1e3, (25, 50, 75))
+        ratios = times[reference] / taken
+        ci = np.percentile(np.median(ratios[resamples], axis=1), (2.5, 97.5))
+        summary[name] = {
+            "median_ms": float(median), "low_ms": float(low), "high_ms": float(high),
+            "speedup": float(np.median(ratios)), "speedup_ci": {"low": float(ci[0]), "high": float(ci[1])},
+        }
+    return summary
+
+
+def speechbrain(classifier):
+    """The callable of SpeechBrain's EncoderClassifier, PyTorch eager; `measure` sets its threads."""
+    def encode(waveform):
+        with torch.inference_mode():
+            return classifier.encode_batch(torch.from_numpy(waveform)).numpy()
+    return encode
+
+
+def onnx_file(path, threads):
+    """The callable of an ONNX file in ONNX Runtime on the CPU, optimised as by default."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Threads that go on spinning after a run would take the processor from the model which runs next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    source = session.get_inputs()[0].name
+    return lambda waveform: session.run(None, {source: waveform})[0]
+
+
+def cpu():
+    """The processor's name and which of EXTENSIONS it has, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    facts = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = facts.get("flags", facts.get("features", "")).split()
+    return {
+        "model": facts.get("model name") or platform.processor() or platform.machine(),
+        "extensions": [extension for extension in EXTENSIONS if extension in flags],
+    }
+
+
+@contextlib.contextmanager
+def _torch_threads(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

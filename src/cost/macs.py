@@ -1,0 +1,65 @@
+"""Multiply-accumulates of the PyTorch encoder, layer by layer, as fvcore counts them."""
+from dataclasses import dataclass
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+
+COLUMNS = ("layer", "type", "output", "parameters", "gmacs", "share")
+
+
+@dataclass(frozen=True)
+class Layer:
+    name: str
+    type: str
+    output: tuple[int, ...]
+    parameters: int
+    macs: int
+
+
+def count(model, features):
+    """The layers of an embedding model that multiply, in the order in which the model holds them.
+
+    model: takes `features`, a tensor [batch, frames, mels], alone. The count is fvcore's: what it calls a
+    flop is one multiply-accumulate for a convolution or a matrix product, and a BatchNorm is two for each
+    element. Activations, sums, pooling and the other elementwise parts are not counted. The layers add up to
+    fvcore's total.
+    """
+    modules = dict(model.named_modules())
+    outputs = {}
+
+    def remember(module, inputs, output):
+        outputs[module] = tuple(output.shape)
+
+    hooks = [module.register_forward_hook(remember) for module in modules.values()]
+    try:
+        with torch.no_grad():
+            model(features)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    analysis = FlopCountAnalysis(model, features).unsupported_ops_warnings(False).tracer_warnings("none")
+    with torch.no_grad():
+        macs = analysis.by_module()
+    layers = []
+    for name, module in modules.items():
+        own = macs[name] - sum(macs[f"{name}.{child}".lstrip(".")] for child, _ in module.named_children())
+        if own:
+            kind, parameters = type(module).__name__, sum(p.numel() for p in module.parameters())
+            layers.append(Layer(_short(name, modules), kind, outputs[module], parameters, int(own)))
+    return layers
+
+
+def _short(name, modules):
+    """SpeechBrain wraps each Conv1d and BatchNorm1d in a module of its own: `fc.conv` is known as `fc`."""
+    wrapper = name.rpartition(".")[0]
+    return wrapper if wrapper and len(list(modules[wrapper].children())) == 1 else name
+
+
+def rows(layers):
+    """The layers as rows of COLUMNS: `output` is the shape of the output, `share` that of all MACs."""
+    total = sum(layer.macs for layer in layers)
+    return [
+        (layer.name, layer.type, "x".join(map(str, layer.output)), layer.parameters,
+         f"{layer.macs / 1e9:.9f}", f"{layer.macs / total:.6f}")
+        for layer in layers
+    ]

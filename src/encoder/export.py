@@ -1,0 +1,63 @@
+"""A waveform encoder as one self-contained ONNX file."""
+import contextlib
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import onnx
+import onnxscript.optimizer
+import torch
+
+# Constants of more elements than this (the front end's matrices) are left for the engine to compute when it
+# loads the file; stored, they would be most of a small encoder.
+LARGEST_FOLDED = 1024
+
+
+def export_onnx(module, path):
+    """Write `module`, waveform [batch, samples] -> embedding [batch, dim], to `path` as ONNX.
+
+    Input `waveform` and output `embedding` are float32, batch and samples dynamic; the file holds its own
+    weights, and the same module gives the same bytes. `module`, on the CPU, is a FrontEnd followed by an
+    encoder: a PlainEcapa, or what PT2E converts it to. Written beside `path`, checked, then moved over it.
+    """
+    example = torch.zeros(2, 16_000)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module, (example,), dynamo=True, input_names=["waveform"], output_names=["embedding"],
+            dynamic_shapes=({0: "batch", 1: "samples"},), external_data=False, optimize=False, verbose=False,
+        )
+        onnxscript.optimizer.optimize_ir(program.model, output_size_limit=LARGEST_FOLDED)
+        model = program.model_proto
+    _strip(model)
+    onnx.checker.check_model(model, full_check=True)
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(model.SerializeToString(deterministic=True))
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _strip(model):
+    """Drop what no engine needs: stack traces, and shapes that every engine infers for itself."""
+    graph = model.graph
+    graph.ClearField("value_info")
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Silence the exporter's notes about what is not installed and what will be deprecated."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,106 @@
+"""An ECAPA-TDNN in the layout in which SpeechBrain publishes them."""
+import os
+import shutil
+from pathlib import Path
+
+import torch
+import yaml
+
+from src.encoder.load import prepare_speechbrain
+
+HYPERPARAMS = """\
+# ECAPA-TDNN speaker encoder, in SpeechBrain's pretrained-model layout.
+n_mels: {n_mels}
+pretrained_path: {path}
+out_n_neurons: {speakers}
+
+compute_features: !new:speechbrain.lobes.features.Fbank
+  n_mels: !ref <n_mels>
+
+mean_var_norm: !new:speechbrain.processing.features.InputNormalization
+  norm_type: sentence
+  std_norm: False
+
+embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
+  input_size: !ref <n_mels>
+{network}
+
+classifier: !new:speechbrain.lobes.models.ECAPA_TDNN.Classifier
+  input_size: {dim}
+  out_neurons: !ref <out_n_neurons>
+
+mean_var_norm_emb: !new:speechbrain.processing.features.InputNormalization
+  norm_type: global
+  std_norm: False
+
+modules:
+  compute_features: !ref <compute_features>
+  mean_var_norm: !ref <mean_var_norm>
+  embedding_model: !ref <embedding_model>
+  mean_var_norm_emb: !ref <mean_var_norm_emb>
+  classifier: !ref <classifier>
+
+label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
+
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+  loadables:
+    embedding_model: !ref <embedding_model>
+    mean_var_norm_emb: !ref <mean_var_norm_emb>
+    classifier: !ref <classifier>
+    label_encoder: !ref <label_encoder>
+  paths:
+    embedding_model: !ref <pretrained_path>/embedding_model.ckpt
+    mean_var_norm_emb: !ref <pretrained_path>/mean_var_norm_emb.ckpt
+    classifier: !ref <pretrained_path>/classifier.ckpt
+    label_encoder: !ref <pretrained_path>/label_encoder.txt
+"""
+
+
+def save_checkpoint(folder, network, embedding_model, classifier, labels, dtype=torch.float32):
+    """Write `folder` anew with the five files that `EncoderClassifier.from_hparams` and `load` read.
+
+    `network` is the keyword arguments that `embedding_model`, an ECAPA_TDNN, was made with, `input_size` (the
+    number of mels) among them; `classifier` has a `weight` [speakers, dim] in the order of `labels`, the
+    speakers' names. Weights are stored as `dtype`. hyperparams.yaml names `folder` as its `pretrained_path`,
+    which SpeechBrain takes from the current directory, and `load` overrides. The same input gives the same
+    bytes.
+    """
+    prepare_speechbrain()
+    from speechbrain.dataio.encoder import CategoricalEncoder
+
+    speakers, dim = classifier.weight.shape
+    if len(labels) != speakers:
+        raise ValueError(f"{len(labels)} labels for a classifier of {speakers} speakers")
+    folder = Path(folder)
+    arguments = {key: value for key, value in network.items() if key != "input_size"}
+    hyperparams = HYPERPARAMS.format(
+        n_mels=network["input_size"], path=folder.as_posix(), speakers=speakers, dim=dim,
+        network="\n".join(f"  {key}: {_flow(value)}" for key, value in arguments.items()),
+    )
+    encoder = CategoricalEncoder()
+    encoder.update_from_iterable(labels)
+    # No statistics: embeddings are used as they are.
+    no_statistics = {"count": 0, "glob_mean": torch.empty(0), "glob_std": torch.empty(0)}
+
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        beside.mkdir(parents=True)
+        (beside / "hyperparams.yaml").write_text(hyperparams, encoding="utf-8")
+        torch.save(_state(embedding_model, dtype), beside / "embedding_model.ckpt")
+        torch.save(no_statistics, beside / "mean_var_norm_emb.ckpt")
+        torch.save(_state(classifier, dtype), beside / "classifier.ckpt")
+        encoder.save(beside / "label_encoder.txt")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _flow(value):
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+
+
+def _state(module, dtype):
+    state = {name: value.detach().cpu() for name, value in module.state_dict().items()}
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}

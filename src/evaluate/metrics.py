@@ -1,0 +1,204 @@
+"""Detection and identification metrics; one sort of the scores serves all detection metrics.
+
+A trial is accepted when its score is at or above the threshold. No threshold can tell trials with equal
+scores apart, so they cross it together.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import isotonic_regression
+from scipy.special import xlogy
+
+from src.errors import InputError
+
+PRIORS = (0.01, 0.05)  # of a target, for min_dcf
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Trials in the order of their scores.
+
+    scores: float64 [n], ascending; targets: bool [n]; order: int [n], where each was in the input;
+    starts: int [groups], where each group of equal scores starts.
+    """
+
+    scores: np.ndarray
+    targets: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+
+    def corners(self):
+        """Where the ROC turns: int [corners], those of `starts` that begin another kind of group.
+
+        Neighbouring groups of nothing but targets, or of nothing but non-targets, make one straight line of
+        the ROC, so that EER, minDCF and minimum Cllr need only the corners, however the trials are weighted.
+        """
+        targets, nontargets = self.counts(self.starts)
+        kind = np.sign(targets) - np.sign(nontargets)  # 0: both
+        turns = np.ones(len(kind), dtype=bool)
+        turns[1:] = (kind[1:] != kind[:-1]) | (kind[1:] == 0)
+        return self.starts[turns]
+
+    def counts(self, starts):
+        """Target and non-target trials from each of `starts` to the next: two int64 arrays."""
+        targets = np.add.reduceat(self.targets, starts, dtype=np.int64)
+        return targets, np.diff(starts, append=len(self.scores)) - targets
+
+
+def rank(scores, targets) -> Ranking:
+    """Sort trials for the metrics below.
+
+    scores: float [n], higher for more alike; targets: bool [n], or 0 and 1.
+    Raises InputError when lengths differ, a score is NaN or infinite, or one of the two classes is missing.
+    """
+    scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets)
+    if scores.ndim != 1 or scores.shape != targets.shape:
+        raise InputError(f"scores {scores.shape} and targets {targets.shape}: two lists of one length are needed")
+    if targets.dtype != bool:
+        if not np.isin(targets, (0, 1)).all():
+            raise InputError("targets: only 0 and 1 are allowed")
+        targets = targets.astype(bool)
+    if not np.isfinite(scores).all():
+        raise InputError(f"scores: {np.count_nonzero(~np.isfinite(scores))} of {len(scores)} are NaN or infinite")
+    if targets.all() or not targets.any():
+        missing = "non-target" if targets.any() else "target"
+        raise InputError(f"no {missing} trials among {len(targets)}: error rates need both")
+    order = np.argsort(scores, kind="stable")
+    scores = scores[order]
+    starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
+    return Ranking(scores, targets[order], order, starts)
+
+
+def error_rates(targets, nontargets):
+    """Miss and false-alarm rates at every threshold between groups of scores.
+
+    targets, nontargets: [groups, ...], weight of the trials in each group, scores ascending.
+    Gives p_miss and p_fa, float64 [groups + 1, ...]: at point k the first k groups are rejected. Where the
+    weights of a class are all 0, its rates are NaN.
+    """
+    def rejected(weights):
+        total = np.zeros((len(weights) + 1, *weights.shape[1:]))
+        np.cumsum(weights, axis=0, out=total[1:])
+        return total
+
+    misses, rejections = rejected(targets), rejected(nontargets)
+    with np.errstate(invalid="ignore"):
+        return misses / misses[-1], (rejections[-1] - rejections) / rejections[-1]
+
+
+def _crossing(p_miss, p_fa):
+    """The first point at which p_miss has reached p_fa, and how far on the step to it they meet (0 to 1]."""
+    gap = p_miss - p_fa
+    point = np.argmax(gap >= 0, axis=0)
+    after = np.take_along_axis(gap, point[None], axis=0)[0]
+    before = np.take_along_axis(gap, point[None] - 1, axis=0)[0]
+    return point, before / (before - after)
+
+
+def eer(p_miss, p_fa):
+    """Equal error rate, a fraction: where miss and false-alarm rate meet.
+
+    The ROC is taken as linear between neighbouring operating points, as NIST's scoring scripts do (compute_eer
+    of the 2016 Speaker Recognition Evaluation, also in wespeaker) and brentq over interp1d of scikit-learn's
+    ROC, with which VoxCeleb results are commonly computed. (The EER of the ROC's convex hull, as in BOSARIS,
+    is never higher.) Perfect scores give 0, inverted ones 1, equal ones 0.5.
+
+    p_miss, p_fa: [points, ...] of `error_rates`. Gives one value for each place in the trailing axes.
+    """
+    point, share = _crossing(p_miss, p_fa)
+    after = np.take_along_axis(p_miss, point[None], axis=0)[0]
+    before = np.take_along_axis(p_miss, point[None] - 1, axis=0)[0]
+    return before + share * (after - before)
+
+
+def min_dcf(p_miss, p_fa, prior):
+    """Normalised minimum detection cost with c_miss = c_fa = 1; `prior` is the probability of a target.
+
+    The minimum over thresholds of prior * p_miss + (1 - prior) * p_fa, over what the better of accepting all
+    and rejecting all costs, min(prior, 1 - prior) (NIST 2016 Speaker Recognition Evaluation Plan, section 3).
+    Shapes as in `eer`.
+    """
+    if not 0 < prior < 1:
+        raise InputError(f"prior {prior}: not between 0 and 1")
+    return (prior * p_miss + (1 - prior) * p_fa).min(axis=0) / min(prior, 1 - prior)
+
+
+def llr_costs(scores, targets):
+    """Cost of each trial in `cllr`, in bits: log2(1 + exp(-s)) of a target, log2(1 + exp(s)) of a non-target."""
+    return np.logaddexp(0, np.where(targets, -scores, scores)) / np.log(2)
+
+
+def cllr(scores, targets):
+    """Cost of the scores read as natural-log likelihood ratios, in bits.
+
+    The mean of `llr_costs` over targets and that over non-targets, averaged (Brümmer and du Preez,
+    "Application-independent evaluation of speaker detection", Computer Speech & Language, 2006). 0 is perfect;
+    always answering 0 costs 1. A cosine is not a likelihood ratio, so its Cllr is far above `min_cllr`.
+    """
+    costs = llr_costs(scores, targets)
+    return (costs[targets].mean() + costs[~targets].mean()) / 2
+
+
+def min_cllr(targets, nontargets):
+    """Cllr after the best monotone map of scores to likelihood ratios, in bits: what calibration cannot mend.
+
+    The map is found by pooling adjacent violators, unsmoothed, both classes weighing the same (Brümmer and du
+    Preez, 2006). targets, nontargets: [groups], as in `error_rates`.
+    """
+    t, n = targets / targets.sum(), nontargets / nontargets.sum()
+    held = t + n > 0
+    t, n = t[held], n[held]
+    blocks = isotonic_regression(t / (t + n), weights=t + n).blocks[:-1]
+    # A block's likelihood ratio is t / n: it costs t log(1 + n / t) + n log(1 + t / n).
+    t, n = np.add.reduceat(t, blocks), np.add.reduceat(n, blocks)
+    return (xlogy(t + n, t + n) - xlogy(t, t) - xlogy(n, n)).sum() / (2 * np.log(2))
+
+
+def eer_threshold(ranking):
+    """The threshold at which `eer` is reached.
+
+    Halfway between two scores where miss and false-alarm rate are equal there; where they cross within a
+    group of equal scores, that score.
+    """
+    point, share = _crossing(*error_rates(*ranking.counts(ranking.starts)))
+    below = ranking.scores[ranking.starts[point - 1]]
+    return below if share < 1 else below / 2 + ranking.scores[ranking.starts[point]] / 2
+
+
+def det_points(ranking):
+    """The corners of the DET curve: thresholds, p_fa, p_miss, float64 [corners + 1], thresholds ascending.
+
+    Rates are fractions (a DET plot shows their probits); the last threshold, inf, rejects everything.
+    """
+    corners = ranking.corners()
+    p_miss, p_fa = error_rates(*ranking.counts(corners))
+    return np.append(ranking.scores[corners], np.inf), p_fa, p_miss
+
+
+def dcf_key(prior):
+    return f"min_dcf_{prior:g}"
+
+
+def detection(scores, targets, priors=PRIORS) -> dict:
+    """All detection metrics: eer, min_dcf_<prior>, cllr, min_cllr, each a float. Input and errors as `rank`."""
+    ranking = rank(scores, targets)
+    counts = ranking.counts(ranking.corners())
+    rates = error_rates(*counts)
+    return {
+        "eer": float(eer(*rates)),
+        **{dcf_key(prior): float(min_dcf(*rates, prior)) for prior in priors},
+        "cllr": float(cllr(ranking.scores, ranking.targets)),
+        "min_cllr": float(min_cllr(*counts)),
+    }
+
+
+def identification_ranks(scores, own):
+    """Rank of the right speaker for every probe: int [probes], 1 where it is identified (top-1).
+
+    scores: float [enrolments, probes]; own: int [probes], the enrolment of the probe's speaker. The rank is 1
+    more than the number of other enrolments that score at least as much: a tie counts against the probe.
+    Raises InputError when a score is NaN or infinite.
+    """
+    if not np.isfinite(scores).all():
+        raise InputError("scores: NaN or infinite")
+    return (scores >= scores[own, np.arange(scores.shape[1])]).sum(axis=0)  # its own enrolment is the 1

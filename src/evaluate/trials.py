@@ -1,0 +1,95 @@
+"""Protocols: which enrolment is compared with which test utterance."""
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.errors import InputError
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Trials between enrolments and test utterances of some manifest rows.
+
+    speakers: names of all the rows' speakers, sorted. Of each enrolment: its name, the rows averaged into it,
+    its speaker (index into `speakers`). Of each test utterance: its row, its utt_id, its speaker. Of each
+    trial: its enrolment and its test utterance (indexes into those).
+    """
+
+    speakers: tuple[str, ...]
+    enrol_names: tuple[str, ...]
+    enrol_rows: tuple[tuple[int, ...], ...]
+    enrol_speakers: np.ndarray
+    test_names: tuple[str, ...]
+    test_rows: np.ndarray
+    test_speakers: np.ndarray
+    enrol: np.ndarray
+    test: np.ndarray
+
+    def __len__(self):
+        return len(self.enrol)
+
+    @property
+    def targets(self):
+        """bool [n]: whether enrolment and test utterance are of one speaker."""
+        return self.enrol_speakers[self.enrol] == self.test_speakers[self.test]
+
+
+def all_pairs(rows, enrolments) -> Trials:
+    """Every speaker's enrolment against every remaining utterance of every speaker, enrolment by enrolment.
+
+    rows: manifest rows. A speaker is enrolled with their first `enrolments` rows; speakers with no more than
+    these are left out. An enrolment is named by its speaker, or by its utterance when there is just one.
+    Raises InputError when fewer than two speakers remain.
+    """
+    by_speaker = defaultdict(list)
+    for index, row in enumerate(rows):
+        by_speaker[row.speaker].append(index)
+    enough = {speaker: own for speaker, own in by_speaker.items() if len(own) > enrolments}
+    if len(enough) < 2:
+        raise InputError(
+            f"evaluate.enrolments: {enrolments}: of {len(by_speaker)} test speakers {len(enough)} have more "
+            "utterances than that; two are needed"
+        )
+    enrolled = [(rows[own[0]].utt_id if enrolments == 1 else speaker, tuple(own[:enrolments]))
+                for speaker, own in enough.items()]
+    tests = [index for own in enough.values() for index in own[enrolments:]]
+    enrol, test = np.divmod(np.arange(len(enrolled) * len(tests)), len(tests))
+    return _trials(rows, enrolled, tests, enrol, test)
+
+
+def from_list(rows, trial_list) -> Trials:
+    """The trials of a list whose utterances are both among the rows, in the list's order.
+
+    trial_list: (target 1 or 0, utt_id of the enrolment, utt_id of the test utterance) of each trial. Raises
+    InputError when a trial's label contradicts the manifest's speakers, or when nothing remains.
+    """
+    where = {row.utt_id: index for index, row in enumerate(rows)}
+    kept = [trial for trial in trial_list if trial[1] in where and trial[2] in where]
+    if not kept:
+        raise InputError(f"trial list: none of its {len(trial_list)} trials has both utterances in the test split")
+    for target, *names in kept:
+        first, second = (rows[where[name]].speaker for name in names)
+        if bool(target) != (first == second):
+            raise InputError(f"trial list: {target} {' '.join(names)}: the speakers are {first} and {second}")
+    enrolled, tests = (sorted({where[trial[side]] for trial in kept}) for side in (1, 2))
+    enrol, test = (
+        np.searchsorted(own, [where[trial[side]] for trial in kept]) for own, side in ((enrolled, 1), (tests, 2))
+    )
+    return _trials(rows, [(rows[index].utt_id, (index,)) for index in enrolled], tests, enrol, test)
+
+
+def _trials(rows, enrolled, tests, enrol, test):
+    speakers = sorted({row.speaker for row in rows})
+    number = {speaker: index for index, speaker in enumerate(speakers)}
+    return Trials(
+        speakers=tuple(speakers),
+        enrol_names=tuple(name for name, _ in enrolled),
+        enrol_rows=tuple(own for _, own in enrolled),
+        enrol_speakers=np.array([number[rows[own[0]].speaker] for _, own in enrolled]),
+        test_names=tuple(rows[index].utt_id for index in tests),
+        test_rows=np.array(tests),
+        test_speakers=np.array([number[rows[index].speaker] for index in tests]),
+        enrol=enrol,
+        test=test,
+    )

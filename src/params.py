@@ -1,0 +1,161 @@
+"""params.yaml as typed, validated objects."""
+import difflib
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from src.errors import InputError
+
+SPLITS = ("calibration", "finetune", "validation", "test")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Splits(Section):
+    calibration: float = Field(gt=0, lt=1)
+    finetune: float = Field(gt=0, lt=1)
+    validation: float = Field(gt=0, lt=1)
+    test: float = Field(gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def sum_to_one(self):
+        total = sum(getattr(self, name) for name in SPLITS)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the four shares must add up to 1, not {total:g}")
+        return self
+
+
+class Data(Section):
+    source: Literal["synthetic", "folder", "hub"]
+    path: str | None
+    trials: str | None
+    repo: str
+    config: str
+    revision: str | None
+    speakers: int = Field(ge=8, le=100_000)
+    utterances_per_speaker: int = Field(ge=2, le=10_000)
+    min_seconds: float = Field(ge=0.3, le=60)
+    max_seconds: float = Field(ge=0.3, le=600)
+    splits: Splits
+
+    @model_validator(mode="after")
+    def consistent(self):
+        if self.min_seconds > self.max_seconds:
+            raise ValueError(f"min_seconds ({self.min_seconds:g}) is above max_seconds ({self.max_seconds:g})")
+        if self.source == "folder" and not self.path:
+            raise ValueError("path is needed when source is folder")
+        if self.trials and self.source != "folder":
+            raise ValueError("trials is only for source: folder")
+        return self
+
+
+class Encoder(Section):
+    source: str = Field(min_length=1)
+    revision: str | None
+
+
+class Evaluate(Section):
+    enrolments: int = Field(ge=1, le=100)
+    bootstrap: int = Field(ge=100, le=100_000)
+
+
+class Profile(Section):
+    seconds: float = Field(ge=0.3, le=60)
+    rounds: int = Field(ge=3, le=10_000)
+    threads: int = Field(ge=1, le=256)
+
+
+class Ptq(Section):
+    utterances: int = Field(ge=1, le=100_000)
+    observer: Literal["histogram", "minmax"]
+
+
+class Range(Section):
+    low: float = Field(ge=0)
+    high: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def ordered(self):
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low:g}) is above high ({self.high:g})")
+        return self
+
+
+class LogRange(Range):
+    low: float = Field(gt=0)
+
+
+class QatSearch(Section):
+    n_trials: int = Field(ge=1, le=10_000)
+    steps: int = Field(ge=1, le=1_000_000)
+    crop_seconds: float = Field(ge=0.3, le=30)
+    learning_rate: LogRange
+    weight_decay: LogRange
+    speaker_loss_weight: Range
+    batch_size: list[int] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def sizes(self):
+        if min(self.batch_size) < 2 or max(self.batch_size) > 4096:
+            raise ValueError("every batch_size must lie between 2 and 4096")
+        return self
+
+
+class Pretrain(Section):
+    speakers: int = Field(ge=2, le=100_000)
+    utterances_per_speaker: int = Field(ge=1, le=10_000)
+    epochs: int = Field(ge=1, le=10_000)
+
+
+class Params(Section):
+    seed: int = Field(ge=0, lt=2**31)
+    device: Literal["auto", "cpu", "cuda"]
+    data: Data
+    encoder: Encoder
+    evaluate: Evaluate
+    profile: Profile
+    ptq: Ptq
+    qat_search: QatSearch
+    pretrain: Pretrain
+
+
+def _names(model, where):
+    """The keys allowed at `where`, a path of keys into the model."""
+    for key in where:
+        model = model.model_fields[key].annotation
+    return list(model.model_fields)
+
+
+def _explain(error):
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        allowed = _names(Params, error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), allowed, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed)}"
+        return f"{where}: unknown key; {hint}"
+    if error["type"] == "missing":
+        return f"{where}: missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}, got {error['input']!r}" if error["type"] != "value_error" else f"{where}: {message}"
+
+
+def load(path="params.yaml") -> Params:
+    """The parameters of the pipeline.
+
+    Raises InputError, one line for each fault, when the file is missing, is not YAML, has an unknown
+    or missing key, or a value outside what is allowed.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise InputError("\n".join(f"{path}: {_explain(e)}" for e in error.errors())) from None

@@ -1,0 +1,137 @@
+"""Stage `pretrain` (frozen): trains the small encoder that the repository ships, on synthetic speakers.
+
+It is there so that the pipeline runs anywhere without a download; it is not for production. Its speakers
+(group "train") are never those of an evaluation split (group "eval"); progress is measured on a third group.
+"""
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from src import params
+from src.encoder.load import prepare_speechbrain
+from src.encoder.save import save_checkpoint
+from src.errors import reported
+from src.evaluate.metrics import eer
+from src.speech import channel, synthetic
+
+FOLDER = "models/pretrained/ecapa-mini"
+ARCHITECTURE = {
+    "input_size": 80,
+    "channels": [192, 192, 192, 192, 576],
+    "kernel_sizes": [5, 3, 3, 3, 1],
+    "dilations": [1, 2, 3, 4, 1],
+    "attention_channels": 96,
+    "se_channels": 96,
+    "lin_neurons": 192,
+}
+CROP = 2 * channel.SAMPLE_RATE
+BATCH = 32
+PEAK_LEARNING_RATE = 2e-3
+MARGIN, SCALE = 0.2, 30.0
+DEV_SPEAKERS, DEV_UTTERANCES = 40, 4
+
+
+def _speak(group, speakers, utterances, seed, pool):
+    """Utterances before any channel, int16 to save memory, in speaker order."""
+
+    def one(index):
+        speaker, utterance = divmod(index, utterances)
+        rng = np.random.default_rng([seed, *group.encode(), speaker, utterance])
+        return (synthetic.utter(synthetic.speaker(speaker, seed, group), rng) * 32767).astype(np.int16)
+
+    count = speakers * utterances
+    return list(tqdm(pool.map(one, range(count)), f"speech {group}", count, disable=None))
+
+
+def _crop(samples, rng):
+    """A crop of CROP samples through a random channel, float32."""
+    if len(samples) < CROP:
+        samples = np.pad(samples, (0, CROP - len(samples)), mode="wrap")
+    start = rng.integers(len(samples) - CROP + 1)
+    return channel.apply(samples[start : start + CROP] / np.float32(32768), rng)
+
+
+def _batches(dry, utterances, seed, epoch, pool):
+    """Batches (waveforms [BATCH, CROP], speakers [BATCH]) of one pass, the next prepared while one is used."""
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(dry))[: len(dry) // BATCH * BATCH].reshape(-1, BATCH)
+
+    def prepare(batch):
+        return [pool.submit(_crop, dry[i], np.random.default_rng([seed, epoch, i])) for i in batch]
+
+    ahead = prepare(order[0])
+    for batch, following in zip(order, [*order[1:], None]):
+        waveforms = np.stack([future.result() for future in ahead])
+        ahead = prepare(following) if following is not None else []
+        yield torch.from_numpy(waveforms), torch.from_numpy(batch // utterances)
+
+
+def _dev_eer(embed, dry, seed):
+    embeddings = torch.cat([embed(torch.from_numpy(_crop(x, np.random.default_rng([seed, i])))[None])
+                            for i, x in enumerate(dry)])
+    embeddings = torch.nn.functional.normalize(embeddings)
+    scores = (embeddings @ embeddings.T).numpy()
+    speaker = np.arange(len(dry)) // DEV_UTTERANCES
+    pairs = np.triu_indices(len(dry), 1)
+    return eer(scores[pairs], (speaker[:, None] == speaker)[pairs])
+
+
+def main():
+    config = params.load()
+    wanted = config.pretrain
+    prepare_speechbrain()
+    from speechbrain.lobes.features import Fbank
+    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
+    from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
+    from speechbrain.processing.features import InputNormalization
+
+    torch.manual_seed(config.seed)
+    features, norm = Fbank(n_mels=80), InputNormalization(norm_type="sentence", std_norm=False)
+    network = ECAPA_TDNN(**ARCHITECTURE)
+    classifier = Classifier(ARCHITECTURE["lin_neurons"], out_neurons=wanted.speakers)
+    criterion = LogSoftmaxWrapper(AdditiveAngularMargin(MARGIN, SCALE))
+    weights = [*network.parameters(), *classifier.parameters()]
+    optimizer = torch.optim.AdamW(weights, weight_decay=2e-4)
+
+    def encode(waveforms):
+        lengths = torch.ones(len(waveforms))
+        with torch.no_grad():
+            normal = norm(features(waveforms), lengths)
+        return network(normal)
+
+    def embed(waveforms):
+        with torch.no_grad():
+            return encode(waveforms)[:, 0]
+
+    with ThreadPoolExecutor(2) as pool:
+        dry = _speak("train", wanted.speakers, wanted.utterances_per_speaker, config.seed, pool)
+        dev = _speak("dev", DEV_SPEAKERS, DEV_UTTERANCES, config.seed, pool)
+        steps = len(dry) // BATCH
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, PEAK_LEARNING_RATE, total_steps=wanted.epochs * steps, pct_start=0.15
+        )
+        for epoch in range(wanted.epochs):
+            network.train()
+            losses = []
+            for waveforms, speakers in tqdm(
+                _batches(dry, wanted.utterances_per_speaker, config.seed, epoch, pool),
+                f"epoch {epoch + 1}/{wanted.epochs}", steps, disable=None,
+            ):
+                loss = criterion(classifier(encode(waveforms)), speakers[:, None])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                losses.append(loss.item())
+            network.eval()
+            print(f"epoch {epoch + 1}: loss {np.mean(losses):.3f}, "
+                  f"EER on {DEV_SPEAKERS} other speakers {_dev_eer(embed, dev, config.seed):.3f}", flush=True)
+    labels = [f"train{index:04d}" for index in range(wanted.speakers)]
+    save_checkpoint(FOLDER, ARCHITECTURE, network, classifier, labels)
+
+
+if __name__ == "__main__":
+    with reported():
+        main()

@@ -1,0 +1,77 @@
+"""Stage `profile`: what the encoder costs, in multiply-accumulates, parameters, bytes and milliseconds."""
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from src import params
+from src.cost import latency, macs, onnx_macs
+from src.encoder import load
+from src.encoder.frontend import SAMPLE_RATE
+from src.errors import InputError, reported
+from src.speech.manifest import write_csv
+
+FP32 = "models/fp32.onnx"
+LAYERS, METRICS, LATENCY = "metrics/macs.csv", "metrics/profile.json", "metrics/latency.json"
+
+
+def main():
+    config = params.load()
+    wanted = config.profile
+    if not Path(FP32).is_file():
+        raise InputError(f"{FP32}: no such file; run the stage baseline")
+    classifier = load.load(config.encoder.source, config.encoder.revision)
+    layers, metrics = _costs(classifier, wanted.seconds)
+    models = {"speechbrain": latency.speechbrain(classifier), "fp32": latency.onnx_file(FP32, wanted.threads)}
+    timings = latency.measure(models, wanted.seconds, wanted.rounds, wanted.threads, config.seed)
+    Path(METRICS).parent.mkdir(exist_ok=True)
+    write_csv(LAYERS, macs.COLUMNS, macs.rows(layers))
+    _write_json(METRICS, metrics)
+    _write_json(LATENCY, timings)
+    _summarise(metrics, timings)
+
+
+def _costs(classifier, seconds):
+    """The layers of SpeechBrain's encoder, and the metrics of it and of the file made from it."""
+    with torch.no_grad():
+        features = classifier.mods["compute_features"](torch.zeros(1, round(seconds * SAMPLE_RATE)))
+    network = classifier.mods["embedding_model"]
+    layers = macs.count(network, features)
+    total = sum(layer.macs for layer in layers)
+    file = onnx_macs.cost(FP32, seconds)
+    checkpoint = classifier.hparams.pretrainer.paths["embedding_model"]
+    return layers, {
+        "seconds": seconds,
+        "gmacs": total / 1e9,
+        "gflops": 2 * total / 1e9,
+        "rewritten_gmacs": file["gmacs"],
+        "front_end_gmacs": file["front_end_gmacs"],
+        "int8_mac_share": file["int8_mac_share"],
+        "params_million": sum(p.numel() for p in network.parameters()) / 1e6,
+        "checkpoint_mb": os.path.getsize(checkpoint) / 1e6,
+        "size_mb": file["size_mb"],
+    }
+
+
+def _write_json(path, content):
+    beside = Path(f"{path}.partial")
+    beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+def _summarise(metrics, timings):
+    slow, fast = (timings["models"][name] for name in ("speechbrain", "fp32"))
+    print(f"encoder: {metrics['gmacs']:.4f} GMACs = {metrics['gflops']:.4f} GFLOPs for "
+          f"{metrics['seconds']:g} s, {metrics['params_million']:.2f} M parameters, "
+          f"checkpoint {metrics['checkpoint_mb']:.1f} MB")
+    print(f"{FP32}: {metrics['rewritten_gmacs']:.4f} GMACs and {metrics['front_end_gmacs']:.4f} in the front "
+          f"end, {metrics['size_mb']:.1f} MB")
+    print(f"latency on {timings['threads']} thread(s): SpeechBrain {slow['median_ms']:.1f} ms, {FP32} "
+          f"{fast['median_ms']:.1f} ms, {fast['speedup']:.2f} times as fast "
+          f"({fast['speedup_ci']['low']:.2f} to {fast['speedup_ci']['high']:.2f})")
+
+
+if __name__ == "__main__":
+    with reported():
+        main()

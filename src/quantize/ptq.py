@@ -1,0 +1,52 @@
+"""Static post-training quantisation of the plain network through torchao's PT2E."""
+import copy
+
+import torch
+from torchao.quantization.pt2e import ObserverBase
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+from tqdm import tqdm
+
+from src.quantize.quantizer import EcapaQuantizer
+
+
+def prepare(network, observer="histogram"):
+    """The network's graph with an observer in every place that will be quantised.
+
+    network: PlainEcapa, features [batch, time, mels] to embeddings [batch, dim]; it is not changed. The graph
+    keeps both dimensions of time and batch dynamic, and its parameters can be trained.
+    """
+    example = torch.zeros(2, 64, network.layer0.in_channels)
+    dimensions = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    exported = torch.export.export(copy.deepcopy(network), (example,), dynamic_shapes=(dimensions,))
+    return prepare_pt2e(exported.module(check_guards=False), EcapaQuantizer(observer))
+
+
+def calibrate(prepared, features):
+    """Run features, an iterable of [1, time, mels], through the observers."""
+    with torch.no_grad():
+        for one in tqdm(features, "calibration", disable=None):
+            prepared(one)
+
+
+def observers(prepared):
+    """The observers by name; one that several places share is there once, under its first name."""
+    found = {}
+    for name, module in prepared.named_modules():
+        if isinstance(module, ObserverBase):
+            found.setdefault(module, name)
+    return {name: module for module, name in found.items()}
+
+
+def activation_ranges(prepared):
+    """What calibration found: {observer: {"scale": float, "zero_point": int}} for every activation."""
+    ranges = {}
+    for name, module in tqdm(observers(prepared).items(), "ranges", disable=None):
+        if module.dtype is torch.uint8:
+            scale, zero_point = module.calculate_qparams()
+            ranges[name] = {"scale": scale.item(), "zero_point": int(zero_point.item())}
+    return ranges
+
+
+def convert(prepared):
+    """The calibrated or fine-tuned graph with its weights in int8 and quantise/dequantise operations in it."""
+    return convert_pt2e(copy.deepcopy(prepared))

@@ -1,0 +1,142 @@
+"""Quantisation-aware fine-tuning of the whole encoder.
+
+Every observer of the calibrated graph is replaced by fake quantisation with a straight-through gradient:
+activations keep the ranges that calibration found, weights take theirs anew at each step. All parameters are
+trained, towards the embeddings that the fp32 network gives for the same audio.
+"""
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torchao.quantization.pt2e import FakeQuantize, FixedQParamsFakeQuantize, FixedQParamsObserver
+from tqdm import tqdm
+
+from src.quantize.ptq import observers
+
+# Scale of cosines in the softmax of `speaker_loss`; AAM-softmax recipes for speakers use 20 to 30.
+SPEAKER_SCALE = 20.0
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What the search chooses for one fine-tuning."""
+
+    learning_rate: float
+    weight_decay: float
+    batch_size: int
+    speaker_loss_weight: float
+
+
+def fake_quantise(prepared, ranges):
+    """Replace the observers of `prepared`, in place, by fake quantisation; returns `prepared`.
+
+    ranges: what `ptq.activation_ranges` gave for the same graph.
+    """
+    replaced = {module: _fake(module, ranges.get(name)) for name, module in observers(prepared).items()}
+    for name, module in list(prepared.named_modules(remove_duplicate=False)):
+        if module in replaced:
+            prepared.set_submodule(name, replaced[module])
+    return prepared
+
+
+def _fake(observer, found):
+    if found is None:
+        return FakeQuantize(observer=lambda **_: observer)
+    return FixedQParamsFakeQuantize(
+        observer=FixedQParamsObserver.with_args(
+            **found, dtype=observer.dtype, qscheme=observer.qscheme,
+            quant_min=observer.quant_min, quant_max=observer.quant_max,
+        )
+    )
+
+
+def speaker_loss(embeddings, prototypes, speakers):
+    """Cross-entropy of a softmax over cosines to each speaker's prototype, scaled by SPEAKER_SCALE.
+
+    embeddings [n, dim], prototypes [speakers, dim] or [n, speakers, dim], speakers: int [n]. It goes on falling
+    after every utterance is identified right, since it sees by how much.
+    """
+    embeddings, prototypes = F.normalize(embeddings, dim=-1), F.normalize(prototypes, dim=-1)
+    cosines = (prototypes @ embeddings.unsqueeze(-1)).squeeze(-1) if prototypes.ndim == 3 else embeddings @ prototypes.T
+    return F.cross_entropy(SPEAKER_SCALE * cosines, speakers)
+
+
+def leave_one_out(embeddings, speakers):
+    """Prototypes [n, speakers, dim] of length-normalised embeddings [n, dim]: each speaker's mean without the
+    utterance in question. Every speaker needs two utterances or more."""
+    embeddings = F.normalize(embeddings, dim=-1)
+    member = F.one_hot(speakers).to(embeddings.dtype)
+    sums, counts = member.T @ embeddings, member.sum(0)
+    own = member.unsqueeze(2) * embeddings.unsqueeze(1)
+    return (sums - own) / (counts - member).unsqueeze(2)
+
+
+def crops(waveforms, samples, batch_size, steps, rng):
+    """`steps` batches of random crops: (float32 [batch_size, samples], indices of the waveforms [batch_size]).
+
+    Every waveform is used once before any is used again; one that is too short is repeated.
+    """
+    order = np.concatenate(
+        [rng.permutation(len(waveforms)) for _ in range(math.ceil(steps * batch_size / len(waveforms)))]
+    )
+    for step in range(steps):
+        chosen = order[step * batch_size : (step + 1) * batch_size]
+        yield torch.from_numpy(np.stack([_crop(waveforms[i], samples, rng) for i in chosen])), torch.from_numpy(chosen)
+
+
+def _crop(waveform, samples, rng):
+    if len(waveform) < samples:
+        waveform = np.pad(waveform, (0, samples - len(waveform)), mode="wrap")
+    start = rng.integers(len(waveform) - samples + 1)
+    return waveform[start : start + samples]
+
+
+def finetune(student, teacher, front_end, waveforms, speakers, chosen, *, steps, samples, seed, device, progress=""):
+    """Train `student`, a fake-quantised graph, in place, towards the embeddings of `teacher`.
+
+    waveforms: list of float32 [n] at 16 kHz; speakers: int [len(waveforms)]; chosen: Hyperparameters; samples:
+    length of a crop. The loss is 1 - cosine(student, teacher) plus speaker_loss_weight * `speaker_loss` against
+    the mean of the teacher's embeddings of each speaker. AdamW; the learning rate falls along a cosine to zero.
+    Gives the mean loss of the last quarter of the steps.
+    """
+    rng = np.random.default_rng(seed)
+    student.to(device), teacher.to(device), front_end.to(device)
+    speakers = torch.as_tensor(speakers, device=device)
+    optimizer = torch.optim.AdamW(student.parameters(), chosen.learning_rate, weight_decay=chosen.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    prototypes = _prototypes(teacher, front_end, waveforms, speakers, samples, rng, device)
+    losses = []
+    bar = tqdm(crops(waveforms, samples, chosen.batch_size, steps, rng), progress, steps, disable=None, leave=False)
+    for batch, indices in bar:
+        with torch.no_grad():
+            features = front_end(batch.to(device))
+            wanted = teacher(features)
+        embeddings = student(features)
+        loss = (1 - F.cosine_similarity(embeddings, wanted)).mean()
+        if chosen.speaker_loss_weight > 0:
+            loss = loss + chosen.speaker_loss_weight * speaker_loss(
+                embeddings, prototypes, speakers[indices.to(device)]
+            )
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        bar.set_postfix(loss=f"{losses[-1]:.4f}")
+    return float(np.mean(losses[-max(1, steps // 4) :]))
+
+
+def _prototypes(teacher, front_end, waveforms, speakers, samples, rng, device):
+    embeddings = embed(teacher, front_end, [_crop(w, samples, rng) for w in waveforms], device)
+    member = F.one_hot(speakers).to(embeddings.dtype)
+    return member.T @ F.normalize(embeddings, dim=-1)
+
+
+def embed(network, front_end, waveforms, device, batch_size=16):
+    """Embeddings [n, dim] of waveforms of equal length."""
+    with torch.no_grad():
+        batches = torch.from_numpy(np.stack(waveforms)).split(batch_size)
+        return torch.cat([network(front_end(batch.to(device))) for batch in batches])

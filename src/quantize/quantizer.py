@@ -1,0 +1,94 @@
+"""Where the network is quantised: the places of its observers."""
+import operator
+
+import torch
+from torchao.quantization.pt2e import HistogramObserver, MinMaxObserver, MovingAveragePerChannelMinMaxObserver
+from torchao.quantization.pt2e.quantizer import (
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+    SharedQuantizationSpec,
+)
+
+_ANNOTATION = "quantization_annotation"
+_OPS = torch.ops.aten
+_CONVS = {_OPS.conv1d.default}
+_LINEARS = {_OPS.linear.default}
+OBSERVERS = {"histogram": HistogramObserver, "minmax": MinMaxObserver}
+WEIGHT_RANGE = 127
+
+
+class EcapaQuantizer(Quantizer):
+    """Annotates the plain ECAPA-TDNN for static INT8: u8 activations, s8 weights per output channel.
+
+    Every convolution reads u8 and s8, and its output, after its ReLU where it has one, is u8 again, which is
+    what ONNX Runtime asks for before it runs a convolution on integers. Linear layers see one vector an
+    utterance: they read integers too but give floats. Slices, pads and concatenations move u8 values.
+    """
+
+    def __init__(self, observer="histogram"):
+        super().__init__()
+        self.activation = QuantizationSpec(
+            dtype=torch.uint8, quant_min=0, quant_max=255, qscheme=torch.per_tensor_affine,
+            observer_or_fake_quant_ctr=OBSERVERS[observer],
+        )
+        self.weight = QuantizationSpec(
+            dtype=torch.int8, quant_min=-WEIGHT_RANGE, quant_max=WEIGHT_RANGE,
+            qscheme=torch.per_channel_symmetric, ch_axis=0,
+            # The range of the weights of the moment, since fine-tuning moves them.
+            observer_or_fake_quant_ctr=MovingAveragePerChannelMinMaxObserver.with_args(averaging_constant=1.0),
+        )
+
+    def annotate(self, model):
+        nodes = list(model.graph.nodes)
+        for node in nodes:
+            if node.target in _CONVS | _LINEARS:
+                self._annotate_layer(node)
+        for node in nodes:
+            source = _moved(node)
+            if source is not None and _is_quantised(source):
+                _annotate(node, {}, SharedQuantizationSpec(source))
+            elif node.target in (_OPS.cat.default, _OPS.add.Tensor) and any(map(_reaches_conv, node.users)):
+                sources = node.args[0] if node.target is _OPS.cat.default else node.args[:2]
+                _annotate(node, {s: self.activation for s in sources if _is_quantised(s)}, self.activation)
+        return model
+
+    def validate(self, model):
+        pass
+
+    def _annotate_layer(self, node):
+        source, weight = node.args[:2]
+        inputs = {source: self.activation, weight: self.weight}
+        relu = next(iter(node.users)) if len(node.users) == 1 else None
+        if node.target in _LINEARS:
+            _annotate(node, inputs, None)
+        elif relu is not None and relu.target is _OPS.relu.default:
+            _annotate(node, inputs, None)
+            _annotate(relu, {}, self.activation)
+        else:
+            _annotate(node, inputs, self.activation)
+
+
+def _annotate(node, inputs, output):
+    node.meta[_ANNOTATION] = QuantizationAnnotation(input_qspec_map=inputs, output_qspec=output, _annotated=True)
+
+
+def _moved(node):
+    """The node whose values `node` only moves, or None."""
+    if node.target is _OPS.pad.default:
+        return node.args[0]
+    if node.target is operator.getitem and node.args[0].target is _OPS.chunk.default:
+        return node.args[0].args[0]
+    return None
+
+
+def _is_quantised(node):
+    annotation = node.meta.get(_ANNOTATION)
+    return annotation is not None and annotation.output_qspec is not None
+
+
+def _reaches_conv(node):
+    """Whether the value goes into a convolution, at most padded or concatenated on the way."""
+    if node.target in _CONVS:
+        return True
+    return node.target in (_OPS.pad.default, _OPS.cat.default) and any(map(_reaches_conv, node.users))

@@ -1,0 +1,127 @@
+"""Decoding, and the one form in which the pipeline keeps speech: 16 kHz, mono, 16 bits."""
+import math
+import os
+import re
+import stat
+
+import numpy as np
+import soundfile
+import soxr
+
+from src.errors import InputError
+from src.speech.candidate import AudioError
+
+RATE = 16_000
+LOWEST_RATE = 8_000
+SHORTEST = 0.3  # seconds; the encoder is not held to anything below
+SILENCE = 1e-4  # standard deviation, full scale 1: three steps of 16-bit audio
+_BLOCK = 1 << 18  # frames decoded at once, so that a header's false length allocates nothing
+_MARGIN = 0.25  # seconds decoded beyond a cut: more than the resampling filter looks ahead
+_STREAMED = 2**31 - 2**16  # from here on a WAV size is a placeholder of a writer that could not seek
+_MP3_PADDING = 2 * 1152  # samples by which an MP3's announced length may be off
+
+
+def decode(file, seconds=None):
+    """Samples float32 [n, channels] and sample rate in Hz of an open binary file.
+
+    With `seconds`, little more than the first `seconds` are decoded. Raises AudioError when the file
+    is empty, cannot be decoded, or ends before it says it does (within the part that is decoded).
+    """
+    if not file.seek(0, os.SEEK_END):
+        raise AudioError("empty")
+    file.seek(0)
+    try:
+        with soundfile.SoundFile(file) as sound:
+            rate, announced = sound.samplerate, sound.frames
+            limit = math.inf if seconds is None else math.ceil((seconds + _MARGIN) * rate)
+            blocks, got = [], 0
+            while got < limit:
+                block = sound.read(min(_BLOCK, limit - got), dtype="float32", always_2d=True)
+                if not len(block):
+                    break
+                blocks.append(block)
+                got += len(block)
+            header, mp3 = sound.extra_info, sound.format == "MP3"
+    except soundfile.SoundFileError as error:
+        detail = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
+        raise AudioError(f"not decodable: {' '.join(detail.split())}") from None
+    if got < min(announced - (_MP3_PADDING if mp3 else 0), limit) or (got < limit and _wav_is_cut(header)):
+        raise AudioError(f"truncated: it ends after {got / rate:.2f} s")
+    if not got:
+        raise AudioError("empty")
+    return np.concatenate(blocks), rate
+
+
+def _wav_is_cut(header):
+    """Whether a WAV's data chunk announces more bytes than the file has (libsndfile notes it in its log)."""
+    sizes = re.search(r"^data\s*: (\d+) \(should be (\d+)\)", header, re.MULTILINE)
+    return bool(sizes) and int(sizes[2]) < int(sizes[1]) < _STREAMED
+
+
+def decode_path(path, seconds=None):
+    """`decode` of a file on disk. Raises AudioError, with the reason, where it cannot be opened."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise AudioError("not a regular file")
+        with open(path, "rb") as file:
+            return decode(file, seconds)
+    except FileNotFoundError:
+        raise AudioError("dangling link" if os.path.islink(path) else "no such file") from None
+    except OSError as error:
+        raise AudioError(f"unreadable: {error.strerror or error}") from None
+
+
+def prepare(samples, rate, min_seconds=SHORTEST, max_seconds=None):
+    """Speech as the pipeline keeps it: int16 [n] at 16 kHz.
+
+    samples: float32 [n] or [n, channels], full scale 1, at `rate` Hz. Channels are averaged, the rate is
+    converted by soxr (HQ), what is longer than `max_seconds` is cut, and a level above full scale is
+    scaled to it. 16-bit mono at 16 kHz passes through unchanged. Raises AudioError when the result
+    would be silent, shorter than `min_seconds`, or is not speech at all (no samples, NaN, infinite).
+    """
+    if rate < LOWEST_RATE:
+        raise AudioError(f"sample rate: {rate} Hz, under {LOWEST_RATE} Hz")
+    if not samples.size:
+        raise AudioError("empty")
+    if not np.isfinite(samples).all():
+        raise AudioError("NaN or infinite samples")
+    speech = _fit(samples)
+    if speech.ndim == 2:
+        speech = speech.mean(axis=1, dtype=np.float32)
+    if rate != RATE:
+        speech = _fit(soxr.resample(speech, rate, RATE, quality="HQ"))
+    if max_seconds is not None:
+        speech = speech[: round(max_seconds * RATE)]
+    if len(speech) < min_seconds * RATE:
+        raise AudioError(f"too short: {len(speech) / RATE:.2f} s")
+    if speech.std(dtype=np.float64) < SILENCE:
+        raise AudioError("silent")
+    return np.clip(np.rint(speech * 32768), -32768, 32767).astype(np.int16)
+
+
+def _fit(samples):
+    """Scaled down to full scale where above it; otherwise as it is."""
+    peak = np.abs(samples).max()
+    return samples / peak if peak > 1 else samples
+
+
+def save(path, pcm):
+    """Write int16 [n] at 16 kHz as FLAC. Raises InputError when it cannot be written (a full disk)."""
+    try:
+        soundfile.write(path, pcm, RATE, format="FLAC", subtype="PCM_16")
+    except (OSError, soundfile.SoundFileError) as error:
+        raise InputError(f"{path}: cannot be written: {error}") from None
+
+
+def load_audio(row):
+    """The audio of a manifest row: float32 [n], 16 kHz, in [-1, 1].
+
+    Raises InputError when the file is missing or is not what sample_data wrote.
+    """
+    try:
+        samples, rate = soundfile.read(row.path, dtype="float32")
+    except (OSError, soundfile.SoundFileError) as error:
+        raise InputError(f"{row.path}: cannot be read ({error}); run the stage sample_data") from None
+    if rate != RATE or samples.ndim != 1:
+        raise InputError(f"{row.path}: not {RATE} Hz mono; run the stage sample_data")
+    return samples

@@ -1,0 +1,143 @@
+"""Speech of a data set on the hub, kept there in parquet: speakers first, then just the rows needed.
+
+The label column is read alone. Audio is fetched by row group, parquet's smallest part that can be read by
+itself, each at most once: what has been fetched is kept on disk. A candidate's `batch` is its row group, so
+that a speaker's utterances are taken from few of them.
+"""
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Features, load_dataset_builder
+from huggingface_hub import HfApi, HfFileSystem
+from tqdm import tqdm
+
+from src.errors import InputError
+from src.hub import explained, first_line
+from src.speech.audio import decode
+from src.speech.candidate import AudioError, Candidate
+
+SPEAKER_COLUMNS = ("label", "speaker", "speaker_id", "spk_id")
+NAME_COLUMNS = ("file", "path", "id")
+_CONNECTIONS = 8
+_TIMEOUT = 10  # seconds; the client's own retries begin only after this first call
+_log = logging.getLogger(__name__)
+
+
+def candidates(repo, config, revision, seconds, spool) -> list[Candidate]:
+    """Every row that has a speaker, of all splits of the configuration.
+
+    Little more than `seconds` of each will be decoded. `spool` is an existing empty folder for what is
+    fetched; the caller removes it. The speaker is the label's name, utt_id the row's file name, made
+    relative and unique. Raises InputError where the hub, the repository, its revision, the configuration or
+    a column is not there; reading a candidate raises it too when the hub fails.
+    """
+    what = f"data.repo: {repo}"
+    files = _files(repo, config, revision, what)
+    with ThreadPoolExecutor(_CONNECTIONS) as pool:
+        shards = pool.map(partial(_index, what=f"{what}: data.config {config}"), [url for _, url in files])
+        shards = list(tqdm(shards, "speaker labels", len(files), unit="file", disable=None))
+    found, used, batch = [], set(), 0
+    for (split, _), (parquet, speakers, names) in zip(files, shards):
+        rows = iter(zip(speakers, names))
+        for group in range(parquet.num_row_groups):
+            fetched = _RowGroup(parquet, group, Path(spool, f"{batch}.arrow"), what)
+            for index in range(parquet.metadata.row_group(group).num_rows):
+                speaker, name = next(rows)
+                if speaker is not None:
+                    utt_id = _unique(name or f"{speaker}/{split}", split, used)
+                    found.append(Candidate(utt_id, speaker, partial(fetched.decode, index, seconds), batch))
+            batch += 1
+    without = sum(len(speakers) for _, speakers, _ in shards) - len(found)
+    if without:
+        _log.warning("%s: %d rows have no speaker and are passed over", what, without)
+    return found
+
+
+def _files(repo, config, revision, what):
+    """(split, url) of the configuration's parquet files, all at one commit."""
+    with explained(what, revision):
+        commit = HfApi().dataset_info(repo, revision=revision, timeout=_TIMEOUT).sha
+        try:
+            # hf:// keeps a folder of that name in the working directory from being taken instead.
+            builder = load_dataset_builder(f"hf://datasets/{repo}", config, revision=commit)
+        except (ValueError, RuntimeError, FileNotFoundError) as error:
+            raise InputError(f"{what}: data.config {config}: {first_line(error)}") from None
+    splits = builder.config.data_files or {}
+    files = [(str(split), url) for split in sorted(splits) for url in sorted(map(str, splits[split]))]
+    if not files or not all(url.endswith(".parquet") for _, url in files):
+        raise InputError(f"{what}: data.config {config}: its data are not in parquet files")
+    return files
+
+
+def _index(url, what):
+    """The opened parquet file, and the speaker (or None) and the file name (or None) of each of its rows."""
+    with explained(what):
+        try:
+            # No cache: parquet asks for the ranges that it needs, and reading ahead would fetch the audio.
+            parquet = pq.ParquetFile(HfFileSystem().open(url, "rb", cache_type="none"))
+            features = Features.from_arrow_schema(parquet.schema_arrow)
+            leaves = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
+            label = next((name for name in SPEAKER_COLUMNS if name in leaves), None)
+            if label is None or "audio.bytes" not in leaves:
+                raise InputError(
+                    f"{what}: a column audio and one of {', '.join(SPEAKER_COLUMNS)} are needed; "
+                    f"it has {', '.join(features)}"
+                )
+            name = next((name for name in (*NAME_COLUMNS, "audio.path") if name in leaves), label)
+            table = parquet.read(columns=[label, name])
+        except pa.ArrowException as error:
+            raise InputError(f"{what}: {url}: not readable as parquet: {first_line(error)}") from None
+    classes = features[label].names if isinstance(features[label], ClassLabel) else None
+    speakers = [_speaker(value, classes) for value in table.column(label).to_pylist()]
+    if name == label:
+        return parquet, speakers, [None] * len(speakers)
+    names = pc.struct_field(table.column("audio"), "path") if name == "audio.path" else table.column(name)
+    return parquet, speakers, [None if value is None else str(value) for value in names.to_pylist()]
+
+
+def _speaker(value, classes):
+    if classes is not None:
+        return classes[value] if value is not None and 0 <= value < len(classes) else None
+    return None if value in (None, "") else str(value)
+
+
+def _unique(name, split, used):
+    path = "/".join(part for part in PurePosixPath(name).parts if part not in ("/", "..")) or "unnamed"
+    path = path if path not in used else f"{split}/{path}"
+    utt_id, copy = path, 1
+    while utt_id in used:
+        copy += 1
+        utt_id = f"{path}~{copy}"
+    used.add(utt_id)
+    return utt_id
+
+
+class _RowGroup:
+    """The audio of one row group: fetched when first needed, then read from `spooled`."""
+
+    def __init__(self, parquet, group, spooled, what):
+        self.parquet, self.group, self.spooled, self.what = parquet, group, spooled, what
+
+    def decode(self, row, seconds):
+        if not self.spooled.exists():
+            self._fetch()
+        with pa.memory_map(str(self.spooled)) as file:
+            data = pa.ipc.open_file(file).read_all().column("audio")[row].as_py()
+        if not data or not data["bytes"]:
+            raise AudioError("empty")
+        return decode(BytesIO(data["bytes"]), seconds)
+
+    def _fetch(self):
+        with explained(self.what):
+            try:
+                table = self.parquet.read_row_group(self.group, columns=["audio.bytes"])
+            except pa.ArrowException as error:
+                raise InputError(f"{self.what}: not readable as parquet: {first_line(error)}") from None
+        with pa.OSFile(str(self.spooled), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)

@@ -1,0 +1,64 @@
+"""data/manifest.csv: one row an utterance that was sampled."""
+import csv
+import os
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from src.errors import InputError
+
+PATH = "data/manifest.csv"
+
+
+@dataclass(frozen=True)
+class Row:
+    utt_id: str
+    speaker: str
+    split: str
+    path: str  # of the audio, relative to the repository's root
+    seconds: float
+    seen: int  # 1 when the encoder was trained on this speaker
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
+def read(path=PATH) -> list[Row]:
+    """All rows, in file order. Raises InputError when the file is missing or not a manifest."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            lines = csv.reader(file)
+            if tuple(next(lines, ())) != COLUMNS:
+                raise InputError(f"{path}: line 1: the columns must be {','.join(COLUMNS)}")
+            return [_row(values, path, lines.line_num) for values in lines]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the stage sample_data") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a manifest: {error}") from None
+
+
+def _row(values, path, line):
+    try:
+        utt_id, speaker, split, audio, seconds, seen = values
+        return Row(utt_id, speaker, split, audio, float(seconds), {"0": 0, "1": 1}[seen])
+    except (ValueError, KeyError):
+        raise InputError(f"{path}: line {line}: not a row of {','.join(COLUMNS)}") from None
+
+
+def write(rows, path=PATH):
+    """Write rows; the file appears whole or not at all."""
+    write_csv(path, COLUMNS, map(astuple, rows))
+
+
+def write_csv(path, columns, rows):
+    """Write a CSV file beside `path`, then rename it."""
+    beside = Path(f"{path}.partial")
+    with open(beside, "w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(columns)
+        lines.writerows(rows)
+    os.replace(beside, path)
+
+
+def select(rows, split) -> list[Row]:
+    """The rows of one split, in manifest order (by speaker, then utterance)."""
+    return [row for row in rows if row.split == split]

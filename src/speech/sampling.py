@@ -1,0 +1,163 @@
+"""From what a source offers to audio files in four splits of speakers."""
+import hashlib
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from src.errors import InputError
+from src.params import SPLITS
+from src.speech.audio import RATE, SHORTEST, prepare, save
+from src.speech.candidate import AudioError
+from src.speech.manifest import Row
+from src.speech.select import EVALUATION, FEWEST, allot, assign, shuffled, utterance_order
+
+AUDIO = "data/audio"
+
+
+@dataclass
+class Sample:
+    """What was taken, and what was not and why."""
+
+    rows: list[Row] = field(default_factory=list)
+    skipped: list[tuple[str, str, str]] = field(default_factory=list)  # utt_id, speaker, reason
+    dropped: dict[str, int] = field(default_factory=dict)  # speaker: usable utterances
+    repeats: list[tuple[str, str]] = field(default_factory=list)  # of a trial list: utt_id, its twin before
+
+    def reasons(self):
+        """How many utterances were skipped for each kind of reason, the most frequent first."""
+        return Counter(reason.split(":")[0] for _, _, reason in self.skipped).most_common()
+
+
+def sample(candidates, data, *, seed, needed, seen, folder, tested=()):
+    """Choose speakers and utterances, and write their audio to `folder` as NNNNN.flac.
+
+    candidates: what may be chosen from. data: the parameters' section. needed: usable utterances that
+    a speaker must have. seen: names of speakers that the encoder was trained on. tested: candidates of a
+    trial list, all of which make the test split, uncut; none of `candidates` may be of their speakers.
+
+    Returns a Sample whose rows are ordered by split, speaker and utt_id; their paths are those that the
+    audio has once `folder` is renamed to AUDIO. Raises InputError when too few speakers can be used.
+    """
+    weights = data.splits.model_dump()
+    wanted = data.speakers
+    writer = _Writer(folder)
+    taken = {}
+    if tested:
+        wanted = max(FEWEST * (len(weights) - 1), round(wanted * (1 - weights.pop("test"))))
+        bounds = {"min_seconds": SHORTEST, "max_seconds": None}
+        for speaker, own in tqdm(_by_speaker(tested).items(), "trial list", unit="speaker", disable=None):
+            if utterances := writer.take(own, len(own), 1, bounds, repeats=True):
+                taken[speaker] = utterances
+        if len(taken) < FEWEST:
+            raise _too_few(len(taken), 1, FEWEST, writer.sample)
+    split = dict.fromkeys(taken, "test")
+    bounds = {"min_seconds": data.min_seconds, "max_seconds": data.max_seconds}
+    limit = max(data.utterances_per_speaker, needed)
+    others = {}
+    for speaker, own in _chosen(_by_speaker(candidates), seen, wanted, weights, seed, others):
+        if utterances := writer.take(utterance_order(own, seed), limit, needed, bounds):
+            others[speaker] = utterances
+    if len(others) < FEWEST * len(weights):
+        raise _too_few(len(others), needed, FEWEST * len(weights), writer.sample)
+    split |= assign(list(others), seen, weights)
+    writer.sample.rows = sorted(
+        (
+            Row(utt_id, speaker, split[speaker], f"{AUDIO}/{file}", seconds, int(speaker in seen))
+            for speaker, utterances in (taken | others).items()
+            for utt_id, file, seconds in utterances
+        ),
+        key=lambda row: (SPLITS.index(row.split), row.speaker, row.utt_id),
+    )
+    return writer.sample
+
+
+def _by_speaker(candidates):
+    speakers = defaultdict(list)
+    for candidate in candidates:
+        speakers[candidate.speaker].append(candidate)
+    return dict(sorted(speakers.items()))
+
+
+def _chosen(speakers, seen, wanted, weights, seed, accepted):
+    """(speaker, candidates), in the order to try them, until `accepted`, which the caller fills, has enough.
+
+    Unseen speakers come first, up to what the evaluation splits take; then seen ones; then the others.
+    """
+    order = shuffled(speakers, seed)
+    unseen = iter([speaker for speaker in order if speaker not in seen])
+    familiar = iter([speaker for speaker in order if speaker in seen])
+    count = min(wanted, len(order))
+    # With too few, all are tried, so that the error can say how many could be used.
+    counts = allot(count, weights) if count >= FEWEST * len(weights) else {}
+    evaluation = sum(number for name, number in counts.items() if name in EVALUATION)
+    with tqdm(total=count, desc="speakers", unit="speaker", disable=None) as bar:
+        for pool, until in ((unseen, evaluation), (familiar, count), (unseen, count)):
+            while len(accepted) < until and (speaker := next(pool, None)) is not None:
+                yield speaker, speakers[speaker]
+                bar.update(len(accepted) - bar.n)
+
+
+class _Writer:
+    """Writes utterances as they are found usable, and notes those that are not."""
+
+    def __init__(self, folder):
+        self.folder, self.sample, self.written = Path(folder), Sample(), 0
+        self.known = {}  # audio written before: utt_id
+
+    def take(self, candidates, limit, needed, bounds, repeats=False):
+        """[(utt_id, file name, seconds)] of one speaker: the first `limit` that are usable.
+
+        With fewer than `needed` nothing is kept, and the list is empty. With `repeats` the same audio may
+        come again.
+        """
+        taken, hashes = [], {}
+        for candidate in candidates if len(candidates) >= needed else ():
+            if len(taken) == limit:
+                break
+            try:
+                pcm = prepare(*candidate.read(), **bounds)
+            except AudioError as error:
+                self._skip(candidate, str(error))
+                continue
+            digest = hashlib.sha256(pcm).digest()
+            before = self.known.get(digest) or hashes.get(digest)
+            if before and not repeats:
+                self._skip(candidate, f"duplicate: the same audio as {before}")
+                continue
+            if before:
+                self.sample.repeats.append((candidate.utt_id, before))
+            hashes[digest] = before or candidate.utt_id
+            file = f"{self.written + len(taken):05d}.flac"
+            save(self.folder / file, pcm)
+            taken.append((candidate.utt_id, file, len(pcm) / RATE))
+        if len(taken) >= needed:
+            self.written += len(taken)
+            self.known |= hashes
+            return taken
+        self._drop(needed, candidates, taken)
+        return []
+
+    def _drop(self, needed, candidates, taken):
+        speaker = candidates[0].speaker
+        for _, file, _ in taken:
+            (self.folder / file).unlink()
+        already = {utt_id for utt_id, own, _ in self.sample.skipped if own == speaker}
+        usable = [candidate for candidate in candidates if candidate.utt_id not in already]
+        self.sample.dropped[speaker] = len(usable)
+        for candidate in usable:
+            self._skip(candidate, f"too few of this speaker: {len(usable)}, {needed} are needed")
+
+    def _skip(self, candidate, reason):
+        self.sample.skipped.append((candidate.utt_id, candidate.speaker, reason))
+
+
+def _too_few(found, needed, least, sample):
+    message = (
+        f"{found} speakers with at least {needed} usable utterances were found; {least} are needed, "
+        f"{FEWEST} for each split"
+    )
+    if sample.reasons():
+        message += "; skipped: " + ", ".join(f"{kind} ({count})" for kind, count in sample.reasons())
+    return InputError(message)

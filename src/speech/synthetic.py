@@ -1,0 +1,95 @@
+"""Synthetic speakers: speech from espeak-ng for a pipeline that has to run anywhere.
+
+A speaker is a voice variant, the accent of a language, a pitch with its range, a speaking rate and a vocal-tract
+length; an utterance adds words, a mood and a channel. Nothing of it sounds like a real person.
+"""
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+
+from src.speech import channel
+from src.speech.candidate import Candidate
+from src.speech.espeak import RATE, say
+
+_VARIANTS = (
+    "adam anika antonio aunty belinda benjamin boris caleb david ed edward f1 f2 f3 f4 f5 grandma grandpa gustave "
+    "ian iven john kaukovalta klatt klatt3 linda m1 m2 m3 m4 m5 m6 m7 m8 marcelo max michel miguel norbert pablo "
+    "paul pedro quincy rob robert sandro shelby steph travis victor Alicia Andrea Andy Annie Denis Diogo Gene "
+    "Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen Reed zac"
+).split()
+_ACCENTS = (
+    "en-us en-gb-scotland en-gb-x-rp en-029 de fr es it pt-br nl sv da nb pl cs ru tr fi hu ro el hi id vi af ga cy "
+    "et lv lt sk sl hr ca eo sw"
+).split()
+_WORDS = (
+    "time year people way day man thing woman life child world school state family student group country problem "
+    "hand part place case week company system program question work government number night point home water room "
+    "mother area money story fact month lot right study book eye job word business issue side kind head house "
+    "service friend father power hour game line end member law car city community name president team minute idea "
+    "body information back parent face others level office door health person art war history party result change "
+    "morning reason research girl guy moment air teacher force education river garden winter summer yellow purple "
+    "twenty seven nine eleven thousand quiet loud gentle careful open close carry follow remember believe travel "
+    "listen answer measure borrow forget promise wonder because although whenever somewhere together perhaps never"
+).split()
+_MIN_WORDS, _MAX_WORDS = 6, 14
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """How one synthetic speaker speaks; tract is the vocal tract's length relative to the variant's own."""
+
+    voice: str
+    pitch: int
+    pitch_range: int
+    words_per_minute: int
+    tract: float
+
+    @classmethod
+    def draw(cls, rng):
+        return cls(
+            voice=f"{rng.choice(_ACCENTS)}+{rng.choice(_VARIANTS)}",
+            pitch=int(rng.integers(20, 80)),
+            pitch_range=int(rng.integers(20, 80)),
+            words_per_minute=int(rng.integers(130, 210)),
+            tract=float(rng.uniform(0.88, 1.14)),
+        )
+
+
+def utter(speaker, rng):
+    """One utterance before any channel: float32 samples [n] at 16 kHz."""
+    text = " ".join(rng.choice(_WORDS, rng.integers(_MIN_WORDS, _MAX_WORDS + 1)))
+    mood = rng.normal(size=3)
+    spoken = say(
+        text,
+        speaker.voice,
+        # A shorter tract is heard by playing faster, so the rate is set against it.
+        words_per_minute=np.clip(speaker.words_per_minute * speaker.tract * (1 + 0.08 * mood[0]), 80, 450),
+        pitch=np.clip(speaker.pitch + 6 * mood[1], 0, 99),
+        pitch_range=np.clip(speaker.pitch_range + 10 * mood[2], 0, 99),
+    )
+    return soxr.resample(spoken, RATE / speaker.tract, channel.SAMPLE_RATE, quality="HQ")
+
+
+def _read(speaker, entropy):
+    rng = np.random.default_rng(entropy)
+    return channel.apply(utter(speaker, rng), rng), channel.SAMPLE_RATE
+
+
+def speaker(index, seed, group):
+    """The speaker of that index. Speakers of different groups ("eval", "train") are never the same."""
+    return Speaker.draw(np.random.default_rng([seed, *group.encode(), index]))
+
+
+def candidates(speakers, utterances, seed, group="eval"):
+    """`utterances` candidates of each of `speakers` synthetic speakers, made when read; deterministic by seed."""
+    return [
+        Candidate(
+            utt_id=f"{group}{s:04d}/{u:03d}.flac",
+            speaker=f"{group}{s:04d}",
+            read=functools.partial(_read, speaker(s, seed, group), [seed, *group.encode(), s, u]),
+        )
+        for s in range(speakers)
+        for u in range(utterances)
+    ]

@@ -1,0 +1,72 @@
+"""Paired timing: order, statistics, and that it can tell a slow model from a fast one."""
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from src.cost import latency
+
+
+def test_rounds_rotate_the_order():
+    ran = []
+    calls = {name: lambda name=name: ran.append(name) for name in "abc"}
+    times = latency.interleave(calls, 4)
+    rounds = "".join(ran)[latency.WARM_UP * 3:]
+    assert rounds == "abc" "bca" "cab" "abc"
+    assert all(len(taken) == 4 and (taken >= 0).all() for taken in times.values())
+
+
+def test_speedup_is_paired():
+    # Each round is slowed down by another factor, for both; only the ratio within a round is constant.
+    slowdown = np.array([1.0, 5.0, 2.0, 9.0, 3.0])
+    summary = latency.summarise({"slow": 0.04 * slowdown, "fast": 0.01 * slowdown}, "slow")
+    assert summary["fast"]["speedup"] == pytest.approx(4)
+    assert summary["fast"]["speedup_ci"] == pytest.approx({"low": 4, "high": 4})
+    assert summary["slow"]["speedup"] == 1
+    assert summary["fast"]["median_ms"] == pytest.approx(30)
+    assert (summary["fast"]["low_ms"], summary["fast"]["high_ms"]) == pytest.approx((20, 50))
+
+
+def test_interval_of_the_speedup():
+    rng = np.random.default_rng(0)
+    times = {"slow": rng.lognormal(0.7, 0.2, 200), "fast": rng.lognormal(0, 0.2, 200)}
+    summary = latency.summarise(times, "slow", seed=3)
+    ci = summary["fast"]["speedup_ci"]
+    assert ci["low"] < summary["fast"]["speedup"] < ci["high"]
+    assert 0.01 < ci["high"] - ci["low"] < 0.5
+    assert summary == latency.summarise(times, "slow", seed=3)
+
+
+def test_measure_tells_more_work_from_less():
+    matrix = np.random.default_rng(0).standard_normal((128, 128)).astype(np.float32)
+    seen, threads = [], torch.get_num_threads()
+
+    def work(times):
+        def run(waveform):
+            seen.append((waveform.shape, waveform.dtype, torch.get_num_threads()))
+            for _ in range(times):
+                matrix @ matrix
+        return run
+
+    result = latency.measure({"more": work(300), "less": work(3)}, seconds=0.5, rounds=7, threads=1)
+    assert result["models"]["less"]["speedup"] > 2
+    assert result["reference"] == "more" and result["models"]["more"]["speedup"] == 1
+    assert set(seen) == {((1, 8000), np.dtype("float32"), 1)}
+    assert torch.get_num_threads() == threads
+    assert json.loads(json.dumps(result)) == result
+    assert result["cpu"]["model"] and {"torch", "onnxruntime"} <= set(result["versions"])
+
+
+def test_models_get_and_give_arrays(tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    waveform = helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["batch", "samples"])
+    embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 1])
+    node = helper.make_node("ReduceMean", ["waveform"], ["embedding"], axes=[1], keepdims=1)
+    graph = helper.make_graph([node], "mean", [waveform], [embedding])
+    path = tmp_path / "mean.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    model = latency.onnx_file(path, 1)
+    assert model(np.ones((1, 4), np.float32)).tolist() == [[1.0]]

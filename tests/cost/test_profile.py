@@ -1,0 +1,68 @@
+"""The stage on a tiny encoder: its files, and that SpeechBrain's count and the exported file's agree."""
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from src import profile
+from src.encoder import export, frontend, load, rewrite, save
+from src.errors import InputError
+
+WIDTH, MFA, ATTENTION, DIM = 16, 24, 8, 12
+NETWORK = {
+    "input_size": 80, "channels": [WIDTH, WIDTH, MFA], "kernel_sizes": [5, 3, 1], "dilations": [1, 2, 1],
+    "res2net_scale": 2, "attention_channels": ATTENTION, "se_channels": 8, "lin_neurons": DIM,
+}
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    load.prepare_speechbrain()
+    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
+
+    torch.manual_seed(0)
+    network, classifier = ECAPA_TDNN(**NETWORK), Classifier(DIM, out_neurons=2)
+    save.save_checkpoint(tmp_path / "tiny", NETWORK, network, classifier, ["one", "two"])
+    config = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8"))
+    config["encoder"]["source"] = "tiny"
+    config["profile"] = {"seconds": 0.5, "rounds": 4, "threads": 1}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_files_of_the_stage(workplace, capsys):
+    encoder = load.load("tiny")
+    front_end = frontend.FrontEnd(encoder.mods["compute_features"])
+    (workplace / "models").mkdir()
+    plain = rewrite.rewrite(encoder.mods["embedding_model"])
+    export.export_onnx(torch.nn.Sequential(front_end, plain).eval(), profile.FP32)
+    profile.main()
+
+    metrics = json.loads(Path(profile.METRICS).read_text())
+    layers = list(csv.DictReader(Path(profile.LAYERS).open()))
+    frames = 51
+    assert sum(float(row["gmacs"]) for row in layers) == pytest.approx(metrics["gmacs"], abs=1e-9)
+    assert sum(float(row["share"]) for row in layers) == pytest.approx(1, abs=1e-4)
+    assert metrics["gflops"] == 2 * metrics["gmacs"]
+    # The rewrite has no BatchNorm, and sees the utterance's mean and deviation once instead of once a frame.
+    norms = sum(float(row["gmacs"]) for row in layers if row["type"] == "BatchNorm1d")
+    saved = 2 * MFA * ATTENTION * (frames - 1) / 1e9
+    assert metrics["rewritten_gmacs"] == pytest.approx(metrics["gmacs"] - norms - saved, abs=1e-9)
+    assert metrics["front_end_gmacs"] > 0
+    assert metrics["int8_mac_share"] == 0
+    assert metrics["size_mb"] == Path(profile.FP32).stat().st_size / 1e6
+
+    timings = json.loads(Path(profile.LATENCY).read_text())
+    assert list(timings["models"]) == ["speechbrain", "fp32"] and timings["rounds"] == 4
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert not list(workplace.glob("metrics/*.partial"))
+
+
+def test_needs_the_exported_file(workplace):
+    with pytest.raises(InputError, match="run the stage baseline"):
+        profile.main()
+    assert not (workplace / "metrics").exists()

@@ -1,0 +1,181 @@
+import csv
+import hashlib
+import shutil
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from src import sample_data
+from src.errors import InputError
+from src.speech import manifest
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+
+
+def write(path, seconds=2.5, rate=16_000, channels=1):
+    """Noise that no other path has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(list(str(path.name + path.parent.name).encode()))
+    soundfile.write(path, rng.uniform(-0.3, 0.3, (round(seconds * rate), channels)), rate)
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A repository with ten speakers of four utterances in speech/, and an encoder trained on nobody."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "encoder").mkdir()
+    for speaker in range(10):
+        for utterance in range(4):
+            write(tmp_path / "speech" / f"s{speaker}" / f"{utterance}.wav")
+    return tmp_path
+
+
+def run(capsys=None, encoder="encoder", **data):
+    params = yaml.safe_load(PARAMS.read_text())
+    params["encoder"]["source"] = str(encoder)
+    params["data"] |= {"source": "folder", "path": "speech", "speakers": 10, "utterances_per_speaker": 3}
+    params["data"] |= data
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    sample_data.main()
+    return manifest.read(), capsys.readouterr().out if capsys else None
+
+
+def skipped():
+    with open("data/skipped.csv", newline="") as file:
+        return {row["utt_id"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def splits(rows):
+    speakers = defaultdict(set)
+    for row in rows:
+        speakers[row.split].add(row.speaker)
+    return speakers
+
+
+def fingerprint():
+    files = sorted(path for path in Path("data").rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_folder_becomes_audio_in_four_splits_and_the_same_again(work, capsys):
+    rows, out = run(capsys)
+    assert Counter(len(names) for names in splits(rows).values()) == Counter([2, 2, 2, 4])
+    assert sum(len(names) for names in splits(rows).values()) == len({row.speaker for row in rows}) == 10
+    assert set(Counter(row.speaker for row in rows).values()) == {3}
+    assert {row.seen for row in rows} == {0}
+    for row in rows:
+        info = soundfile.info(row.path)
+        assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "PCM_16")
+        assert info.duration == row.seconds
+    assert len(list(Path("data/audio").iterdir())) == len(rows) == 30
+    assert sorted(path.name for path in Path("data").iterdir()) == ["audio", "manifest.csv", "skipped.csv"]
+    assert "skipped utterances: 0" in out and "dropped" not in out
+    first = fingerprint()
+    run()
+    assert fingerprint() == first
+
+
+def test_speakers_and_utterances_are_limited_and_cut(work):
+    rows, _ = run(speakers=8, utterances_per_speaker=2, max_seconds=2.25)
+    assert Counter(Counter(row.speaker for row in rows).values()) == {2: 8}
+    assert {row.seconds for row in rows} == {2.25}
+
+
+def test_what_is_unusable_is_replaced_listed_and_counted(work, capsys):
+    shutil.copy("speech/s0/0.wav", "speech/s1/0.wav")
+    write(work / "speech/s2/0.wav", seconds=1)
+    (work / "speech/s3/0.wav").write_bytes(b"")
+    (work / "speech/s4/0.wav").write_text("not audio")
+    soundfile.write("speech/s5/0.wav", np.zeros(48_000), 16_000)
+    write(work / "speech/s6/0.wav", rate=44_100, channels=2)
+    rows, out = run(capsys, utterances_per_speaker=4)
+    reasons = skipped()
+    twins = {"s0/0.wav", "s1/0.wav"} & set(reasons)
+    assert len(twins) == 1 and reasons.pop(*twins).startswith("duplicate: the same audio as s")
+    assert reasons == {
+        "s2/0.wav": "too short: 1.00 s", "s3/0.wav": "empty", "s5/0.wav": "silent",
+        "s4/0.wav": "not decodable: Format not recognised",
+    }
+    assert len(rows) == 40 - 5
+    assert "skipped s2/0.wav: too short: 1.00 s" in out and "too short (1)" in out
+    rows, _ = run(utterances_per_speaker=3)
+    assert set(Counter(row.speaker for row in rows).values()) == {3}
+
+
+def test_a_speaker_with_too_few_is_dropped_counted_and_named(work, capsys):
+    for name in ("s1/1.wav", "s1/2.wav", "s1/3.wav", "s2/1.wav"):
+        (work / "speech" / name).unlink()
+    for name in ("s2/2.wav", "s2/3.wav"):
+        (work / "speech" / name).write_text("not audio")
+    rows, out = run(capsys)
+    assert {row.speaker for row in rows} == {f"s{i}" for i in range(10)} - {"s1", "s2"}
+    assert "dropped speakers: 2 - " in out and "s1 (1 usable)" in out and "s2 (1 usable)" in out
+    assert skipped()["s1/0.wav"] == skipped()["s2/0.wav"] == "too few of this speaker: 1, 2 are needed"
+    assert sorted(path.name for path in Path("data/audio").iterdir()) == [f"{i:05d}.flac" for i in range(24)]
+
+
+def test_an_error_leaves_no_output(work):
+    for speaker in ("s1", "s2", "s3"):
+        shutil.rmtree(work / "speech" / speaker)
+    with pytest.raises(InputError, match="7 speakers with at least 2 usable utterances .* 8 are needed"):
+        run()
+    assert not list(Path("data").iterdir())
+    with pytest.raises(InputError, match="data.path: nowhere: no such folder"):
+        run(path="nowhere")
+    assert not list(Path("data").iterdir())
+
+
+def test_unseen_speakers_make_the_evaluation(work, capsys):
+    seen = [f"s{i}" for i in range(6)]
+    Path("encoder/label_encoder.txt").write_text("".join(f"'{name}' => 0\n" for name in seen) + "====\n")
+    rows, out = run(capsys)
+    assert splits(rows)["test"] | splits(rows)["validation"] == {"s6", "s7", "s8", "s9"}
+    assert {row.speaker for row in rows if row.seen} == set(seen)
+    assert "note" not in out
+    rows, _ = run(speakers=8)
+    assert splits(rows)["test"] | splits(rows)["validation"] == {"s6", "s7", "s8", "s9"}
+    Path("encoder/label_encoder.txt").write_text("".join(f"'s{i}' => 0\n" for i in range(10)) + "====\n")
+    rows, out = run(capsys)
+    assert {row.seen for row in rows} == {1}
+    assert "note: the encoder was trained on speakers of the test split" in out
+
+
+def test_a_trial_list_makes_the_test_split_uncut(work, capsys):
+    for name in ("s0/long.wav", "s0/short.wav"):
+        write(work / "speech" / name, seconds=10 if "long" in name else 0.5)
+    (work / "speech" / "s1" / "broken.wav").write_text("not audio")
+    shutil.copy("speech/s0/1.wav", "speech/s5/0.wav")
+    Path("trials.txt").write_text(
+        "1 s0/long.wav s0/short.wav\n0 s0/1.wav s1/1.wav\n1 s1/1.wav s1/broken.wav\n"
+    )
+    rows, out = run(capsys, trials="trials.txt", utterances_per_speaker=4)
+    assert {(row.utt_id, row.seconds) for row in manifest.select(rows, "test")} == {
+        ("s0/long.wav", 10.0), ("s0/short.wav", 0.5), ("s0/1.wav", 2.5), ("s1/1.wav", 2.5),
+    }
+    assert skipped() == {
+        "s1/broken.wav": "not decodable: Format not recognised",
+        "s5/0.wav": "duplicate: the same audio as s0/1.wav",
+    }
+    assert {name: len(names) for name, names in splits(rows).items()} == {
+        "calibration": 2, "finetune": 2, "validation": 2, "test": 2,
+    }
+    Path("trials.txt").write_text("1 s0/1.wav s0/2.wav\n0 s0/1.wav s9/77.wav\n")
+    with pytest.raises(InputError, match="trials.txt: line 2: s9/77.wav: no such file"):
+        run(trials="trials.txt")
+
+
+def test_synthetic_speakers(work):
+    rows, _ = run(source="synthetic", speakers=8, utterances_per_speaker=2, max_seconds=3)
+    assert Counter(Counter(row.speaker for row in rows).values()) == {2: 8}
+    assert all(2 <= row.seconds <= 3 for row in rows)
+
+
+def test_real_speech_in_a_folder(work, shared):
+    rows, _ = run(path=str(shared / "speech"), speakers=20, utterances_per_speaker=2)
+    assert {name: len(names) for name, names in splits(rows).items()} == {
+        "calibration": 2, "finetune": 6, "validation": 4, "test": 8,
+    }
