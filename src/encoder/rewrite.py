@@ -88,10 +88,13 @@ class AttentivePooling(nn.Module):
     deviation (None without global context), is computed once an utterance instead of once a frame.
     """
 
-    def __init__(self, x, context, offset, out):
+    def __init__(self, x, context, scale, offset, out):
         super().__init__()
         self.x = x
         self.context = context
+        # Not folded into `x`: it is huge where a channel is nearly always cut by the ReLU, and would set the
+        # range of the whole tensor before it.
+        self.scale = nn.Parameter(scale)
         self.offset = nn.Parameter(offset)
         self.out = out
 
@@ -101,7 +104,7 @@ class AttentivePooling(nn.Module):
             mean = x.mean(dim=2, keepdim=True)
             std = (x - mean).square().mean(dim=2).clamp(min=VARIANCE_FLOOR).sqrt()
             hidden = hidden + self.context(torch.cat([mean.squeeze(2), std], dim=1)).unsqueeze(2)
-        weights = self.out(torch.tanh(F.relu(hidden) + self.offset)).softmax(dim=2)
+        weights = self.out(torch.tanh(F.relu(hidden) * self.scale + self.offset)).softmax(dim=2)
         mean = (weights * x).sum(dim=2, keepdim=True)
         std = (weights * (x - mean).square()).sum(dim=2).clamp(min=VARIANCE_FLOOR).sqrt()
         return torch.cat([mean.squeeze(2), std], dim=1)
@@ -202,14 +205,11 @@ def _attention(asp, x):
     inputs = Affine.concat([x, pooled]) if asp.global_context else x
     weight, bias = _fold(*_weights(asp.tdnn.conv), inputs)
     scale, shift = _batch_norm(asp.tdnn.norm)
-    weight, bias = weight * scale.abs()[:, None, None], bias * scale.abs()
     context = _linear(weight[:, channels:], bias) if asp.global_context else None
     hidden = _conv(asp.tdnn.conv, weight[:, :channels], None if asp.global_context else bias)
-    # tanh is odd: tanh(sign * r + shift) = sign * tanh(r + sign * shift).
-    sign = _sign(scale)
     # A constant in each channel changes no softmax over time, so the bias goes.
-    weight = _fold(*_weights(asp.conv), Affine(sign, torch.zeros_like(sign)))[0]
-    return AttentivePooling(hidden, context, (sign * shift)[:, None], _conv(asp.conv, weight, None)), pooled
+    out = _conv(asp.conv, _weights(asp.conv)[0], None)
+    return AttentivePooling(hidden, context, scale[:, None], shift[:, None], out), pooled
 
 
 def _tdnn(block, x):

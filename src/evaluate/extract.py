@@ -18,16 +18,17 @@ def session(path):
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no narrower public class
-        raise InputError(f"{path}: not a model that ONNX Runtime can load: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a model that ONNX Runtime can load: {reason}") from None
 
 
 def embed(model, rows, workers=None):
     """Embeddings of manifest rows: float32 [rows, dim], as the model gives them (not length-normalised).
 
-    model: an ONNX file, or a `session`, with input `waveform` float32 [batch, samples] and output `embedding`.
-    Utterances run one at a time at their full length, on `workers` threads (None: one for each CPU); the result
-    does not depend on their number. Raises InputError when a file cannot be read or an embedding is zero or not
-    finite.
+    model: an ONNX file, or a `session`, with input `waveform` float32 [batch, samples] and output
+    `embedding`. Utterances run one at a time at their full length, on `workers` threads (None: one for each
+    CPU); the result does not depend on their number. Raises InputError when a file cannot be read or an
+    embedding is zero or not finite.
     """
     if not hasattr(model, "run"):
         model = session(model)
@@ -39,4 +40,5 @@ def embed(model, rows, workers=None):
         return embedding
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return np.stack(list(tqdm(pool.map(one, rows), "embeddings", len(rows), unit="utterance", disable=None)))
+        found = tqdm(pool.map(one, rows), "embeddings", len(rows), unit="utterance", disable=None)
+        return np.stack(list(found))

@@ -53,13 +53,15 @@ def rank(scores, targets) -> Ranking:
     """
     scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets)
     if scores.ndim != 1 or scores.shape != targets.shape:
-        raise InputError(f"scores {scores.shape} and targets {targets.shape}: two lists of one length are needed")
+        shapes = f"scores {scores.shape} and targets {targets.shape}"
+        raise InputError(f"{shapes}: two lists of one length are needed")
     if targets.dtype != bool:
         if not np.isin(targets, (0, 1)).all():
             raise InputError("targets: only 0 and 1 are allowed")
         targets = targets.astype(bool)
     if not np.isfinite(scores).all():
-        raise InputError(f"scores: {np.count_nonzero(~np.isfinite(scores))} of {len(scores)} are NaN or infinite")
+        wrong = np.count_nonzero(~np.isfinite(scores))
+        raise InputError(f"scores: {wrong} of {len(scores)} are NaN or infinite")
     if targets.all() or not targets.any():
         missing = "non-target" if targets.any() else "target"
         raise InputError(f"no {missing} trials among {len(targets)}: error rates need both")
@@ -95,13 +97,13 @@ def _crossing(p_miss, p_fa):
     return point, before / (before - after)
 
 
-def eer(p_miss, p_fa):
+def eer_from_rates(p_miss, p_fa):
     """Equal error rate, a fraction: where miss and false-alarm rate meet.
 
-    The ROC is taken as linear between neighbouring operating points, as NIST's scoring scripts do (compute_eer
-    of the 2016 Speaker Recognition Evaluation, also in wespeaker) and brentq over interp1d of scikit-learn's
-    ROC, with which VoxCeleb results are commonly computed. (The EER of the ROC's convex hull, as in BOSARIS,
-    is never higher.) Perfect scores give 0, inverted ones 1, equal ones 0.5.
+    The ROC is taken as linear between neighbouring operating points, as NIST's scoring scripts do
+    (compute_eer of the 2016 Speaker Recognition Evaluation, also in wespeaker) and brentq over interp1d of
+    scikit-learn's ROC, with which VoxCeleb results are commonly computed. (The EER of the ROC's convex hull,
+    as in BOSARIS, is never higher.) Perfect scores give 0, inverted ones 1, equal ones 0.5.
 
     p_miss, p_fa: [points, ...] of `error_rates`. Gives one value for each place in the trailing axes.
     """
@@ -111,12 +113,12 @@ def eer(p_miss, p_fa):
     return before + share * (after - before)
 
 
-def min_dcf(p_miss, p_fa, prior):
+def min_dcf_from_rates(p_miss, p_fa, prior):
     """Normalised minimum detection cost with c_miss = c_fa = 1; `prior` is the probability of a target.
 
     The minimum over thresholds of prior * p_miss + (1 - prior) * p_fa, over what the better of accepting all
     and rejecting all costs, min(prior, 1 - prior) (NIST 2016 Speaker Recognition Evaluation Plan, section 3).
-    Shapes as in `eer`.
+    Shapes as in `eer_from_rates`.
     """
     if not 0 < prior < 1:
         raise InputError(f"prior {prior}: not between 0 and 1")
@@ -124,7 +126,8 @@ def min_dcf(p_miss, p_fa, prior):
 
 
 def llr_costs(scores, targets):
-    """Cost of each trial in `cllr`, in bits: log2(1 + exp(-s)) of a target, log2(1 + exp(s)) of a non-target."""
+    """Cost of each trial in `cllr`, in bits: log2(1 + exp(-s)) of a target, log2(1 + exp(s)) of a
+    non-target."""
     return np.logaddexp(0, np.where(targets, -scores, scores)) / np.log(2)
 
 
@@ -132,19 +135,22 @@ def cllr(scores, targets):
     """Cost of the scores read as natural-log likelihood ratios, in bits.
 
     The mean of `llr_costs` over targets and that over non-targets, averaged (Brümmer and du Preez,
-    "Application-independent evaluation of speaker detection", Computer Speech & Language, 2006). 0 is perfect;
-    always answering 0 costs 1. A cosine is not a likelihood ratio, so its Cllr is far above `min_cllr`.
+    "Application-independent evaluation of speaker detection", Computer Speech & Language, 2006). 0 is
+    perfect; always answering 0 costs 1. A cosine is not a likelihood ratio, so its Cllr is far above the
+    minimum.
     """
     costs = llr_costs(scores, targets)
     return (costs[targets].mean() + costs[~targets].mean()) / 2
 
 
-def min_cllr(targets, nontargets):
+def min_cllr_from_counts(targets, nontargets):
     """Cllr after the best monotone map of scores to likelihood ratios, in bits: what calibration cannot mend.
 
     The map is found by pooling adjacent violators, unsmoothed, both classes weighing the same (Brümmer and du
-    Preez, 2006). targets, nontargets: [groups], as in `error_rates`.
+    Preez, 2006). targets, nontargets: [groups], as in `error_rates`; NaN where those of a class are all 0.
     """
+    if not (targets.any() and nontargets.any()):
+        return np.nan
     t, n = targets / targets.sum(), nontargets / nontargets.sum()
     held = t + n > 0
     t, n = t[held], n[held]
@@ -155,7 +161,7 @@ def min_cllr(targets, nontargets):
 
 
 def eer_threshold(ranking):
-    """The threshold at which `eer` is reached.
+    """The threshold at which the equal error rate is reached.
 
     Halfway between two scores where miss and false-alarm rate are equal there; where they cross within a
     group of equal scores, that score.
@@ -176,20 +182,28 @@ def det_points(ranking):
 
 
 def dcf_key(prior):
+    """The name of the normalised minDCF at this prior among metrics: min_dcf_0.01."""
     return f"min_dcf_{prior:g}"
 
 
 def detection(scores, targets, priors=PRIORS) -> dict:
-    """All detection metrics: eer, min_dcf_<prior>, cllr, min_cllr, each a float. Input and errors as `rank`."""
+    """All detection metrics: eer, min_dcf_<prior>, cllr, min_cllr, each a float. Input and errors as
+    `rank`."""
     ranking = rank(scores, targets)
     counts = ranking.counts(ranking.corners())
     rates = error_rates(*counts)
     return {
-        "eer": float(eer(*rates)),
-        **{dcf_key(prior): float(min_dcf(*rates, prior)) for prior in priors},
+        "eer": float(eer_from_rates(*rates)),
+        **{dcf_key(prior): float(min_dcf_from_rates(*rates, prior)) for prior in priors},
         "cllr": float(cllr(ranking.scores, ranking.targets)),
-        "min_cllr": float(min_cllr(*counts)),
+        "min_cllr": float(min_cllr_from_counts(*counts)),
     }
+
+
+def eer(scores, targets) -> float:
+    """Equal error rate (see `eer_from_rates`). Input and errors as `rank`."""
+    ranking = rank(scores, targets)
+    return float(eer_from_rates(*error_rates(*ranking.counts(ranking.corners()))))
 
 
 def identification_ranks(scores, own):

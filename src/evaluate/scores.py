@@ -1,25 +1,27 @@
-"""Scores of trials, and the files they are kept in.
+"""Scores of trials, and the files that keep what every figure is computed from.
 
-metrics/scores/<model>.csv has enrol,test,target,score of every verification trial. metrics/ranks/<model>.csv has
-group,test,speaker,rank of every identification: the rank of the right speaker among a group's enrolments.
+metrics/scores/<model>.csv: enrol,test,target,score of every verification trial. metrics/ranks/<model>.csv:
+group,test,speaker,rank of every identification, where rank is that of the right speaker among the enrolments
+of the group (all, seen or unseen speakers); top-1 accuracy is the share of rank 1.
 """
 import csv
 
 import numpy as np
 
 from src.errors import InputError
-from src.speech.manifest import write_csv
+from src.files import write_csv
 
-DECIMALS = 8
+DECIMALS = 8  # finer than what float32 embeddings determine
 SCORES = ("enrol", "test", "target", "score")
 RANKS = ("group", "test", "speaker", "rank")
+_CHUNK = 1 << 16  # trials scored at once
 
 
 def cosine(embeddings, trials):
-    """Cosine of every trial, float64 [n], rounded to what `write_scores` writes.
+    """Cosine of every trial, float64 [n], rounded to the decimals that are written.
 
-    embeddings: [rows, dim], of the rows that the trials were made from, none of them zero. An enrolment of
-    several utterances is the mean of their length-normalised embeddings.
+    embeddings: [rows, dim] of the rows that the trials were made from, none of them zero. An enrolment is the
+    mean of its utterances' length-normalised embeddings.
     """
     unit = _normalised(np.asarray(embeddings, dtype=np.float64))
     enrolled = _normalised(np.stack([unit[list(rows)].mean(axis=0) for rows in trials.enrol_rows]))
@@ -31,63 +33,72 @@ def cosine(embeddings, trials):
     return scores.round(DECIMALS)
 
 
-_CHUNK = 1 << 16  # trials, to bound the memory
-
-
 def _normalised(vectors):
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 def write_scores(path, trials, scores):
-    """Write the trials and their scores; the file appears whole or not at all."""
-    enrol = (trials.enrol_names[index] for index in trials.enrol)
-    test = (trials.test_names[index] for index in trials.test)
-    target = trials.targets.astype(int)
-    write_csv(path, SCORES, zip(enrol, test, target.tolist(), (f"{score:.{DECIMALS}f}" for score in scores)))
+    """Write every trial with its score; reading gives back the very scores that `cosine` gave."""
+    write_csv(path, SCORES, zip(*_keys(trials), (f"{score:.{DECIMALS}f}" for score in scores)))
 
 
 def read_scores(path, trials):
-    """Scores of the trials from the file that `write_scores` wrote: float64 [n], in the trials' order.
+    """The trials' scores from such a file: float64 [n].
 
-    Raises InputError when the file is missing or damaged, or holds other trials.
+    Raises InputError when the file is missing or damaged, or holds other trials than these, in this order.
     """
-    enrol, test, target, score = _read(path, SCORES)
-    if (
-        enrol != [trials.enrol_names[index] for index in trials.enrol]
-        or test != [trials.test_names[index] for index in trials.test]
-        or target != [str(int(target)) for target in trials.targets]
-    ):
-        raise InputError(f"{path}: its trials are not those of the present test split; make it again")
-    return _numbers(path, score, float)
+    *keys, scores = _columns(path, SCORES)
+    if keys != _keys(trials):
+        raise InputError(f"{path}: its trials are not those of the present test split; run its stage again")
+    try:
+        return np.array(scores, dtype=np.float64)
+    except ValueError as error:
+        raise InputError(f"{path}: score: {error}") from None
 
 
-def write_ranks(path, names, speakers, ranks):
-    """Write ranks: {group: (probes, ranks)}; `names` and `speakers` are those of every probe."""
-    write_csv(path, RANKS, (
-        (group, names[probe], speakers[probe], rank)
-        for group, (probes, own) in ranks.items() for probe, rank in zip(probes, own)
-    ))
+def _keys(trials):
+    return [
+        [trials.enrol_names[index] for index in trials.enrol],
+        [trials.test_names[index] for index in trials.test],
+        [str(int(target)) for target in trials.targets],
+    ]
 
 
-def _read(path, columns):
-    """The columns of a CSV file with just these columns: lists of str."""
+def write_ranks(path, ranks):
+    """Write {group: [(test utterance, speaker, rank), ...]}."""
+    write_csv(path, RANKS, ((group, *line) for group, lines in ranks.items() for line in lines))
+
+
+def read_ranks(path, ranks):
+    """Such a file's content, for the same groups and test utterances as in `ranks`, in the same form.
+
+    Raises InputError when the file is missing or damaged, or holds other test utterances, or in another
+    order.
+    """
+    found = {group: [] for group in ranks}
+    for group, test, speaker, rank in zip(*_columns(path, RANKS)):
+        if not rank.isdecimal() or rank == "0":
+            raise InputError(f"{path}: {test}: rank {rank!r}: a number from 1 is needed")
+        found.setdefault(group, []).append((test, speaker, int(rank)))
+    if [[(group, *line[:2]) for line in lines] for group, lines in found.items()] != [
+        [(group, *line[:2]) for line in lines] for group, lines in ranks.items()
+    ]:
+        raise InputError(f"{path}: its probes are not those of the present test split; run its stage again")
+    return found
+
+
+def _columns(path, names):
+    """The columns of a CSV file that has just these: lists of str."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            lines = list(csv.reader(file))
+            header, *lines = list(csv.reader(file)) or [()]
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file; run the stage that writes it") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a CSV file: {error}") from None
-    if not lines or tuple(lines[0]) != columns:
-        raise InputError(f"{path}: line 1: the columns must be {','.join(columns)}")
-    for number, line in enumerate(lines[1:], start=2):
-        if len(line) != len(columns):
-            raise InputError(f"{path}: line {number}: {len(line)} values, not {len(columns)}")
-    return tuple(map(list, zip(*lines[1:]))) or ([],) * len(columns)
-
-
-def _numbers(path, values, kind):
-    try:
-        return np.array([kind(value) for value in values])
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
+    if tuple(header) != names:
+        raise InputError(f"{path}: line 1: the columns must be {','.join(names)}")
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(names):
+            raise InputError(f"{path}: line {number}: {len(line)} values, {len(names)} are needed")
+    return [list(column) for column in zip(*lines)] or [[] for _ in names]

@@ -67,15 +67,14 @@ def from_list(rows, trial_list) -> Trials:
     where = {row.utt_id: index for index, row in enumerate(rows)}
     kept = [trial for trial in trial_list if trial[1] in where and trial[2] in where]
     if not kept:
-        raise InputError(f"trial list: none of its {len(trial_list)} trials has both utterances in the test split")
+        raise InputError(f"trial list: none of its {len(trial_list)} trials has both utterances here")
     for target, *names in kept:
         first, second = (rows[where[name]].speaker for name in names)
         if bool(target) != (first == second):
             raise InputError(f"trial list: {target} {' '.join(names)}: the speakers are {first} and {second}")
     enrolled, tests = (sorted({where[trial[side]] for trial in kept}) for side in (1, 2))
-    enrol, test = (
-        np.searchsorted(own, [where[trial[side]] for trial in kept]) for own, side in ((enrolled, 1), (tests, 2))
-    )
+    enrol = np.searchsorted(enrolled, [where[name] for _, name, _ in kept])
+    test = np.searchsorted(tests, [where[name] for _, _, name in kept])
     return _trials(rows, [(rows[index].utt_id, (index,)) for index in enrolled], tests, enrol, test)
 
 

@@ -38,7 +38,7 @@ def fake_quantise(prepared, ranges):
     for name, module in list(prepared.named_modules(remove_duplicate=False)):
         if module in replaced:
             prepared.set_submodule(name, replaced[module])
-    return prepared
+    return prepared.requires_grad_(True)
 
 
 def _fake(observer, found):

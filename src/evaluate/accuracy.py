@@ -1,0 +1,171 @@
+"""How accurate a model is on the test split, with 95 % intervals, and how much that differs from another
+model."""
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from src.evaluate import bootstrap, metrics, scores
+from src.evaluate.extract import embed
+from src.evaluate.trials import Trials, all_pairs, from_list
+from src.speech.trial_list import read_trial_list
+
+FOLDER = Path("metrics")
+KEYS = ("top1_accuracy", "eer", *map(metrics.dcf_key, metrics.PRIORS))
+ALL = "all"
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Test:
+    """What every model is evaluated on.
+
+    verification: for EER and minDCF; identification: all pairs, for top-1. groups: {"all", and "seen" and
+    "unseen" where there are speakers of both kinds: bool [speakers]}; the trials of a group are those of
+    which both speakers belong to it. A group in which no metric can be computed, such as that of one
+    speaker, is left out.
+    """
+
+    verification: Trials
+    identification: Trials
+    groups: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a model did: the score of every verification trial, and its ranks (see `scores.write_ranks`)."""
+
+    scores: np.ndarray
+    ranks: dict[str, list]
+
+
+def evaluate(model, name, rows, config, reference=None) -> dict:
+    """Accuracy of an ONNX model on the test split; writes metrics/scores/<name>.csv and
+    metrics/ranks/<name>.csv.
+
+    rows: of the manifest, test split. config: the parameters (seed, evaluate, data.trials). reference: name
+    of a model evaluated before on the same rows, to give the differences to it. Returns what `figures`
+    gives, and `trials_missing` where a trial list has trials of utterances that are not among the rows.
+    Raises InputError as the functions that it calls.
+    """
+    trial_list = config.data.trials and read_trial_list(config.data.trials)
+    test = make_test(rows, config.evaluate.enrolments, trial_list)
+    result = score(embed(model, rows), test)
+    scores.write_scores(FOLDER / "scores" / f"{name}.csv", test.verification, result.scores)
+    scores.write_ranks(FOLDER / "ranks" / f"{name}.csv", result.ranks)
+    other = reference and Result(
+        scores.read_scores(FOLDER / "scores" / f"{reference}.csv", test.verification),
+        scores.read_ranks(FOLDER / "ranks" / f"{reference}.csv", result.ranks),
+    )
+    found = figures(test, result, config.evaluate.bootstrap, config.seed, other)
+    if trial_list:
+        found["trials_missing"] = len(trial_list) - len(test.verification)
+    return found
+
+
+def make_test(rows, enrolments, trial_list=None) -> Test:
+    """The trials for these rows: of a list (see `trials.from_list`), or all pairs."""
+    identification = all_pairs(rows, enrolments)
+    verification = from_list(rows, trial_list) if trial_list else identification
+    seen = {row.speaker for row in rows if row.seen}
+    unseen = np.array([speaker not in seen for speaker in identification.speakers])
+    groups = {ALL: np.ones(len(unseen), dtype=bool)}
+    if unseen.any() and not unseen.all():
+        for group, mask in (("seen", ~unseen), ("unseen", unseen)):
+            targets = verification.targets[_within(verification, mask)]
+            if targets.any() and not targets.all() and mask[identification.enrol_speakers].sum() > 1:
+                groups[group] = mask
+    return Test(verification, identification, groups)
+
+
+def _within(trials, mask):
+    """bool [n]: the trials of which both speakers belong to the group."""
+    return mask[trials.enrol_speakers][trials.enrol] & mask[trials.test_speakers][trials.test]
+
+
+def score(embeddings, test) -> Result:
+    """Cosine scores and ranks from the embeddings [rows, dim] of the rows that the test was made from."""
+    verification = scores.cosine(embeddings, test.verification)
+    trials = test.identification
+    identification = verification if trials is test.verification else scores.cosine(embeddings, trials)
+    grid = identification.reshape(len(trials.enrol_names), len(trials.test_names))
+    ranks = {}
+    for group, mask in test.groups.items():
+        enrolled = np.flatnonzero(mask[trials.enrol_speakers])
+        probes = np.flatnonzero(mask[trials.test_speakers])
+        right = trials.enrol_speakers[enrolled][:, None] == trials.test_speakers[probes]
+        found = metrics.identification_ranks(grid[np.ix_(enrolled, probes)], right.argmax(axis=0))
+        ranks[group] = [
+            (trials.test_names[probe], trials.speakers[trials.test_speakers[probe]], int(rank))
+            for probe, rank in zip(probes, found)
+        ]
+    return Result(verification, ranks)
+
+
+def figures(test, result, resamples, seed, reference=None) -> dict:
+    """Accuracy over all trials, and in `seen` and `unseen` over those of the group.
+
+    Each of KEYS with its `<key>_ci` {low, high}; trials, target_trials, speakers, utterances (test
+    utterances of the trials); with `reference`, another model's Result, `difference` {key: {value, low,
+    high}}, this model less that one, over the same resamples. Fractions; intervals at 95 %.
+    """
+    found = {
+        group: _figures(test, group, result, resamples, seed, reference) for group in test.groups
+    }
+    return {**found.pop(ALL), **found}
+
+
+def _figures(test, group, result, resamples, seed, reference):
+    trials, mask = test.verification, test.groups[group]
+    kept = _within(trials, mask)
+    targets = trials.targets[kept]
+    sides = trials.enrol_speakers[trials.enrol[kept]], trials.test_speakers[trials.test[kept]]
+    number = {speaker: index for index, speaker in enumerate(trials.speakers)}
+    probes = np.array([number[speaker] for _, speaker, _ in result.ranks[group]])
+    used, columns = np.unique(np.concatenate([*sides, probes]), return_inverse=True)
+    enrol, tested, probes = np.split(columns, np.cumsum([len(targets), len(targets)]))
+    counts = bootstrap.resamples(len(used), resamples, seed)
+
+    def measured(model):
+        correct = np.array([rank == 1 for _, _, rank in model.ranks[group]])
+        estimates = {"top1_accuracy": correct.mean(), **metrics.detection(model.scores[kept], targets)}
+        values = {
+            "top1_accuracy": bootstrap.identification(correct, probes, counts),
+            **bootstrap.detection(model.scores[kept], targets, enrol, tested, counts),
+        }
+        return {key: (estimates[key], values[key]) for key in KEYS}
+
+    own, found = measured(result), {}
+    for key, (estimate, values) in own.items():
+        found[key] = round(float(estimate), _DIGITS)
+        low, high = np.clip(bootstrap.interval(estimate, values, len(used)), 0, 1)
+        found[f"{key}_ci"] = {"low": round(float(low), _DIGITS), "high": round(float(high), _DIGITS)}
+    found |= {
+        "trials": len(targets),
+        "target_trials": int(targets.sum()),
+        "speakers": len(np.unique(sides)),
+        "utterances": len(np.unique(trials.test[kept])),
+    }
+    if reference:
+        found["difference"] = {
+            key: _difference(*own[key], *others, len(used)) for key, others in measured(reference).items()
+        }
+    return found
+
+
+def _difference(estimate, values, other_estimate, other_values, speakers):
+    value = estimate - other_estimate
+    low, high = bootstrap.interval(value, values - other_values, speakers)
+    numbers = {"value": float(value), "low": low, "high": high}
+    return {name: round(number, _DIGITS) for name, number in numbers.items()}
+
+
+def summary(found) -> str:
+    """What `figures` gives, over all trials, in a line."""
+    def percent(key):
+        low, high = (100 * found[f"{key}_ci"][end] for end in ("low", "high"))
+        return f"{100 * found[key]:.2f} % [{low:.2f}, {high:.2f}]"
+
+    costs = ", ".join(f"minDCF({prior:g}) {found[metrics.dcf_key(prior)]:.3f}" for prior in metrics.PRIORS)
+    return (f"top-1 {percent('top1_accuracy')}, EER {percent('eer')}, {costs}, "
+            f"{found['trials']} trials of {found['speakers']} speakers")

@@ -1,0 +1,198 @@
+"""The report's figures, as SVG to stand in a page: its fonts, and its colours by name so that they follow its theme."""
+import io
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+from scipy.stats import norm
+
+from src.evaluate import metrics
+
+# Colours that stand for the page's CSS variables of the same name.
+COLOURS = {"ink": "#010101", "muted": "#020202", "line": "#030303", "fp32": "#040404", "ptq": "#050505",
+           "qat": "#060606", "target": "#070707", "nontarget": "#080808", "panel": "#090909"}
+DASHES = {"fp32": "-", "ptq": (0, (5, 1.5)), "qat": (0, (1.5, 1.2))}
+STYLE = {
+    "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 10, "text.color": COLOURS["ink"],
+    "axes.edgecolor": COLOURS["line"], "axes.labelcolor": COLOURS["muted"], "axes.spines.top": False,
+    "axes.spines.right": False, "axes.facecolor": "none", "axes.linewidth": 0.8, "axes.titlesize": 10,
+    "axes.titlelocation": "left", "axes.titlecolor": COLOURS["ink"], "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": COLOURS["line"], "grid.linewidth": 0.6, "xtick.color": COLOURS["line"],
+    "ytick.color": COLOURS["line"], "xtick.labelcolor": COLOURS["muted"], "ytick.labelcolor": COLOURS["muted"],
+    "legend.frameon": False, "legend.fontsize": 9, "figure.constrained_layout.use": True,
+}
+LEGEND = {"columnspacing": 1.1, "handlelength": 1.6, "handletextpad": 0.5, "borderaxespad": 0}
+WIDTH = 4.4  # inches; as wide as a phone shows without shrinking the letters
+MOST_BARS = 15
+RATES = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`svg` is markup with a title and a description for those who do not see it; `caption` is text."""
+
+    name: str
+    title: str
+    caption: str
+    svg: Markup
+
+
+def _picture(name, title, description, caption, height, draw):
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height))
+        draw(figure)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return Picture(name, title, caption, Markup(_inline(file.getvalue(), name, title, description)))
+
+
+def _inline(svg, name, title, description):
+    """Matplotlib's file as an element of a page: no rules that leak, no ids that clash, described."""
+    svg = svg[svg.index("<svg"):]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<defs>\s*</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    for variable, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    view = re.search(r'viewBox="[^"]*"', svg)[0]
+    opening = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {view} role="img" '
+               f'aria-labelledby="{name}-title {name}-description"><title id="{name}-title">{escape(title)}</title>'
+               f'<desc id="{name}-description">{escape(description)}</desc>')
+    return opening + svg[svg.index(">") + 1:].rstrip()
+
+
+def det(curves, titles, group):
+    """DET curves, on probit axes, with the band of fp32."""
+    lowest = max(RATES[0], min(min(c.p_fa[c.p_fa > 0].min(), c.p_miss[c.p_miss > 0].min()) for c in curves.values()))
+    ticks = [rate for rate in RATES if rate >= lowest]
+    low, high = norm.ppf(0.8 * lowest), norm.ppf(0.5)
+
+    def probit(rates):
+        return np.clip(norm.ppf(rates), low - 1, high + 1)
+
+    def draw(figure):
+        axes = figure.subplots()
+        p_fa, bottom, top = curves["fp32"].band
+        axes.fill_between(probit(p_fa), probit(bottom), probit(top), color=COLOURS["fp32"], alpha=0.13, linewidth=0,
+                          label="fp32, 95 % band")
+        axes.plot([low, high], [low, high], color=COLOURS["line"], linewidth=0.8)
+        for name, curve in curves.items():
+            axes.plot(probit(curve.p_fa), probit(curve.p_miss), color=COLOURS[name], linestyle=DASHES[name],
+                      linewidth=1.8, label=f"{titles[name]}, EER {100 * curve.eer:.2f} %")
+        axes.set(xlim=(low, high), ylim=(low, high), xlabel="false alarms, %", title="misses, %", aspect="equal")
+        labels = [f"{100 * rate:g}" for rate in ticks]
+        axes.set_xticks(norm.ppf(ticks), labels)
+        axes.set_yticks(norm.ppf(ticks), labels)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2, **LEGEND)
+
+    rates = "; ".join(f"{titles[name]} {100 * curve.eer:.2f} %" for name, curve in curves.items())
+    return _picture(
+        "det", "Detection error trade-off",
+        f"Misses against false alarms at every threshold, on probit scales. Equal error rates: {rates}.",
+        f"Misses against false alarms at every threshold, {group}; lower left is better, the diagonal meets each curve "
+        "at its EER. The band is where 95 % of resamples of the speakers put the curve of fp32.",
+        4.6, draw)
+
+
+def histograms(results):
+    """Scores of target and non-target trials, one panel a model."""
+    kept = results.judged
+    targets = results.test.verification.targets[kept]
+    models = list(results.models.values())
+    low, high = (end([end(model.scores[kept]) for model in models]) for end in (min, max))
+    edges = np.linspace(low, high, 61)
+    thresholds = {m.name: metrics.eer_threshold(metrics.rank(m.scores[kept], targets)) for m in models}
+
+    def draw(figure):
+        panels = figure.subplots(len(models), sharex=True, sharey=True)
+        for axes, model in zip(panels, models):
+            scores = model.scores[kept]
+            for name, label, own in (("nontarget", "different speakers", ~targets), ("target", "same speaker", targets)):
+                height = np.histogram(scores[own], edges)[0] / own.sum()
+                axes.stairs(height, edges, fill=True, color=COLOURS[name], alpha=0.35, label=label)
+                axes.stairs(height, edges, color=COLOURS[name], linewidth=1.2)
+            axes.axvline(thresholds[model.name], color=COLOURS["ink"], linewidth=1, linestyle=(0, (3, 2)),
+                         label="threshold at the EER")
+            axes.set(title=model.title, yticks=[])
+            axes.spines["left"].set_visible(False)
+        panels[-1].set_xlabel("cosine of the embeddings")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
+
+    means = "; ".join(
+        f"{model.title}: {model.scores[kept][targets].mean():.2f} and {model.scores[kept][~targets].mean():.2f}"
+        for model in models)
+    return _picture(
+        "scores", "Scores", "Histograms of the scores of same-speaker and different-speaker trials, one for each model. "
+        f"Mean of each kind: {means}.",
+        "Share of the trials at each score, both kinds to the same area. The less they overlap, the fewer errors.",
+        4.5, draw)
+
+
+def layers(rows):
+    """GMACs of SpeechBrain's network by part, the largest first."""
+    parts = defaultdict(float)
+    for row in rows:
+        parts[_part(row["layer"])] += float(row["gmacs"])
+    total = sum(parts.values())
+    largest = sorted(parts.items(), key=lambda part: -part[1])
+    if len(largest) > MOST_BARS:
+        rest = largest[MOST_BARS:]
+        largest = [*largest[:MOST_BARS], (f"{len(rest)} smaller parts", sum(gmacs for _, gmacs in rest))]
+
+    def draw(figure):
+        axes = figure.subplots()
+        names, gmacs = zip(*largest)
+        axes.barh(range(len(names)), gmacs, color=COLOURS["fp32"], height=0.7)
+        for place, value in enumerate(gmacs):
+            axes.annotate(f"{100 * value / total:.1f} %", (value, place), (4, 0), textcoords="offset points", va="center",
+                          color=COLOURS["muted"], fontsize=9)
+        axes.set_yticks(range(len(names)), names, color=COLOURS["ink"])
+        axes.set(xlabel="GMACs", xlim=(0, 1.18 * max(gmacs)))
+        axes.tick_params(axis="y", length=0)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+
+    told = "; ".join(f"{name} {gmacs:.4f}" for name, gmacs in largest[:5])
+    return _picture(
+        "layers", "Multiply-accumulates by part",
+        f"Bars of the GMACs of each part of the network, {total:.4f} in all. The largest: {told}.",
+        f"SpeechBrain’s network before the rewrite, {total:.4f} GMACs in all by fvcore’s count. "
+        "metrics/macs.csv has each layer.",
+        0.8 + 0.22 * len(largest), draw)
+
+
+def _part(layer):
+    """Blocks are told by their units (blocks.1.tdnn1), the rest by its first name (mfa, asp)."""
+    names = layer.split(".")
+    return ".".join(names[:3] if names[0] == "blocks" else names[:1])
+
+
+def trials(rows, search):
+    """Objective of every trial, beside that of the untrained and of the fp32 model."""
+    objective = [float(row["objective"]) for row in rows]
+    best = search["best"]["trial"]
+    references = {"before training": search["objective_untrained"], "fp32": search["objective_fp32"]}
+
+    def draw(figure):
+        axes = figure.subplots()
+        number = np.arange(1, len(objective) + 1)
+        for (label, value), style in zip(references.items(), ((0, (3, 2)), "-")):
+            axes.axhline(value, color=COLOURS["muted"], linewidth=1.2, linestyle=style, label=label)
+        axes.plot(number, objective, "o", color=COLOURS["qat"], markersize=6, label="trial")
+        axes.plot(best + 1, objective[best], "o", markersize=13, markerfacecolor="none", markeredgewidth=1.5,
+                  markeredgecolor=COLOURS["qat"], label="best trial")
+        axes.set(xlabel="trial", title="objective on validation speakers", xlim=(0.5, len(objective) + 0.5))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.margins(y=0.15)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4, **LEGEND)
+
+    return _picture(
+        "trials", "Trials of the search",
+        f"Objective of {len(objective)} trials, from {min(objective):.4f} to {max(objective):.4f}; before training "
+        f"{references['before training']:.4f}, fp32 {references['fp32']:.4f}. Trial {best + 1} is the best.",
+        "The speaker loss over validation speakers after each trial of quantisation-aware training; lower is better.",
+        2.8, draw)

@@ -1,0 +1,87 @@
+"""Numbers as text."""
+from dataclasses import dataclass
+
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How an accuracy key is named and shown: multiplied by `scale`, with `unit`; differences in `points`."""
+
+    title: str
+    scale: int
+    unit: str
+    points: str
+    decimals: int
+    higher_is_better: bool = False
+
+
+_COST = {"scale": 1, "unit": "", "points": "", "decimals": 3}
+MEASURES = {
+    "top1_accuracy": Measure("top-1", 100, " %", " points", 2, higher_is_better=True),
+    "eer": Measure("EER", 100, " %", " points", 2),
+    "min_dcf_0.01": Measure("minDCF 0.01", **_COST),
+    "min_dcf_0.05": Measure("minDCF 0.05", **_COST),
+}
+MOST_DECIMALS = 4
+
+
+def fixed(value, decimals, sign=False):
+    """`value` with a typographic minus, and a plus where `sign` is wanted; never -0."""
+    text = f"{abs(value):.{decimals}f}"
+    if float(text) == 0:
+        return text
+    return (MINUS if value < 0 else "+" if sign else "") + text
+
+
+def places(values, decimals):
+    """Decimals, from `decimals` to MOST_DECIMALS, at which none of the values looks like 0 without being 0."""
+    while decimals < MOST_DECIMALS and any(value and float(f"{value:.{decimals}f}") == 0 for value in values):
+        decimals += 1
+    return decimals
+
+
+def level(key, figures):
+    """(value, its interval) of an accuracy key, without unit."""
+    measure = MEASURES[key]
+    ci = figures[f"{key}_ci"]
+    value, low, high = (measure.scale * number for number in (figures[key], ci["low"], ci["high"]))
+    decimals = measure.decimals
+    return fixed(value, decimals), f"{fixed(low, decimals)} to {fixed(high, decimals)}"
+
+
+def difference(key, figures):
+    """(difference to fp32, its interval) of an accuracy key, signed, without unit."""
+    measure = MEASURES[key]
+    numbers = [measure.scale * figures["difference"][key][name] for name in ("value", "low", "high")]
+    decimals = places(numbers, measure.decimals)
+    value, low, high = (fixed(number, decimals, sign=True) for number in numbers)
+    return value, f"{low} to {high}"
+
+
+def significant(value, digits=3):
+    """`value` to so many significant digits: 0.0123, 4.56, 1.20e−5."""
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa}e{MINUS if exponent[0] == '-' else ''}{exponent.lstrip('+-0')}"
+    return f"{value:#.{digits}g}".rstrip(".").replace("-", MINUS) if abs(value) < 10**digits else f"{value:.0f}"
+
+
+def share(value):
+    """A fraction as percent; never 100.0 when something is missing to it, never 0.0 when there is something."""
+    if value in (0, 1):
+        return f"{100 * value:.0f} %"
+    return f"{min(max(100 * value, 0.1), 99.9):.1f} %"
+
+
+def count(number, noun):
+    """`1 speaker`, `2 speakers`, `12,345 trials`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def speed(timing):
+    """(speed-up, its interval) of an entry of a latency file."""
+    ci = timing["speedup_ci"]
+    return f"{timing['speedup']:.2f}", f"{ci['low']:.2f} to {ci['high']:.2f}"

@@ -1,0 +1,137 @@
+"""What the other stages wrote, read in one place."""
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from src.errors import InputError
+from src.evaluate.accuracy import ALL, KEYS, Test, make_test
+from src.evaluate.scores import read_scores
+from src.speech import manifest
+from src.speech.trial_list import read_trial_list
+
+FOLDER = Path("metrics")
+TITLES = {"fp32": "fp32", "ptq": "INT8 PTQ", "qat": "INT8 QAT"}
+_ACCURACY = [*(key + end for key in KEYS for end in ("", "_ci")), "trials", "target_trials", "speakers", "utterances"]
+_COST = ["gmacs", "gflops", "int8_mac_share", "front_end_gmacs", "params_million", "size_mb"]
+_TIMING = ["models", "reference", "seconds", "rounds", "threads", "cpu", "versions"]
+_FILES = {
+    "baseline": ("baseline", [*_ACCURACY, "parity_cosine"]),
+    "profile": ("profile", [*_COST, "rewritten_gmacs", "checkpoint_mb", "seconds"]),
+    "latency": ("profile", _TIMING),
+    "ptq": ("ptq", [*_ACCURACY, *_COST, "int8_mac_share_in_file", "difference", "calibration_utterances"]),
+    "ptq_latency": ("ptq", _TIMING),
+    "qat_search": ("qat_search", [*_ACCURACY, *_COST, "int8_mac_share_in_file", "difference", "n_trials", "best",
+                                  "objective_untrained", "objective_fp32"]),
+    "qat_search_latency": ("qat_search", _TIMING),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """One of fp32, ptq and qat. `cost` has the cost keys of its own ONNX file, `timing` its latency file."""
+
+    name: str
+    accuracy: dict
+    cost: dict
+    timing: dict
+    scores: np.ndarray  # float64 [trials], of Results.test.verification
+
+    @property
+    def title(self):
+        return TITLES[self.name]
+
+    @property
+    def taken(self):
+        """Median, quartiles and speed-up of this model in its latency file."""
+        return self.timing["models"][self.name]
+
+    def over(self, group):
+        """The accuracy keys over a group of speakers, with `difference` unless this is fp32."""
+        return self.accuracy if group == ALL else self.accuracy[group]
+
+
+@dataclass(frozen=True)
+class Results:
+    params: object
+    models: dict[str, Model]
+    profile: dict
+    search: dict
+    layers: list[dict]  # rows of macs.csv
+    trials: list[dict]  # rows of trials.csv
+    test: Test
+    seen: int  # how many of the test speakers the encoder was trained on
+
+    @property
+    def groups(self):
+        """The groups of speakers that there are figures for, the one that the verdict is about first."""
+        return [group for group in ("unseen", ALL, "seen") if group in self.test.groups]
+
+    @property
+    def judged(self):
+        """bool [trials]: the trials of the group that the verdict is about."""
+        trials, mask = self.test.verification, self.test.groups[self.groups[0]]
+        return mask[trials.enrol_speakers[trials.enrol]] & mask[trials.test_speakers[trials.test]]
+
+    def over_seen(self, group):
+        """Whether figures over this group include speakers that the encoder was trained on."""
+        return group == "seen" or (group == ALL and self.seen > 0)
+
+
+def load(params) -> Results:
+    """Read everything the report needs. Raises InputError when a file is missing, damaged or not up to date."""
+    files = {name: _json(name, stage, keys) for name, (stage, keys) in _FILES.items()}
+    profile = files["profile"]
+    rows = manifest.select(manifest.read(), "test")
+    trial_list = params.data.trials and read_trial_list(params.data.trials)
+    test = make_test(rows, params.evaluate.enrolments, trial_list)
+    costs = {
+        "fp32": {key: profile[key] for key in _COST} | {
+            "gmacs": profile["rewritten_gmacs"], "gflops": 2 * profile["rewritten_gmacs"]},
+        "ptq": files["ptq"], "qat": files["qat_search"],
+    }
+    accuracies = {"fp32": files["baseline"], "ptq": files["ptq"], "qat": files["qat_search"]}
+    for group in set(test.groups) - {ALL}:
+        if not all(group in accuracy for accuracy in accuracies.values()):
+            raise InputError(f"{FOLDER}: no figures over {group} speakers; run the stages from baseline again")
+    timings = {"fp32": files["latency"], "ptq": files["ptq_latency"], "qat": files["qat_search_latency"]}
+    models = {
+        name: Model(name, accuracies[name], costs[name], timings[name],
+                    read_scores(FOLDER / "scores" / f"{name}.csv", test.verification))
+        for name in TITLES
+    }
+    seen = {row.speaker: row.seen for row in rows}
+    return Results(
+        params, models, profile, files["qat_search"],
+        _csv("macs.csv", "profile", ("layer", "gmacs", "share")),
+        _csv("trials.csv", "qat_search", ("trial", "objective")),
+        test, sum(seen.values()),
+    )
+
+
+def _json(name, stage, keys):
+    path = FOLDER / f"{name}.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the stage {stage}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}; run the stage {stage} again") from None
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise InputError(f"{path}: {', '.join(missing)}: missing; run the stage {stage} again")
+    return content
+
+
+def _csv(name, stage, columns):
+    path = FOLDER / name
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the stage {stage}") from None
+    if not rows or any(row.get(column) is None for row in rows for column in columns):
+        raise InputError(f"{path}: rows with {', '.join(columns)} are needed; run the stage {stage} again")
+    return rows

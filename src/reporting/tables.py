@@ -1,0 +1,126 @@
+"""The report's tables: the summary that fits a terminal, and all the figures."""
+from dataclasses import dataclass
+
+from src.evaluate.accuracy import KEYS
+from src.reporting.numbers import MEASURES, difference, level, share, speed
+from src.reporting.words import GROUPS
+
+MARK = "†"
+FOOTNOTE = f"{MARK} Speakers that the encoder was trained on are among these: recall of them, not accuracy on new ones."
+
+
+@dataclass(frozen=True)
+class Cell:
+    value: str = "–"
+    interval: str = ""
+
+    def __str__(self):
+        return f"{self.value} ({self.interval})" if self.interval else self.value
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows are (label, one Cell a model)."""
+
+    title: str
+    rows: list
+
+
+def summary(results):
+    """Header and rows, one a model (and a group of speakers, where there are several), within 120 columns."""
+    header = ["model", "top-1, %", "EER, %", "minDCF 0.01", "Δ EER, points [95 %]", "GMACs", "in INT8", "MB", "ms",
+              "speed-up"]
+    rows = []
+    for group in results.groups:
+        for model in results.models.values():
+            figures, mark = model.over(group), f" {MARK}" if results.over_seen(group) else ""
+            name = model.title if len(results.groups) == 1 else f"{model.name}, {group}"
+            accuracy = [level(key, figures)[0] for key in KEYS[:3]]
+            change = "{} [{}]".format(*difference("eer", figures)) if "difference" in figures else "–"
+            rows.append([name + mark, *accuracy, change.replace(" to ", ", "), *_costs(model, group, results)])
+    return header, rows
+
+
+def _costs(model, group, results):
+    if group != results.groups[0]:
+        return [""] * 5
+    speedup = "1" if model.name == "fp32" else speed(model.taken)[0]
+    return [f"{model.cost['gmacs']:.3f}", share(model.cost["int8_mac_share"]), f"{model.cost['size_mb']:.2f}",
+            f"{model.taken['median_ms']:.1f}", speedup]
+
+
+def everything(results):
+    """All figures as Sections, a column for each model."""
+    models = results.models.values()
+    sections = []
+    for group in results.groups:
+        name = GROUPS[group] + (f" {MARK}" if results.over_seen(group) else "")
+        figures = [model.over(group) for model in models]
+        sections.append(Section(f"Accuracy, {name}", [
+            (_titled(key, MEASURES[key].unit), [Cell(*level(key, each)) for each in figures]) for key in KEYS]))
+        sections.append(Section(f"Difference to fp32, {name}", [
+            (_titled(key, MEASURES[key].points), [
+                Cell(*difference(key, each)) if "difference" in each else Cell() for each in figures
+            ]) for key in KEYS]))
+    seconds = f"{results.profile['seconds']:g} s of audio"
+    before = results.profile["gmacs"]
+    sections.append(Section(f"Computation, {seconds}", [
+        ("GMACs left in the file", [Cell(f"{model.cost['gmacs']:.4f}") for model in models]),
+        (f"operations removed, of SpeechBrain’s {before:.4f} GMACs", [
+            Cell(share(max(0, 1 - model.cost["gmacs"] / before))) for model in models]),
+        ("multiplications moved to INT8", [Cell(share(model.cost["int8_mac_share"])) for model in models]),
+        ("parameters, million", [Cell(f"{model.cost['params_million']:.2f}") for model in models]),
+        ("file size, MB", [Cell(f"{model.cost['size_mb']:.2f}") for model in models]),
+    ]))
+    by_reference = {model.name: Cell(*speed(model.taken)) for model in models}
+    sections.append(Section(f"Time measured, {seconds}", [
+        ("latency, ms (quartiles)", [
+            Cell(f"{model.taken['median_ms']:.1f}", f"{model.taken['low_ms']:.1f} to {model.taken['high_ms']:.1f}")
+            for model in models]),
+        ("times as fast as SpeechBrain ¹", [by_reference["fp32"], Cell(), Cell()]),
+        ("times as fast as fp32.onnx ¹", [Cell("1"), by_reference["ptq"], by_reference["qat"]]),
+    ]))
+    return sections
+
+
+def notes(results):
+    """What must be read with `everything`."""
+    marked = [FOOTNOTE] if any(map(results.over_seen, results.groups)) else []
+    return [
+        "With each figure is its 95 % interval, with a latency its quartiles. A difference counts as shown where "
+        "its interval excludes 0. Each interval is at 95 % by itself: of twenty, one misses by chance.",
+        *marked,
+        "¹ Median over the rounds of one run in which both took turns. Every model has a run of its own, so that this "
+        "is not the quotient of the latencies above, and ratios of different runs must not be multiplied.",
+    ]
+
+
+def environment(results):
+    """(what, value) of where the time was measured; several values where the latency files differ."""
+    timings = [model.timing for model in results.models.values()]
+    facts = [
+        ("CPU", lambda timing: timing["cpu"]["model"]),
+        ("CPU extensions", lambda timing: ", ".join(timing["cpu"]["extensions"]) or "none of those looked for"),
+        ("audio", lambda timing: f"{timing['seconds']:g} s, batch 1"),
+        ("threads", lambda timing: str(timing["threads"])),
+        ("rounds", lambda timing: str(timing["rounds"])),
+        *((name, lambda timing, name=name: timing["versions"][name]) for name in timings[0]["versions"]),
+    ]
+    return [(title, " / ".join(dict.fromkeys(map(value, timings)))) for title, value in facts]
+
+
+def _titled(key, unit):
+    return f"{MEASURES[key].title}, {unit.strip()}" if unit else MEASURES[key].title
+
+
+def markdown(header, rows):
+    """A pipe table with its columns aligned, so that it reads in a terminal too."""
+    widths = [max(len(str(row[column])) for row in (header, *rows)) for column in range(len(header))]
+    aligned = [["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]]
+
+    def line(cells):
+        first, *others = (str(cell) for cell in cells)
+        numbers = (cell.rjust(width) for cell, width in zip(others, widths[1:]))
+        return f"| {' | '.join([first.ljust(widths[0]), *numbers])} |"
+
+    return "\n".join(map(line, [header, *aligned, *rows]))

@@ -1,0 +1,280 @@
+"""The report's sentences: what was tested, the verdict, and the five questions answered.
+
+A difference counts as shown when its 95 % interval excludes 0. Multiplications moved to INT8, operations removed
+and time measured are told apart everywhere: only the last is a saving that a user would feel.
+"""
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.evaluate.accuracy import ALL, KEYS
+from src.reporting.numbers import MEASURES, count, difference, fixed, level, places, share, significant, speed
+
+SHIPPED = "models/pretrained/ecapa-mini"
+HYPERPARAMETERS = {
+    "learning_rate": "learning rate", "weight_decay": "weight decay", "batch_size": "batch size",
+    "speaker_loss_weight": "weight of the speaker loss",
+}
+GROUPS = {ALL: "all test speakers", "unseen": "unseen speakers", "seen": "seen speakers"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`blocks`: a paragraph is a str, a list of points a list of str."""
+
+    question: str
+    blocks: list
+
+
+def effect(key, figures):
+    """What the difference to fp32 is, `same`, `worse`, `better` or `open`, and the largest loss in its interval."""
+    found = figures["difference"][key]
+    low, high = found["low"], found["high"]
+    if MEASURES[key].higher_is_better:
+        low, high = -high, -low
+    if low == high == found["value"] == 0:
+        return "same", 0
+    return ("worse" if low > 0 else "better" if high < 0 else "open"), high
+
+
+def hurt(model, results):
+    """The accuracy keys in which the model was shown to lose."""
+    figures = model.over(results.groups[0])
+    return [key for key in KEYS if effect(key, figures)[0] == "worse"]
+
+
+def choice(results):
+    """The quantised model that computes least among those without a shown loss, or None.
+
+    Fewest GMACs first, then the largest share of them in INT8; the EER decides between equals.
+    """
+    unhurt = [model for model in _quantised(results) if not hurt(model, results)]
+    return min(unhurt, default=None, key=lambda model: (
+        round(model.cost["gmacs"], 4),
+        -round(model.cost["int8_mac_share"], 3),
+        model.over(results.groups[0])["eer"],
+    ))
+
+
+def verdict(results):
+    """The outcome in a sentence or two."""
+    best, speakers = choice(results), _speakers(results)
+    if best is None:
+        losses = " and ".join(f"{model.title} (in {_named(hurt(model, results))})" for model in _quantised(results))
+        return (f"INT8 was shown to cost accuracy on {speakers}, by {losses}. What costs none is the exact rewrite in "
+                f"fp32.onnx: {_rewrite(results)}, and it was {_faster(results.models['fp32'], brief=True)}.")
+    figures = best.over(results.groups[0])
+    (top1, ci), (eer, eer_ci) = (difference(key, figures) for key in ("top1_accuracy", "eer"))
+    return (f"{best.title} runs {share(best.cost['int8_mac_share'])} of the encoder’s multiply-accumulates on 8-bit "
+            f"integers and was {_faster(best, brief=True)}, with no loss of accuracy shown on {speakers}: top-1 {top1} "
+            f"points (95 % interval {ci}), EER {eer} points ({eer_ci}).")
+
+
+def material(results):
+    """What was tested, and on what: sentences."""
+    data, encoder = results.params.data, results.params.encoder
+    if encoder.source == SHIPPED:
+        model = (f"{SHIPPED}, the small ECAPA-TDNN that comes with the repository so that the pipeline runs anywhere; "
+                 "it was trained on synthetic speech and is not for production")
+    elif Path(encoder.source).is_dir():
+        model = f"the ECAPA-TDNN in {encoder.source}"
+    else:
+        model = f"{encoder.source}, revision {encoder.revision or 'newest'}"
+    source = {
+        "synthetic": "synthetic speech from espeak-ng, a demonstration set and not real speech: figures on it show "
+                     "that the pipeline works, and say nothing about real voices",
+        "folder": f"speech in {data.path}" + (f", trial list {data.trials}" if data.trials else ""),
+        "hub": f"{data.repo}, config {data.config}, revision {data.revision or 'newest'}",
+    }[data.source]
+    return [f"Encoder: {model}.", f"Data: {source}.", _sizes(results)]
+
+
+def answers(results):
+    """The five questions, each an Answer."""
+    return [_baseline(results), _ptq_cost(results), _ptq_accuracy(results), _search(results), _trade_off(results)]
+
+
+def _baseline(results):
+    fp32, profile, main = results.models["fp32"], results.profile, results.groups[0]
+    top1, eer, *costs = ("{}{} ({})".format(*_with_unit(key, fp32.over(main))) for key in KEYS)
+    enrolled = results.test.groups[main][results.test.identification.enrol_speakers].sum()
+    timing, times = fp32.timing, fp32.timing["models"]
+    return Answer("How accurate is the encoder before quantisation, and what does it compute?", [
+        f"With {GROUPS[main]}, top-1 identification among {enrolled:,} enrolments is right for {top1} of the test "
+        f"utterances. The EER is {eer}, the normalised minDCF {costs[0]} at a target prior of 0.01 and {costs[1]} at "
+        "0.05. In brackets: 95 % intervals.",
+        f"SpeechBrain’s network computes {profile['gmacs']:.4f} GMACs for {profile['seconds']:g} s of audio by fvcore’s "
+        f"count, which is {profile['gflops']:.4f} GFLOPs at 2 a multiply-accumulate, with "
+        f"{profile['params_million']:.2f} million parameters. fp32.onnx is the same encoder rewritten exactly: "
+        f"{_rewrite(results)}, and its embeddings have a cosine of at least "
+        f"{fp32.accuracy['parity_cosine']:.7f} to SpeechBrain’s. Its front end, from waveform to features, takes "
+        f"{profile['front_end_gmacs']:.4f} GMACs more.",
+        f"Time measured: {times['fp32']['median_ms']:.1f} ms for fp32.onnx and {times['speechbrain']['median_ms']:.1f} "
+        f"ms for SpeechBrain; fp32.onnx was {_faster(fp32)}. Both ran in turns, {count(timing['rounds'], 'round')} at batch 1 on "
+        f"{count(timing['threads'], 'CPU thread')}, and so did every INT8 model with fp32.onnx.",
+    ])
+
+
+def _ptq_cost(results):
+    ptq = results.models["ptq"]
+    return Answer("What does INT8 by post-training quantisation cost, and what does it save?", [
+        "These are different things, and they do not add up:",
+        _savings(ptq, results),
+        f"It takes {count(ptq.accuracy['calibration_utterances'], 'calibration utterance')} and no training. What it "
+        "costs in accuracy is the next answer.",
+    ])
+
+
+def _ptq_accuracy(results):
+    return Answer("How accurate is the encoder after post-training quantisation?",
+                  _compared(results.models["ptq"], results))
+
+
+def _search(results):
+    search, main = results.search, results.groups[0]
+    best, before, after = search["best"], search["objective_untrained"], search["best"]["objective"]
+    chosen = ", ".join(f"{title} {best[key] if isinstance(best[key], int) else significant(best[key])}"
+                       for key, title in HYPERPARAMETERS.items())
+    qat, ptq = (level("eer", results.models[name].over(main))[0] for name in ("qat", "ptq"))
+    return Answer("What does quantisation-aware training under the search bring, and with which hyperparameters?", [
+        f"The best of {count(search['n_trials'], 'trial')} was trial {best['trial'] + 1}, with {chosen}. Training "
+        f"{'lowered' if after < before else 'did not lower'} the objective, the speaker loss over validation speakers "
+        f"(lower is better): {before:.4f} before, {after:.4f} after; fp32 has {search['objective_fp32']:.4f}.",
+        *_compared(results.models["qat"], results),
+        f"Its EER is {qat} %, that of post-training quantisation {ptq} %. Both were compared with fp32 and not with "
+        "each other, so these two figures alone do not show one of them to be better.",
+        "What it saves:",
+        _savings(results.models["qat"], results),
+    ])
+
+
+def _trade_off(results):
+    best = choice(results)
+    others = [_losses(model, results) if hurt(model, results) else
+              f"{model.title} has no shown loss either; where two compute the same, the lower EER decided"
+              for model in _quantised(results) if model is not best]
+    limits = [f"A difference that was not shown may still be there: the intervals say how large. {_sizes(results)}"]
+    if results.params.data.source == "synthetic":
+        limits.append("The speech is synthetic: measure on speech like your own before you rely on it.")
+    question = "What is the largest reduction of computation that does not hurt identification?"
+    if best is None:
+        return Answer(question, [
+            f"The exact rewrite in fp32.onnx, among the models compared: {_rewrite(results)}, and it was "
+            f"{_faster(results.models['fp32'])}. None in INT8 comes without a shown loss:",
+            [f"{line}." for line in others],
+            " ".join(limits),
+        ])
+    moved, removed, size, time = _savings(best, results)
+    return Answer(question, [
+        f"{best.title}, among the models compared: no loss was shown in top-1, EER or minDCF.",
+        [moved, f"{removed} The exact rewrite before it: {_rewrite(results)}.", size, time],
+        " ".join([*(f"{line}." for line in others), *limits]),
+    ])
+
+
+def _savings(model, results):
+    """What the model saves against fp32.onnx: multiplications moved, operations removed, size, time."""
+    fp32, share_run = results.models["fp32"], share(model.cost["int8_mac_share"])
+    share_offered = share(model.cost["int8_mac_share_in_file"])
+    offered = f"; the file offers {share_offered}" if share_offered != share_run else ""
+    after, before = (f"{each.cost['gmacs']:.4f}" for each in (model, fp32))
+    removed = f"none, it has the {after} GMACs of fp32.onnx" if after == before else f"{before} GMACs become {after}"
+    size, full = model.cost["size_mb"], fp32.cost["size_mb"]
+    times = model.timing["models"]
+    return [
+        f"Moved to INT8: {share_run} of the multiply-accumulates, counted in the graph that ONNX Runtime makes of the "
+        f"file{offered}.",
+        f"Operations removed by quantising: {removed}.",
+        f"Size: {size:.2f} MB, {share(size / full)} of the {full:.2f} MB of fp32.onnx.",
+        f"Time measured: {times[model.name]['median_ms']:.1f} ms, and {times['fp32']['median_ms']:.1f} ms for fp32.onnx; "
+        f"{_faster(model)}.",
+    ]
+
+
+def _compared(model, results):
+    """Blocks: what the model loses or gains in accuracy against fp32."""
+    main = results.groups[0]
+    figures, fp32 = model.over(main), results.models["fp32"].over(main)
+    kinds = {key: effect(key, figures)[0] for key in KEYS}
+    found = [
+        f"{word} in {_named(key for key in KEYS if kinds[key] == kind)}"
+        for kind, word in (("worse", "a loss"), ("better", "a gain")) if kind in kinds.values()
+    ]
+    shown = f"{' and '.join(found)} was shown" if found else "no difference in accuracy was shown"
+    return [
+        f"Against fp32, {shown}; on {_speakers(results)}:",
+        ["{}: {}{}, and {}{} in fp32; {}.".format(
+            MEASURES[key].title, *_with_unit(key, figures)[:2], *_with_unit(key, fp32)[:2], _change(key, figures),
+        ) for key in KEYS],
+    ]
+
+
+def _change(key, figures):
+    """What the difference to fp32 is, and what it shows."""
+    kind, bound = effect(key, figures)
+    measure = MEASURES[key]
+    if kind == "same":
+        return "no difference in any resample"
+    if kind == "open":
+        bound *= measure.scale
+        largest = fixed(bound, places([bound], measure.decimals))
+        return (f"no difference was shown, {_interval(key, figures)}: the interval excludes a loss larger than "
+                f"{largest}{measure.points}")
+    return f"a {'loss' if kind == 'worse' else 'gain'} was shown, {_interval(key, figures)}: the interval excludes 0"
+
+
+def _interval(key, figures):
+    value, ci = difference(key, figures)
+    return f"{value}{MEASURES[key].points}, 95 % interval {ci}"
+
+
+def _named(keys):
+    return ", ".join(MEASURES[key].title for key in keys)
+
+
+def _losses(model, results):
+    figures = model.over(results.groups[0])
+    return f"{model.title} loses in " + " and in ".join(
+        f"{MEASURES[key].title} ({_interval(key, figures)})" for key in hurt(model, results))
+
+
+def _quantised(results):
+    return [model for model in results.models.values() if model.name != "fp32"]
+
+
+def _with_unit(key, figures):
+    value, ci = level(key, figures)
+    return value, MEASURES[key].unit, ci
+
+
+def _rewrite(results):
+    before, after = results.profile["gmacs"], results.profile["rewritten_gmacs"]
+    fewer = f"{share(1 - after / before)} fewer" if after < before else "none removed"
+    return f"{before:.4f} GMACs become {after:.4f}, {fewer}"
+
+
+def _faster(model, brief=False):
+    """How many times as fast a model was as the reference of its latency file; `brief` leaves out the interval."""
+    reference = {"speechbrain": "SpeechBrain", "fp32": "fp32.onnx"}[model.timing["reference"]]
+    value, ci = speed(model.taken)
+    ci = "" if brief else f" (95 % interval {ci})"
+    if model.taken["speedup_ci"]["low"] <= 1 <= model.taken["speedup_ci"]["high"]:
+        return f"not shown to differ in speed from {reference}, {value} times as fast{ci}"
+    return f"{value} times as fast as {reference}{ci}"
+
+
+def _speakers(results):
+    """Who was tested, in short: `48 synthetic speakers`."""
+    main = results.groups[0]
+    number = results.models["fp32"].over(main)["speakers"]
+    if results.params.data.source == "synthetic":
+        return f"{number:,} synthetic speakers"
+    if results.over_seen(main):
+        return f"{number:,} speakers that the encoder was trained on"
+    return f"{number:,} unseen speakers"
+
+
+def _sizes(results):
+    figures = results.models["fp32"].over(results.groups[0])
+    return (f"The test has {count(figures['speakers'], 'speaker')} and {count(figures['trials'], 'trial')}, "
+            f"{figures['target_trials']:,} of them target trials; the 95 % intervals are from "
+            f"{count(results.params.evaluate.bootstrap, 'resample')} of the speakers, those of differences paired.")

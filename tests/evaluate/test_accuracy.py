@@ -1,0 +1,136 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src import params
+from src.errors import InputError
+from src.evaluate import accuracy
+from tests.evaluate import simulation
+
+CONFIG = params.load(Path(__file__).parents[2] / "params.yaml")
+
+
+def models(speakers, utterances, seen=0, noise=0.6):
+    rows = simulation.rows(speakers, utterances, seen)
+    return rows, simulation.embeddings(np.random.default_rng(0), speakers, utterances, noise)
+
+
+def with_list(path, trials):
+    path.write_text("".join(f"{target} {first} {second}\n" for target, first, second in trials))
+    return CONFIG.model_copy(update={"data": CONFIG.data.model_copy(update={"trials": str(path)})})
+
+
+def pairs(rows):
+    chosen = [(a, b) for a in rows[1::3] for b in rows[::2] if a != b]
+    return [(int(a.speaker == b.speaker), a.utt_id, b.utt_id) for a, b in chosen]
+
+
+def recomputed(name):
+    """Top-1 and EER of every model from its files, by loops that share nothing with the library."""
+    with open(f"metrics/scores/{name}.csv") as file:
+        trials = [(float(row["score"]), row["target"] == "1") for row in csv.DictReader(file)]
+    with open(f"metrics/ranks/{name}.csv") as file:
+        ranks = [row["rank"] for row in csv.DictReader(file) if row["group"] == "all"]
+    positives = sum(target for _, target in trials)
+    before = (0.0, 1.0)
+    for threshold in [*sorted({score for score, _ in trials}), 9.0]:
+        miss = sum(target and score < threshold for score, target in trials) / positives
+        fa = sum(not target and score >= threshold for score, target in trials) / (len(trials) - positives)
+        if miss >= fa:
+            share = (before[1] - before[0]) / (before[1] - before[0] + miss - fa)
+            return ranks.count("1") / len(ranks), before[0] + share * (miss - before[0])
+        before = miss, fa
+
+
+def test_evaluate_writes_what_its_figures_follow_from(project):
+    first = accuracy.evaluate("a.onnx", "fp32", project, CONFIG)
+    second = accuracy.evaluate("b.onnx", "ptq", project, CONFIG, reference="fp32")
+    assert (first["top1_accuracy"], first["eer"]) == pytest.approx(recomputed("fp32"), abs=1e-6)
+    assert "difference" not in first and "trials_missing" not in first
+    assert first["trials"] == 6 * 18 and first["target_trials"] == first["utterances"] == 18
+    assert first["seen"]["speakers"] == first["unseen"]["speakers"] == 3
+    # The second model is twice the first: no cosine differs.
+    nothing = dict.fromkeys(accuracy.KEYS, {"value": 0.0, "low": 0.0, "high": 0.0})
+    for part in (second, second["seen"], second["unseen"]):
+        assert part.pop("difference") == nothing
+    assert second == first
+    assert accuracy.evaluate("a.onnx", "fp32", project, CONFIG) == first
+    json.dumps(first, allow_nan=False)
+    assert accuracy.summary(first).startswith("top-1 ")
+
+
+def test_evaluate_a_trial_list(project, tmp_path):
+    wanted = pairs(project)
+    config = with_list(tmp_path / "list.txt", [*wanted, (0, "s0/0.wav", "s9/0.wav")])
+    found = accuracy.evaluate("a.onnx", "fp32", project, config)
+    assert (found["top1_accuracy"], found["eer"]) == pytest.approx(recomputed("fp32"), abs=1e-6)
+    assert found["trials"] == len(wanted) and found["trials_missing"] == 1
+    assert found["target_trials"] == sum(target for target, _, _ in wanted)
+    listed = Path("metrics/scores/fp32.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[:2] for line in listed] == [[first, second] for _, first, second in wanted]
+    # Top-1 is that of all pairs.
+    assert found["top1_accuracy"] == accuracy.evaluate("a.onnx", "fp32", project, CONFIG)["top1_accuracy"]
+
+
+def test_reference_of_other_trials(project):
+    accuracy.evaluate("a.onnx", "fp32", project[:16], CONFIG)
+    with pytest.raises(InputError, match="fp32.csv: its trials are not those"):
+        accuracy.evaluate("b.onnx", "ptq", project, CONFIG, reference="fp32")
+    with pytest.raises(InputError, match="other.csv: no such file"):
+        accuracy.evaluate("b.onnx", "ptq", project, CONFIG, reference="other")
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_group_is_what_its_speakers_alone_give(listed):
+    rows, both = models(16, 5, seen=7)
+    for group, seen in (("seen", 1), ("unseen", 0)):
+        members = [row for row in rows if row.seen == seen]
+        kept = np.array([row in members for row in rows])
+        found = []
+        for own, chosen in ((rows, slice(None)), (members, kept)):
+            test = accuracy.make_test(own, 1, pairs(rows) if listed else None)
+            first, second = (accuracy.score(model[chosen], test) for model in both)
+            found.append(accuracy.figures(test, second, 200, 0, first))
+        assert found[0][group] == found[1]
+        assert not {"seen", "unseen"} & set(found[1])
+
+
+def test_lone_speaker_makes_no_group():
+    rows, both = models(5, 4, seen=1)
+    test = accuracy.make_test(rows, 1)
+    assert set(test.groups) == {"all", "unseen"}
+    assert "unseen" in accuracy.figures(test, accuracy.score(both[0], test), 100, 0)
+
+
+def test_intervals_and_differences():
+    rows, (first, second) = models(30, 6)
+    test = accuracy.make_test(rows, 2)
+    reference, result = accuracy.score(first, test), accuracy.score(second, test)
+    alone = accuracy.figures(test, reference, 500, 0)
+    found = accuracy.figures(test, result, 500, 0, reference)
+    for key in accuracy.KEYS:
+        assert 0 <= found[f"{key}_ci"]["low"] < found[key] < found[f"{key}_ci"]["high"] <= 1
+        difference = found["difference"][key]
+        assert difference["value"] == pytest.approx(found[key] - alone[key], abs=2e-6)
+        # Paired: narrower than the interval of the metric itself.
+        width = found[f"{key}_ci"]["high"] - found[f"{key}_ci"]["low"]
+        assert difference["high"] - difference["low"] < 0.8 * width
+    assert accuracy.figures(test, result, 500, 1)["eer_ci"] != found["eer_ci"]
+
+
+def test_perfect_model():
+    rows, _ = models(8, 4)
+    test = accuracy.make_test(rows, 1)
+    found = accuracy.figures(test, accuracy.score(np.repeat(np.eye(8), 4, axis=0), test), 100, 0)
+    assert (found["top1_accuracy"], found["eer"], found["min_dcf_0.01"]) == (1, 0, 0)
+    assert found["eer_ci"] == {"low": 0, "high": 0}
+
+
+def test_collapsed_model_identifies_nobody():
+    rows, _ = models(8, 4)
+    test = accuracy.make_test(rows, 1)
+    found = accuracy.figures(test, accuracy.score(np.ones((32, 5)), test), 100, 0)
+    assert (found["top1_accuracy"], found["eer"], found["min_dcf_0.05"]) == (0, 0.5, 1)

@@ -1,0 +1,50 @@
+"""How often the 95 % intervals hold the truth."""
+import numpy as np
+import pytest
+
+from src.evaluate import accuracy
+from tests.evaluate import simulation
+
+
+def coverage(seed, speakers, utterances, noise, sets, resamples, truth_sets=1000):
+    """For every key, and its difference between two models: share of sets whose interval holds the truth, and
+    the mean width of the intervals over what a normal distribution with the estimates' spread would need."""
+    rng = np.random.default_rng(seed)
+    test = accuracy.make_test(simulation.rows(speakers, utterances), 1)
+    first, second = simulation.truth(rng, test, speakers, utterances, noise, sets=truth_sets)
+    held, found = {}, {}
+    for number in range(sets):
+        both = simulation.embeddings(rng, speakers, utterances, noise)
+        models = [accuracy.score(own, test) for own in both]
+        figures = accuracy.figures(test, models[1], resamples, number, reference=models[0])
+        for key in accuracy.KEYS:
+            ci, difference = figures[f"{key}_ci"], figures["difference"][key]
+            for name, value, low, high, true in (
+                (key, figures[key], ci["low"], ci["high"], second[key]),
+                (f"{key} difference", difference["value"], difference["low"], difference["high"],
+                 second[key] - first[key]),
+            ):
+                held.setdefault(name, []).append(low - 1e-6 <= true <= high + 1e-6)
+                found.setdefault(name, []).append((value, high - low))
+    return {
+        name: (np.mean(held[name]), np.mean([width for _, width in found[name]])
+               / (2 * 1.96 * np.std([value for value, _ in found[name]])))
+        for name in held
+    }
+
+
+def test_intervals_hold_the_truth_quick():
+    """Loose bounds: a count squared for target trials, or no weights for pairs, fails on the width."""
+    for name, (share, width) in coverage(0, 30, 6, 0.5, sets=60, resamples=200, truth_sets=300).items():
+        assert share > 0.8, name
+        assert 0.7 < width < 1.6, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("speakers", "utterances", "noise"), [(30, 8, 0.55), (48, 10, 0.4), (80, 6, 0.7)])
+def test_intervals_hold_the_truth(speakers, utterances, noise):
+    found = coverage(1, speakers, utterances, noise, sets=1000, resamples=1000, truth_sets=4000)
+    for name, (share, width) in found.items():
+        print(f"{speakers} speakers, {utterances} utterances, {name}: {share:.1%}, width {width:.2f}")
+    for name, (share, _) in found.items():
+        assert 0.91 <= share <= 0.99, name

@@ -1,0 +1,37 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from src.errors import InputError
+from src.evaluate import extract
+from src.speech.audio import load_audio
+from tests.evaluate.conftest import save_model
+
+
+def test_each_row_gets_its_own_embedding_whatever_the_number_of_workers(project):
+    alone = extract.embed("a.onnx", project, workers=1)
+    assert alone.dtype == np.float32 and alone.shape == (len(project), 5)
+    np.testing.assert_array_equal(alone, extract.embed("a.onnx", project, workers=5))
+    np.testing.assert_array_equal(alone[::-1], extract.embed(extract.session("a.onnx"), project[::-1]))
+    direct = extract.session("a.onnx").run(None, {"waveform": load_audio(project[7])[None]})[0][0]
+    np.testing.assert_array_equal(alone[7], direct)
+
+
+def test_missing_audio_is_named(project):
+    with pytest.raises(InputError, match="nowhere.flac"):
+        extract.embed("a.onnx", [*project, dataclasses.replace(project[0], path="nowhere.flac")])
+
+
+@pytest.mark.parametrize("factor", [0.0, np.nan])
+def test_useless_embedding_is_an_error(project, factor):
+    save_model("bad.onnx", factor)
+    with pytest.raises(InputError, match="00.flac: the embedding is zero, or not finite"):
+        extract.embed("bad.onnx", project[:1])
+
+
+def test_no_model(project, tmp_path):
+    (tmp_path / "text.onnx").write_text("not a model")
+    for name in ("text.onnx", "missing.onnx"):
+        with pytest.raises(InputError, match=name):
+            extract.session(name)

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from src.errors import InputError
+from src.evaluate import scores
+from src.evaluate.trials import all_pairs
+from tests.evaluate.simulation import embeddings, rows
+
+TRIALS = all_pairs(rows(4, 3), 2)
+EMBEDDINGS = embeddings(np.random.default_rng(0), 4, 3, 0.5)[0]
+RANKS = {"all": [("a", "x", 1), ("b", "y", 3)], "seen": [("a", "x", 1)]}
+
+
+def test_cosine_of_averaged_enrolments():
+    found = scores.cosine(EMBEDDINGS, TRIALS).reshape(4, 4)
+    unit = [embedding / np.linalg.norm(embedding) for embedding in EMBEDDINGS]
+    for speaker in range(4):
+        mean = unit[3 * speaker] + unit[3 * speaker + 1]
+        for other in range(4):
+            expected = mean @ unit[3 * other + 2] / np.linalg.norm(mean)
+            assert found[speaker, other] == pytest.approx(expected, abs=1e-8)
+
+
+def test_cosine_in_parts_is_the_same(monkeypatch):
+    whole = scores.cosine(EMBEDDINGS, TRIALS)
+    monkeypatch.setattr(scores, "_CHUNK", 3)
+    np.testing.assert_array_equal(whole, scores.cosine(EMBEDDINGS, TRIALS))
+
+
+def test_scores_are_read_as_they_were(tmp_path):
+    path = tmp_path / "folder" / "a.csv"
+    values = np.append(scores.cosine(EMBEDDINGS, TRIALS)[:-3], [1.0, -1.0, 0.0])
+    scores.write_scores(path, TRIALS, values)
+    np.testing.assert_array_equal(scores.read_scores(path, TRIALS), values)
+    lines = path.read_text().splitlines()
+    assert lines[0] == "enrol,test,target,score"
+    assert lines[1] == f"s000,s000/u2.wav,1,{values[0]:.8f}"
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda text: text.replace("enrol", "enroll", 1), "line 1: the columns must be enrol,test,target,score"),
+    (lambda text: "", "line 1"),
+    (lambda text: text + "a,b\n", "line 18: 2 values, 4 are needed"),
+    (lambda text: text.replace("s001,", "s009,", 1), "not those of the present test split"),
+    (lambda text: text[: text.rindex("s003,")], "not those of the present test split"),
+    (lambda text: text.replace(",0.", ",O.", 1), "score"),
+])
+def test_damaged_scores(tmp_path, change, message):
+    path = tmp_path / "a.csv"
+    scores.write_scores(path, TRIALS, np.full(len(TRIALS), 0.5))
+    path.write_text(change(path.read_text()))
+    with pytest.raises(InputError, match=message):
+        scores.read_scores(path, TRIALS)
+
+
+def test_missing_scores(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        scores.read_scores(tmp_path / "a.csv", TRIALS)
+
+
+def test_ranks_are_read_as_they_were(tmp_path):
+    path = tmp_path / "a.csv"
+    scores.write_ranks(path, RANKS)
+    assert scores.read_ranks(path, {"all": [("a", "x", 9), ("b", "y", 9)], "seen": [("a", "x", 9)]}) == RANKS
+    for other in ({"all": RANKS["all"]}, {**RANKS, "seen": []}, {**RANKS, "all": RANKS["all"][::-1]}):
+        with pytest.raises(InputError, match="not those of the present test split"):
+            scores.read_ranks(path, other)
+    path.write_text("group,test,speaker,rank\nall,a,x,0\n")
+    with pytest.raises(InputError, match="rank '0'"):
+        scores.read_ranks(path, RANKS)

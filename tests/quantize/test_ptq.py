@@ -1,0 +1,69 @@
+import copy
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from src.cost import onnx_macs
+from src.encoder.export import export_onnx
+from src.encoder.frontend import FrontEnd
+from src.quantize import ptq
+
+
+def export(network, tmp_path, name):
+    from speechbrain.lobes.features import Fbank
+
+    path = tmp_path / f"{name}.onnx"
+    export_onnx(torch.nn.Sequential(FrontEnd(Fbank(n_mels=80)), network), path)
+    return path
+
+
+def test_exported_file_runs_on_integers_and_equals_the_torch_program(calibrated, tmp_path):
+    from speechbrain.lobes.features import Fbank
+
+    converted = ptq.convert(calibrated[0])
+    path = export(converted, tmp_path, "ptq")
+    rng = np.random.default_rng(0)
+    session = onnxruntime.InferenceSession(path)
+    for batch, samples in ((1, 8_000), (3, 20_000)):
+        waveform = (0.1 * rng.standard_normal((batch, samples))).astype("float32")
+        theirs = converted(FrontEnd(Fbank(n_mels=80))(torch.from_numpy(waveform)))
+        ours = torch.from_numpy(session.run(None, {"waveform": waveform})[0])
+        assert torch.cosine_similarity(ours, theirs).min() > 0.999
+    assert onnx_macs.cost(path, 3.0)["int8_mac_share"] >= 0.99
+    weights = [w for w in onnx.load(path).graph.initializer if w.data_type == onnx.TensorProto.INT8 and len(w.dims) > 1]
+    floats = [w for w in onnx.load(path).graph.initializer if w.data_type == onnx.TensorProto.FLOAT and len(w.dims) > 1]
+    assert sum(np.prod(w.dims) for w in weights) > 10 * sum(np.prod(w.dims) for w in floats)
+
+
+def test_every_layer_is_quantised(network, calibrated):
+    layers = [m for m in network.modules() if isinstance(m, (torch.nn.Conv1d, torch.nn.Linear))]
+    converted = ptq.convert(calibrated[0])
+    per_channel = torch.ops.quantized_decomposed.dequantize_per_channel.default
+    dequantised = [node for node in converted.graph.nodes if node.target == per_channel]
+    assert len(dequantised) == len(layers) > 15
+
+
+def test_calibration_decides_the_ranges(network, features):
+    ranges = []
+    for gain in (1, 3):
+        prepared = ptq.prepare(network, "minmax")
+        ptq.calibrate(prepared, [gain * one for one in features])
+        ranges.append(ptq.activation_ranges(prepared))
+    assert ranges[0].keys() == ranges[1].keys()
+    first = next(iter(ranges[0]))
+    assert np.isclose(ranges[1][first]["scale"] / ranges[0][first]["scale"], 3, rtol=0.01)
+
+
+def test_quantised_embeddings_stay_near(network, features, calibrated):
+    converted = ptq.convert(calibrated[0])
+    cosines = [torch.cosine_similarity(converted(x), network(x)).item() for x in features]
+    assert 0.99 < min(cosines) and max(cosines) < 1 - 1e-7  # near, and really quantised
+
+
+def test_prepare_and_convert_leave_their_input_alone(network, calibrated):
+    before = copy.deepcopy(network.state_dict())
+    ptq.convert(calibrated[0])
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert ptq.observers(calibrated[0])

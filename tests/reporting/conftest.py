@@ -1,0 +1,95 @@
+"""What the other stages leave behind, made by their own code from a few random embeddings."""
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from src import params
+from src.cost import latency, macs
+from src.evaluate import accuracy, scores
+from src.files import write_csv, write_json
+from src.speech import manifest
+
+ROOT = Path(__file__).parents[2]
+SPEAKERS, UTTERANCES, DIM = 16, 6, 24
+# How far quantisation moves an embedding, beside speakers that differ by 1 and utterances that differ by 0.8.
+DAMAGE = {"fp32": 0, "ptq": 0.2, "qat": 0.1}
+COST = {"gmacs": 5.4078, "gflops": 10.8156, "int8_mac_share": 0.996, "int8_mac_share_in_file": 0.998,
+        "front_end_gmacs": 0.0215, "params_million": 20.77, "size_mb": 21.5}
+LAYERS = ["blocks.0.conv", "blocks.0.norm", "mfa.conv", "asp.tdnn.conv", "asp.conv", "asp_bn", "fc"] + [
+    f"blocks.{block}.{part}" for block in (1, 2, 3)
+    for part in ("tdnn1.conv", *(f"res2net_block.blocks.{i}.conv" for i in range(7)), "tdnn2.conv", "se_block.conv1")
+]
+
+
+def write(seen_speakers=0, damage=DAMAGE, **changes):
+    """Write params.yaml, data/manifest.csv and metrics/ into the working directory; gives the parameters.
+
+    changes: sections of params.yaml, {key: value}.
+    """
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    raw["evaluate"]["bootstrap"] = 100
+    for section, values in changes.items():
+        raw[section].update(values)
+    Path("params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    config = params.load()
+    rows = [
+        manifest.Row(f"s{s:02}/u{u}", f"s{s:02}", "test", f"data/audio/{s * UTTERANCES + u:05}.flac", 3.0,
+                     int(s < seen_speakers))
+        for s in range(SPEAKERS) for u in range(UTTERANCES)
+    ]
+    Path("data").mkdir()
+    manifest.write(rows)
+    measured = _accuracies(rows, damage, config)
+    write_json("metrics/baseline.json", {**measured["fp32"], "parity_cosine": 0.9999999})
+    write_json("metrics/ptq.json", {**measured["ptq"], **COST, "size_mb": 5.9, "calibration_utterances": 64})
+    trials = [{"trial": i, "objective": value, "train_loss": 0.01 * value, "learning_rate": 10 ** -(3 + i / 2),
+               "weight_decay": 1e-5, "batch_size": 8, "speaker_loss_weight": 0.1 * i}
+              for i, value in enumerate((1.31, 1.24, 1.28, 1.26))]
+    write_csv("metrics/trials.csv", list(trials[0]), trials)
+    write_json("metrics/qat_search.json", {
+        **measured["qat"], **COST, "size_mb": 5.9, "n_trials": len(trials), "best": trials[1],
+        "objective_untrained": 1.29, "objective_fp32": 1.22})
+    _costs()
+    return config
+
+
+def _accuracies(rows, damage, config):
+    test = accuracy.make_test(rows, config.evaluate.enrolments)
+    rng = np.random.default_rng(7)
+    clean = np.repeat(rng.standard_normal((SPEAKERS, DIM)), UTTERANCES, axis=0)
+    clean += 0.8 * rng.standard_normal(clean.shape)
+    measured, reference = {}, None
+    for name, size in damage.items():
+        result = accuracy.score(clean + size * rng.standard_normal(clean.shape), test)
+        scores.write_scores(f"metrics/scores/{name}.csv", test.verification, result.scores)
+        measured[name] = accuracy.figures(test, result, config.evaluate.bootstrap, config.seed, reference)
+        reference = reference or result
+    return measured
+
+
+def _costs():
+    layers = [macs.Layer(name, "Conv1d", (1, 8, 301), 64, 1_000_000 * (i + 3)) for i, name in enumerate(LAYERS)]
+    write_csv("metrics/macs.csv", macs.COLUMNS, macs.rows(layers))
+    write_json("metrics/profile.json", {
+        **COST, "seconds": 3.0, "gmacs": 5.6516, "gflops": 11.3031, "rewritten_gmacs": 5.4078, "int8_mac_share": 0.0,
+        "checkpoint_mb": 83.3})
+    for path, names in (("latency", ("speechbrain", "fp32")), ("ptq_latency", ("fp32", "ptq")),
+                        ("qat_search_latency", ("fp32", "qat"))):
+        sizes = (600, 300)
+        calls = {name: lambda wave, size=size: np.sort(np.tile(wave, size // 100)) for name, size in zip(names, sizes)}
+        write_json(f"metrics/{path}.json", latency.measure(calls, 0.5, 5, 1))
+
+
+def change(path, **values):
+    """Change keys of a JSON file."""
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    write_json(path, content | values)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,94 @@
+"""Curves and figures."""
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from src.evaluate import metrics
+from src.reporting import det, figures
+from src.reporting.results import load
+from tests.reporting.conftest import write
+
+
+@pytest.fixture
+def results(place):
+    return load(write())
+
+
+def _points(results, name):
+    trials = results.test.verification
+    _, p_fa, p_miss = metrics.det_points(metrics.rank(results.models[name].scores, trials.targets))
+    return list(zip(p_fa, p_miss))
+
+
+def test_curve_is_of_the_scores(results):
+    for name, curve in det.curves(results).items():
+        points = _points(results, name)
+        assert list(zip(curve.p_fa, curve.p_miss)) == points  # few enough to keep them all
+        assert curve.eer == pytest.approx(metrics.eer(results.models[name].scores, results.test.verification.targets),
+                                          abs=1e-6)
+
+
+def test_curve_covers_the_trials_of_the_verdict(place):
+    results = load(write(seen_speakers=6))
+    curve = det.curves(results)["fp32"]
+    assert (curve.p_fa * 10 * 9 * 5).round(6).tolist() == (curve.p_fa * 10 * 9 * 5).round().tolist()
+    assert curve.eer == results.models["fp32"].accuracy["unseen"]["eer"]
+
+
+def test_thinned_curve_keeps_points_and_ends():
+    rng = np.random.default_rng(0)
+    scores, targets = np.r_[rng.normal(0, 1, 4000), rng.normal(2, 1, 4000)], np.repeat([False, True], 4000)
+    _, p_fa, p_miss = metrics.det_points(metrics.rank(scores, targets))
+    thin = list(zip(*det._thinned(p_fa, p_miss)))
+    all_points = list(zip(p_fa, p_miss))
+    assert det.MOST_POINTS / 2 < len(thin) <= det.MOST_POINTS < len(all_points)
+    assert thin[0] == all_points[0] and thin[-1] == all_points[-1] and set(thin) <= set(all_points)
+
+
+def test_band_holds_the_curve(results):
+    curve = det.curves(results)["fp32"]
+    p_fa, low, high = curve.band
+    miss = np.interp(p_fa, curve.p_fa[::-1], curve.p_miss[::-1])
+    assert (low <= high).all() and (high > low).any()
+    assert ((low <= miss + 1e-9) & (miss <= high + 1e-9)).mean() > 0.9
+
+
+def test_rows_are_fractions_with_the_models_in_order(results):
+    rows = det.rows(det.curves(results))
+    assert list(dict.fromkeys(row[0] for row in rows)) == ["fp32", "ptq", "qat"]
+    assert all(0 <= float(rate) <= 1 for row in rows for rate in row[1:])
+
+
+def test_figures_are_described_and_take_the_colours_of_the_page(results):
+    titles = {name: model.title for name, model in results.models.items()}
+    pictures = [figures.det(det.curves(results), titles, "all"), figures.histograms(results),
+                figures.layers(results.layers), figures.trials(results.trials, results.search)]
+    for picture in pictures:
+        root = ElementTree.fromstring(picture.svg)
+        assert root.get("role") == "img" and root.get("width") is None
+        title, description = root[0], root[1]
+        assert root.get("aria-labelledby").split() == [title.get("id"), description.get("id")]
+        assert title.text == picture.title and len(description.text) > 40
+        assert not re.search("|".join(figures.COLOURS.values()), picture.svg)
+        assert "var(--" in picture.svg and "<style" not in picture.svg and "font-family" not in picture.svg
+        drawn = set(re.findall(r"(?:fill|stroke): (#\w+)", picture.svg))
+        assert not drawn, "a colour that does not follow the theme"
+
+
+def test_layers_are_grouped_and_add_up():
+    rows = [{"layer": f"blocks.{b}.res2net_block.blocks.{i}.conv", "gmacs": "0.1"} for b in range(1, 21) for i in (0, 1)]
+    picture = figures.layers([*rows, {"layer": "mfa.conv", "gmacs": "1"}])
+    assert "6 smaller parts" in picture.svg and "5.0000 GMACs in all" in picture.caption
+    assert picture.svg.count("res2net_block") >= figures.MOST_BARS - 1
+
+
+def test_perfect_scores_can_be_drawn(place):
+    results = load(write(damage={"fp32": 0, "ptq": 0, "qat": 0}))
+    for model in results.models.values():
+        model.scores[:] = np.where(results.test.verification.targets, 0.9, 0.1)
+    curves = det.curves(results)
+    titles = {name: model.title for name, model in results.models.items()}
+    ElementTree.fromstring(figures.det(curves, titles, "all").svg)
+    ElementTree.fromstring(figures.histograms(results).svg)

@@ -1,0 +1,174 @@
+"""The stage, from the other stages' files to the report."""
+import csv
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src import report
+from src.errors import InputError
+from tests.reporting.conftest import ROOT, change, write
+
+OUTPUTS = (report.REPORT, report.PAGE, report.DET)
+
+
+def _digests():
+    return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in OUTPUTS]
+
+
+def _first_table(text):
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    stop = next(i for i in range(start, len(lines)) if not lines[i].startswith("|"))
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start:stop]]
+
+
+def test_summary_comes_first_and_fits_a_terminal(place):
+    write()
+    report.main()
+    text = Path(report.REPORT).read_text(encoding="utf-8")
+    header, _, *rows = _first_table(text)
+    assert header[0] == "model" and [row[0] for row in rows] == ["fp32", "INT8 PTQ", "INT8 QAT"]
+    assert {len(row) for row in rows} == {len(header)}
+    assert all(len(line) <= 120 for line in text.splitlines() if line.startswith("|"))
+
+
+def test_figures_are_those_of_the_scores(place):
+    write()
+    report.main()
+    header, _, *rows = _first_table(Path(report.REPORT).read_text(encoding="utf-8"))
+    for name, row in zip(("fp32", "ptq", "qat"), rows):
+        with open(f"metrics/scores/{name}.csv", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        scores = np.array([float(line["score"]) for line in lines])
+        targets = np.array([line["target"] == "1" for line in lines])
+        gaps = [(abs((scores[targets] < t).mean() - (scores[~targets] >= t).mean()), t) for t in np.unique(scores)]
+        gap, threshold = min(gaps)
+        middle = ((scores[targets] < threshold).mean() + (scores[~targets] >= threshold).mean()) / 2
+        assert abs(float(row[header.index("EER, %")]) - 100 * middle) <= 50 * gap + 0.01
+
+
+def test_same_bytes_again_in_another_process(place):
+    write(seen_speakers=6)
+    report.main()
+    before = _digests()
+    subprocess.run([sys.executable, "-m", "src.report"], check=True, stdout=subprocess.DEVNULL,
+                   env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "3"})
+    assert _digests() == before
+
+
+def test_page_needs_nothing_from_outside(place):
+    write()
+    report.main()
+    page = Path(report.PAGE).read_text(encoding="utf-8")
+    assert "default-src 'none'" in page
+    outside = set(re.findall(r"https?://[^\s\"'<]+", page))
+    assert outside <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert not re.search(r"<script|<img|<link rel=\"stylesheet|@import", page)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="|url\()#([^")]+)', page)) <= set(ids)
+
+
+def test_names_from_params_are_escaped(place):
+    write(encoder={"source": "someone/<b>x&y</b>", "revision": "abc"})
+    report.main()
+    page = Path(report.PAGE).read_text(encoding="utf-8")
+    assert "someone/&lt;b&gt;x&amp;y&lt;/b&gt;, revision abc" in page and "<b>" not in page
+
+
+def test_seen_speakers_have_marked_rows_of_their_own(place):
+    write(seen_speakers=6)
+    report.main()
+    text = Path(report.REPORT).read_text(encoding="utf-8")
+    rows = _first_table(text)[2:]
+    assert [row[0] for row in rows] == [
+        "fp32, unseen", "ptq, unseen", "qat, unseen", "fp32, all †", "ptq, all †", "qat, all †",
+        "fp32, seen †", "ptq, seen †", "qat, seen †"]
+    assert "\n† Speakers that the encoder was trained on" in text
+    assert "The test has 10 speakers" in text  # the verdict is about those that are unseen
+
+
+def test_no_mark_without_seen_speakers(place):
+    write()
+    report.main()
+    assert "†" not in Path(report.REPORT).read_text(encoding="utf-8")
+
+
+def test_only_seen_speakers_are_marked_too(place):
+    write(seen_speakers=16, data={"source": "hub"})
+    report.main()
+    text = Path(report.REPORT).read_text(encoding="utf-8")
+    assert [row[0] for row in _first_table(text)[2:]] == ["fp32 †", "INT8 PTQ †", "INT8 QAT †"]
+    assert "16 speakers that the encoder was trained on" in text
+    assert "synthetic speech from espeak-ng" not in text
+
+
+@pytest.mark.parametrize("missing", ["baseline.json", "qat_search_latency.json", "macs.csv", "trials.csv",
+                                     "scores/qat.csv"])
+def test_missing_file_is_named_and_nothing_is_written(place, missing):
+    write()
+    Path("metrics", missing).unlink()
+    with pytest.raises(InputError, match=re.escape(missing)):
+        report.main()
+    assert not any(Path(path).exists() for path in OUTPUTS)
+
+
+@pytest.mark.parametrize("name, fault, said", [
+    ("ptq.json", lambda path: path.write_text("{", encoding="utf-8"), "ptq.json: not valid JSON"),
+    ("ptq.json", lambda path: path.write_text("{}", encoding="utf-8"), "ptq.json: top1_accuracy.*missing"),
+    ("trials.csv", lambda path: path.write_text("a,b\n1,2\n", encoding="utf-8"), "trials.csv: rows with trial"),
+    ("scores/ptq.csv", lambda path: path.write_text("enrol,test,target,score\n", encoding="utf-8"), "scores/ptq.csv"),
+])
+def test_damaged_file_is_named(place, name, fault, said):
+    write()
+    fault(Path("metrics", name))
+    with pytest.raises(InputError, match=said):
+        report.main()
+    assert not any(Path(path).exists() for path in OUTPUTS)
+
+
+def test_figures_from_before_speakers_were_marked_are_refused(place):
+    config = write(seen_speakers=6)
+    change("metrics/ptq.json", unseen=None)
+    from src.reporting.results import load
+    with pytest.raises(InputError, match="ptq.json: unseen"):
+        load(config)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium here to open the report in")
+    return [found, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--disable-background-networking", "--hide-scrollbars", "--enable-logging=stderr", "--v=0"]
+
+
+def test_opens_in_a_browser_light_and_dark_without_console_errors(place, chromium):
+    write()
+    report.main()
+    page, shots = Path(report.PAGE).resolve().as_uri(), []
+    for scheme in (1, 0):  # light, dark
+        shot = place / f"{scheme}.png"
+        done = subprocess.run(
+            [*chromium, f"--user-data-dir={place / f'profile-{scheme}'}", "--window-size=1000,1400",
+             f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={shot}", page],
+            capture_output=True, text=True, timeout=60, check=True)
+        assert "CONSOLE" not in done.stderr
+        shots.append(_pixels(shot))
+    light, dark = (shot[..., :3].mean() for shot in shots)
+    assert light > 0.8 > 0.3 > dark
+    # The figures follow the theme, and are not blank in either.
+    assert all(len(np.unique((255 * shot[::4, ::4, :3]).astype(int).reshape(-1, 3), axis=0)) > 20 for shot in shots)
+
+
+def _pixels(path):
+    from matplotlib.image import imread
+    return imread(path)
