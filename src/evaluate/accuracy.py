@@ -1,5 +1,4 @@
-"""How accurate a model is on the test split, with 95 % intervals, and how much that differs from another
-model."""
+"""How accurate a model is on the test split and how far that is from another model, with 95 % intervals."""
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +39,7 @@ class Result:
 
 
 def evaluate(model, name, rows, config, reference=None) -> dict:
-    """Accuracy of an ONNX model on the test split; writes metrics/scores/<name>.csv and
-    metrics/ranks/<name>.csv.
+    """Accuracy of an ONNX model on the test split; writes metrics/{scores,ranks}/<name>.csv.
 
     rows: of the manifest, test split. config: the parameters (seed, evaluate, data.trials). reference: name
     of a model evaluated before on the same rows, to give the differences to it. Returns what `figures`
@@ -51,12 +49,12 @@ def evaluate(model, name, rows, config, reference=None) -> dict:
     trial_list = config.data.trials and read_trial_list(config.data.trials)
     test = make_test(rows, config.evaluate.enrolments, trial_list)
     result = score(embed(model, rows), test)
-    scores.write_scores(FOLDER / "scores" / f"{name}.csv", test.verification, result.scores)
-    scores.write_ranks(FOLDER / "ranks" / f"{name}.csv", result.ranks)
     other = reference and Result(
         scores.read_scores(FOLDER / "scores" / f"{reference}.csv", test.verification),
         scores.read_ranks(FOLDER / "ranks" / f"{reference}.csv", result.ranks),
     )
+    scores.write_scores(FOLDER / "scores" / f"{name}.csv", test.verification, result.scores)
+    scores.write_ranks(FOLDER / "ranks" / f"{name}.csv", result.ranks)
     found = figures(test, result, config.evaluate.bootstrap, config.seed, other)
     if trial_list:
         found["trials_missing"] = len(trial_list) - len(test.verification)

@@ -95,7 +95,8 @@ def interval(estimate, values, speakers):
     Statistician, 2015), and moved against the bias that the resamples show, SHIFT times. Without that,
     minDCF holds the truth too seldom (a minimum over thresholds is too low on few trials, and lower again in
     a resample) and differences hold it too often. tests/evaluate/test_coverage.py measures how often the
-    interval holds the truth.
+    interval holds the truth: in 91 to 99 % of test sets, mostly 93 to 97 %. That of min_cllr, whose bias is
+    larger than its resamples show, holds it in only 84 to 92 %.
     """
     values = values[~np.isnan(values)]
     tail = norm.cdf(np.sqrt(speakers / (speakers - 1)) * t.ppf(0.025, speakers - 1))

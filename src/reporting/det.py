@@ -14,8 +14,10 @@ BAND_RESAMPLES = 300  # enough for a band that is drawn, not quoted
 
 @dataclass(frozen=True)
 class Curve:
-    """Rates as fractions, false alarms falling: float64 [points]. `band`: false-alarm rates, and the 2.5 % and
-    97.5 % bounds of the miss rate there."""
+    """Rates as fractions, false alarms falling: float64 [points].
+
+    `band`: false-alarm rates, and the 2.5 % and 97.5 % bounds of the miss rate there.
+    """
 
     p_fa: np.ndarray
     p_miss: np.ndarray
@@ -41,7 +43,7 @@ def curves(results):
 
 
 def _band(scores, targets, first, second, counts):
-    """Where 95 % of resamples of speakers put the miss rate, at false-alarm rates evenly spread on a DET plot."""
+    """Where 95 % of resamples put the miss rate, at false-alarm rates evenly spread on a DET plot."""
     ranking = metrics.rank(scores, targets)
     first, second = first[ranking.order], second[ranking.order]
     lowest = 1 / max(2, np.count_nonzero(~targets))
@@ -61,9 +63,11 @@ def _thinned(p_fa, p_miss):
     """At most MOST_POINTS of the points, as evenly along the curve as the probits of its rates allow."""
     if len(p_fa) <= MOST_POINTS:
         return p_fa, p_miss
-    x, y = (norm.ppf(np.clip(rates, 1e-6, 1 - 1e-6)) for rates in (p_fa, p_miss))
+    lowest = min(rates[rates > 0].min() for rates in (p_fa, p_miss)) / 2
+    x, y = (norm.ppf(np.clip(rates, lowest, 1 - lowest)) for rates in (p_fa, p_miss))
     along = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-    kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], MOST_POINTS)))
+    kept = np.searchsorted(along, np.linspace(0, along[-1], MOST_POINTS - 1))
+    kept = np.unique(np.append(kept, len(along) - 1))
     return p_fa[kept], p_miss[kept]
 
 

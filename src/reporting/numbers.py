@@ -35,8 +35,11 @@ def fixed(value, decimals, sign=False):
 
 
 def places(values, decimals):
-    """Decimals, from `decimals` to MOST_DECIMALS, at which none of the values looks like 0 without being 0."""
-    while decimals < MOST_DECIMALS and any(value and float(f"{value:.{decimals}f}") == 0 for value in values):
+    """Decimals, from `decimals` to MOST_DECIMALS, at which no value looks like 0 without being 0."""
+    def hides(value):
+        return value != 0 and float(f"{value:.{decimals}f}") == 0
+
+    while decimals < MOST_DECIMALS and any(map(hides, values)):
         decimals += 1
     return decimals
 
@@ -65,8 +68,10 @@ def significant(value, digits=3):
         return "0"
     if abs(value) < 1e-3:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-        return f"{mantissa}e{MINUS if exponent[0] == '-' else ''}{exponent.lstrip('+-0')}"
-    return f"{value:#.{digits}g}".rstrip(".").replace("-", MINUS) if abs(value) < 10**digits else f"{value:.0f}"
+        return f"{mantissa}e{MINUS}{exponent.lstrip('-0')}".replace("-", MINUS)
+    if abs(value) >= 10**digits:
+        return fixed(value, 0)
+    return f"{value:#.{digits}g}".rstrip(".").replace("-", MINUS)
 
 
 def share(value):

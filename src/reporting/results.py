@@ -14,7 +14,7 @@ from src.speech.trial_list import read_trial_list
 
 FOLDER = Path("metrics")
 TITLES = {"fp32": "fp32", "ptq": "INT8 PTQ", "qat": "INT8 QAT"}
-_ACCURACY = [*(key + end for key in KEYS for end in ("", "_ci")), "trials", "target_trials", "speakers", "utterances"]
+_ACCURACY = [*(key + end for key in KEYS for end in ("", "_ci")), "trials", "target_trials", "speakers"]
 _COST = ["gmacs", "gflops", "int8_mac_share", "front_end_gmacs", "params_million", "size_mb"]
 _TIMING = ["models", "reference", "seconds", "rounds", "threads", "cpu", "versions"]
 _FILES = {
@@ -23,8 +23,8 @@ _FILES = {
     "latency": ("profile", _TIMING),
     "ptq": ("ptq", [*_ACCURACY, *_COST, "int8_mac_share_in_file", "difference", "calibration_utterances"]),
     "ptq_latency": ("ptq", _TIMING),
-    "qat_search": ("qat_search", [*_ACCURACY, *_COST, "int8_mac_share_in_file", "difference", "n_trials", "best",
-                                  "objective_untrained", "objective_fp32"]),
+    "qat_search": ("qat_search", [*_ACCURACY, *_COST, "int8_mac_share_in_file", "difference", "n_trials",
+                                  "best", "objective_untrained", "objective_fp32"]),
     "qat_search_latency": ("qat_search", _TIMING),
 }
 
@@ -81,7 +81,7 @@ class Results:
 
 
 def load(params) -> Results:
-    """Read everything the report needs. Raises InputError when a file is missing, damaged or not up to date."""
+    """Read what the report needs. Raises InputError when a file is missing, damaged or not up to date."""
     files = {name: _json(name, stage, keys) for name, (stage, keys) in _FILES.items()}
     profile = files["profile"]
     rows = manifest.select(manifest.read(), "test")

@@ -6,7 +6,8 @@ from src.reporting.numbers import MEASURES, difference, level, share, speed
 from src.reporting.words import GROUPS
 
 MARK = "†"
-FOOTNOTE = f"{MARK} Speakers that the encoder was trained on are among these: recall of them, not accuracy on new ones."
+FOOTNOTE = (f"{MARK} Speakers that the encoder was trained on are among these: recall of them, not accuracy on "
+            "new ones.")
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Section:
 
 def summary(results):
     """Header and rows, one a model (and a group of speakers, where there are several), within 120 columns."""
-    header = ["model", "top-1, %", "EER, %", "minDCF 0.01", "Δ EER, points [95 %]", "GMACs", "in INT8", "MB", "ms",
-              "speed-up"]
+    header = ["model", "top-1, %", "EER, %", "minDCF 0.01", "Δ EER, points [95 %]", "GMACs", "in INT8", "MB",
+              "ms", "speed-up"]
     rows = []
     for group in results.groups:
         for model in results.models.values():
@@ -37,13 +38,12 @@ def summary(results):
             name = model.title if len(results.groups) == 1 else f"{model.name}, {group}"
             accuracy = [level(key, figures)[0] for key in KEYS[:3]]
             change = "{} [{}]".format(*difference("eer", figures)) if "difference" in figures else "–"
-            rows.append([name + mark, *accuracy, change.replace(" to ", ", "), *_costs(model, group, results)])
+            costs = _costs(model) if group == results.groups[0] else [""] * 5
+            rows.append([name + mark, *accuracy, change.replace(" to ", ", "), *costs])
     return header, rows
 
 
-def _costs(model, group, results):
-    if group != results.groups[0]:
-        return [""] * 5
+def _costs(model):
     speedup = "1" if model.name == "fp32" else speed(model.taken)[0]
     return [f"{model.cost['gmacs']:.3f}", share(model.cost["int8_mac_share"]), f"{model.cost['size_mb']:.2f}",
             f"{model.taken['median_ms']:.1f}", speedup]
@@ -72,13 +72,13 @@ def everything(results):
         ("parameters, million", [Cell(f"{model.cost['params_million']:.2f}") for model in models]),
         ("file size, MB", [Cell(f"{model.cost['size_mb']:.2f}") for model in models]),
     ]))
-    by_reference = {model.name: Cell(*speed(model.taken)) for model in models}
+    speeds = {model.name: Cell(*speed(model.taken)) for model in models}
     sections.append(Section(f"Time measured, {seconds}", [
         ("latency, ms (quartiles)", [
-            Cell(f"{model.taken['median_ms']:.1f}", f"{model.taken['low_ms']:.1f} to {model.taken['high_ms']:.1f}")
-            for model in models]),
-        ("times as fast as SpeechBrain ¹", [by_reference["fp32"], Cell(), Cell()]),
-        ("times as fast as fp32.onnx ¹", [Cell("1"), by_reference["ptq"], by_reference["qat"]]),
+            Cell(f"{taken['median_ms']:.1f}", f"{taken['low_ms']:.1f} to {taken['high_ms']:.1f}")
+            for taken in (model.taken for model in models)]),
+        ("times as fast as SpeechBrain ¹", [speeds["fp32"], Cell(), Cell()]),
+        ("times as fast as fp32.onnx ¹", [Cell("1"), speeds["ptq"], speeds["qat"]]),
     ]))
     return sections
 
@@ -90,8 +90,8 @@ def notes(results):
         "With each figure is its 95 % interval, with a latency its quartiles. A difference counts as shown where "
         "its interval excludes 0. Each interval is at 95 % by itself: of twenty, one misses by chance.",
         *marked,
-        "¹ Median over the rounds of one run in which both took turns. Every model has a run of its own, so that this "
-        "is not the quotient of the latencies above, and ratios of different runs must not be multiplied.",
+        "¹ Median over the rounds of one run in which both took turns. Every model has a run of its own, so that "
+        "this is not the quotient of the latencies above, and ratios of different runs must not be multiplied.",
     ]
 
 

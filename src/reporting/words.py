@@ -1,8 +1,9 @@
 """The report's sentences: what was tested, the verdict, and the five questions answered.
 
-A difference counts as shown when its 95 % interval excludes 0. Multiplications moved to INT8, operations removed
-and time measured are told apart everywhere: only the last is a saving that a user would feel.
+A difference counts as shown when its 95 % interval excludes 0. Multiplications moved to INT8, operations
+removed and time measured are told apart everywhere: only the last is a saving that a user would feel.
 """
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Answer:
 
 
 def effect(key, figures):
-    """What the difference to fp32 is, `same`, `worse`, `better` or `open`, and the largest loss in its interval."""
+    """What the difference to fp32 is (`same`, `worse`, `better`, `open`), and the largest loss in its interval."""
     found = figures["difference"][key]
     low, high = found["low"], found["high"]
     if MEASURES[key].higher_is_better:
@@ -59,29 +60,31 @@ def verdict(results):
     """The outcome in a sentence or two."""
     best, speakers = choice(results), _speakers(results)
     if best is None:
-        losses = " and ".join(f"{model.title} (in {_named(hurt(model, results))})" for model in _quantised(results))
-        return (f"INT8 was shown to cost accuracy on {speakers}, by {losses}. What costs none is the exact rewrite in "
-                f"fp32.onnx: {_rewrite(results)}, and it was {_faster(results.models['fp32'], brief=True)}.")
+        losses = " and ".join(
+            f"{model.title} (in {_named(hurt(model, results))})" for model in _quantised(results))
+        return (f"INT8 was shown to cost accuracy on {speakers}, by {losses}. What costs none is the exact "
+                f"rewrite in fp32.onnx: {_rewrite(results)}, and it was "
+                f"{_faster(results.models['fp32'], brief=True)}.")
     figures = best.over(results.groups[0])
     (top1, ci), (eer, eer_ci) = (difference(key, figures) for key in ("top1_accuracy", "eer"))
-    return (f"{best.title} runs {share(best.cost['int8_mac_share'])} of the encoder’s multiply-accumulates on 8-bit "
-            f"integers and was {_faster(best, brief=True)}, with no loss of accuracy shown on {speakers}: top-1 {top1} "
-            f"points (95 % interval {ci}), EER {eer} points ({eer_ci}).")
+    return (f"{best.title} runs {share(best.cost['int8_mac_share'])} of the encoder’s multiply-accumulates on "
+            f"8-bit integers and was {_faster(best, brief=True)}, with no loss of accuracy shown on {speakers}: "
+            f"top-1 {top1} points (95 % interval {ci}), EER {eer} points ({eer_ci}).")
 
 
 def material(results):
     """What was tested, and on what: sentences."""
     data, encoder = results.params.data, results.params.encoder
     if encoder.source == SHIPPED:
-        model = (f"{SHIPPED}, the small ECAPA-TDNN that comes with the repository so that the pipeline runs anywhere; "
-                 "it was trained on synthetic speech and is not for production")
+        model = (f"{SHIPPED}, the small ECAPA-TDNN that comes with the repository so that the pipeline runs "
+                 "anywhere; it was trained on synthetic speech and is not for production")
     elif Path(encoder.source).is_dir():
         model = f"the ECAPA-TDNN in {encoder.source}"
     else:
         model = f"{encoder.source}, revision {encoder.revision or 'newest'}"
     source = {
-        "synthetic": "synthetic speech from espeak-ng, a demonstration set and not real speech: figures on it show "
-                     "that the pipeline works, and say nothing about real voices",
+        "synthetic": "synthetic speech from espeak-ng, a demonstration set and not real speech: figures on it "
+                     "show that the pipeline works, and say nothing about real voices",
         "folder": f"speech in {data.path}" + (f", trial list {data.trials}" if data.trials else ""),
         "hub": f"{data.repo}, config {data.config}, revision {data.revision or 'newest'}",
     }[data.source]
@@ -90,7 +93,7 @@ def material(results):
 
 def answers(results):
     """The five questions, each an Answer."""
-    return [_baseline(results), _ptq_cost(results), _ptq_accuracy(results), _search(results), _trade_off(results)]
+    return [answer(results) for answer in (_baseline, _ptq_cost, _ptq_accuracy, _search, _trade_off)]
 
 
 def _baseline(results):
@@ -98,19 +101,20 @@ def _baseline(results):
     top1, eer, *costs = ("{}{} ({})".format(*_with_unit(key, fp32.over(main))) for key in KEYS)
     enrolled = results.test.groups[main][results.test.identification.enrol_speakers].sum()
     timing, times = fp32.timing, fp32.timing["models"]
+    parity = math.floor(1e7 * fp32.accuracy["parity_cosine"]) / 1e7  # never rounded up to 1
     return Answer("How accurate is the encoder before quantisation, and what does it compute?", [
-        f"With {GROUPS[main]}, top-1 identification among {enrolled:,} enrolments is right for {top1} of the test "
-        f"utterances. The EER is {eer}, the normalised minDCF {costs[0]} at a target prior of 0.01 and {costs[1]} at "
-        "0.05. In brackets: 95 % intervals.",
-        f"SpeechBrain’s network computes {profile['gmacs']:.4f} GMACs for {profile['seconds']:g} s of audio by fvcore’s "
-        f"count, which is {profile['gflops']:.4f} GFLOPs at 2 a multiply-accumulate, with "
+        f"With {GROUPS[main]}, top-1 identification among {enrolled:,} enrolments is right for {top1} of the "
+        f"test utterances. The EER is {eer}, the normalised minDCF {costs[0]} at a target prior of 0.01 and "
+        f"{costs[1]} at 0.05. In brackets: 95 % intervals.",
+        f"SpeechBrain’s network computes {profile['gmacs']:.4f} GMACs for {profile['seconds']:g} s of audio by "
+        f"fvcore’s count, which is {profile['gflops']:.4f} GFLOPs at 2 a multiply-accumulate, with "
         f"{profile['params_million']:.2f} million parameters. fp32.onnx is the same encoder rewritten exactly: "
-        f"{_rewrite(results)}, and its embeddings have a cosine of at least "
-        f"{fp32.accuracy['parity_cosine']:.7f} to SpeechBrain’s. Its front end, from waveform to features, takes "
-        f"{profile['front_end_gmacs']:.4f} GMACs more.",
-        f"Time measured: {times['fp32']['median_ms']:.1f} ms for fp32.onnx and {times['speechbrain']['median_ms']:.1f} "
-        f"ms for SpeechBrain; fp32.onnx was {_faster(fp32)}. Both ran in turns, {count(timing['rounds'], 'round')} at batch 1 on "
-        f"{count(timing['threads'], 'CPU thread')}, and so did every INT8 model with fp32.onnx.",
+        f"{_rewrite(results)}, and its embeddings have a cosine of at least {parity:.7f} to SpeechBrain’s. Its "
+        f"front end, from waveform to features, takes {profile['front_end_gmacs']:.4f} GMACs more.",
+        f"Time measured: {times['fp32']['median_ms']:.1f} ms for fp32.onnx and "
+        f"{times['speechbrain']['median_ms']:.1f} ms for SpeechBrain; fp32.onnx was {_faster(fp32)}. Both ran in "
+        f"turns, {count(timing['rounds'], 'round')} at batch 1 on {count(timing['threads'], 'CPU thread')}, and so "
+        "did every INT8 model with fp32.onnx.",
     ])
 
 
@@ -119,8 +123,8 @@ def _ptq_cost(results):
     return Answer("What does INT8 by post-training quantisation cost, and what does it save?", [
         "These are different things, and they do not add up:",
         _savings(ptq, results),
-        f"It takes {count(ptq.accuracy['calibration_utterances'], 'calibration utterance')} and no training. What it "
-        "costs in accuracy is the next answer.",
+        f"It takes {count(ptq.accuracy['calibration_utterances'], 'calibration utterance')} and no training. What "
+        "it costs in accuracy is the next answer.",
     ])
 
 
@@ -135,13 +139,14 @@ def _search(results):
     chosen = ", ".join(f"{title} {best[key] if isinstance(best[key], int) else significant(best[key])}"
                        for key, title in HYPERPARAMETERS.items())
     qat, ptq = (level("eer", results.models[name].over(main))[0] for name in ("qat", "ptq"))
-    return Answer("What does quantisation-aware training under the search bring, and with which hyperparameters?", [
+    return Answer("What does quantisation-aware training under the search bring, with which hyperparameters?", [
         f"The best of {count(search['n_trials'], 'trial')} was trial {best['trial'] + 1}, with {chosen}. Training "
-        f"{'lowered' if after < before else 'did not lower'} the objective, the speaker loss over validation speakers "
-        f"(lower is better): {before:.4f} before, {after:.4f} after; fp32 has {search['objective_fp32']:.4f}.",
+        f"{'lowered' if after < before else 'did not lower'} the objective, the speaker loss over validation "
+        f"speakers (lower is better): {before:.4f} before, {after:.4f} after; fp32 has "
+        f"{search['objective_fp32']:.4f}.",
         *_compared(results.models["qat"], results),
-        f"Its EER is {qat} %, that of post-training quantisation {ptq} %. Both were compared with fp32 and not with "
-        "each other, so these two figures alone do not show one of them to be better.",
+        f"Its EER is {qat} %, that of post-training quantisation {ptq} %. Both were compared with fp32 and not "
+        "with each other, so these two figures alone do not show one of them to be better.",
         "What it saves:",
         _savings(results.models["qat"], results),
     ])
@@ -152,7 +157,7 @@ def _trade_off(results):
     others = [_losses(model, results) if hurt(model, results) else
               f"{model.title} has no shown loss either; where two compute the same, the lower EER decided"
               for model in _quantised(results) if model is not best]
-    limits = [f"A difference that was not shown may still be there: the intervals say how large. {_sizes(results)}"]
+    limits = ["A difference that was not shown may still be there: the intervals say how large.", _sizes(results)]
     if results.params.data.source == "synthetic":
         limits.append("The speech is synthetic: measure on speech like your own before you rely on it.")
     question = "What is the largest reduction of computation that does not hurt identification?"
@@ -177,16 +182,16 @@ def _savings(model, results):
     share_offered = share(model.cost["int8_mac_share_in_file"])
     offered = f"; the file offers {share_offered}" if share_offered != share_run else ""
     after, before = (f"{each.cost['gmacs']:.4f}" for each in (model, fp32))
-    removed = f"none, it has the {after} GMACs of fp32.onnx" if after == before else f"{before} GMACs become {after}"
+    same = f"none, it has the {after} GMACs of fp32.onnx"
     size, full = model.cost["size_mb"], fp32.cost["size_mb"]
     times = model.timing["models"]
     return [
-        f"Moved to INT8: {share_run} of the multiply-accumulates, counted in the graph that ONNX Runtime makes of the "
-        f"file{offered}.",
-        f"Operations removed by quantising: {removed}.",
+        f"Moved to INT8: {share_run} of the multiply-accumulates, counted in the graph that ONNX Runtime makes of "
+        f"the file{offered}.",
+        f"Operations removed by quantising: {same if after == before else f'{before} GMACs become {after}'}.",
         f"Size: {size:.2f} MB, {share(size / full)} of the {full:.2f} MB of fp32.onnx.",
-        f"Time measured: {times[model.name]['median_ms']:.1f} ms, and {times['fp32']['median_ms']:.1f} ms for fp32.onnx; "
-        f"{_faster(model)}.",
+        f"Time measured: {times[model.name]['median_ms']:.1f} ms, and {times['fp32']['median_ms']:.1f} ms for "
+        f"fp32.onnx; {_faster(model)}.",
     ]
 
 
@@ -203,7 +208,8 @@ def _compared(model, results):
     return [
         f"Against fp32, {shown}; on {_speakers(results)}:",
         ["{}: {}{}, and {}{} in fp32; {}.".format(
-            MEASURES[key].title, *_with_unit(key, figures)[:2], *_with_unit(key, fp32)[:2], _change(key, figures),
+            MEASURES[key].title, *_with_unit(key, figures)[:2], *_with_unit(key, fp32)[:2],
+            _change(key, figures),
         ) for key in KEYS],
     ]
 
@@ -217,9 +223,10 @@ def _change(key, figures):
     if kind == "open":
         bound *= measure.scale
         largest = fixed(bound, places([bound], measure.decimals))
-        return (f"no difference was shown, {_interval(key, figures)}: the interval excludes a loss larger than "
-                f"{largest}{measure.points}")
-    return f"a {'loss' if kind == 'worse' else 'gain'} was shown, {_interval(key, figures)}: the interval excludes 0"
+        return (f"no difference was shown, {_interval(key, figures)}: the interval excludes a loss larger "
+                f"than {largest}{measure.points}")
+    word = "loss" if kind == "worse" else "gain"
+    return f"a {word} was shown, {_interval(key, figures)}: the interval excludes 0"
 
 
 def _interval(key, figures):
@@ -253,7 +260,7 @@ def _rewrite(results):
 
 
 def _faster(model, brief=False):
-    """How many times as fast a model was as the reference of its latency file; `brief` leaves out the interval."""
+    """How many times as fast a model was as its latency file's reference; `brief` leaves out the interval."""
     reference = {"speechbrain": "SpeechBrain", "fp32": "fp32.onnx"}[model.timing["reference"]]
     value, ci = speed(model.taken)
     ci = "" if brief else f" (95 % interval {ci})"
