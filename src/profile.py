@@ -1,5 +1,4 @@
 """Stage `profile`: what the encoder costs, in multiply-accumulates, parameters, bytes and milliseconds."""
-import json
 import os
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from src.cost import latency, macs, onnx_macs
 from src.encoder import load
 from src.encoder.frontend import SAMPLE_RATE
 from src.errors import InputError, reported
-from src.speech.manifest import write_csv
+from src.files import write_csv, write_json
 
 FP32 = "models/fp32.onnx"
 LAYERS, METRICS, LATENCY = "metrics/macs.csv", "metrics/profile.json", "metrics/latency.json"
@@ -25,10 +24,9 @@ def main():
     layers, metrics = _costs(classifier, wanted.seconds)
     models = {"speechbrain": latency.speechbrain(classifier), "fp32": latency.onnx_file(FP32, wanted.threads)}
     timings = latency.measure(models, wanted.seconds, wanted.rounds, wanted.threads, config.seed)
-    Path(METRICS).parent.mkdir(exist_ok=True)
     write_csv(LAYERS, macs.COLUMNS, macs.rows(layers))
-    _write_json(METRICS, metrics)
-    _write_json(LATENCY, timings)
+    write_json(METRICS, metrics)
+    write_json(LATENCY, timings)
     _summarise(metrics, timings)
 
 
@@ -52,12 +50,6 @@ def _costs(classifier, seconds):
         "checkpoint_mb": os.path.getsize(checkpoint) / 1e6,
         "size_mb": file["size_mb"],
     }
-
-
-def _write_json(path, content):
-    beside = Path(f"{path}.partial")
-    beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)
 
 
 def _summarise(metrics, timings):

@@ -8,6 +8,7 @@ from pathlib import Path
 from src import params
 from src.encoder.labels import training_speakers
 from src.errors import InputError, reported
+from src.files import write_csv
 from src.params import SPLITS
 from src.speech import folder, manifest, synthetic
 from src.speech.sampling import AUDIO, sample
@@ -33,7 +34,7 @@ def main():
             tested=tested,
         )
         manifest.write(result.rows, partial / "manifest.csv")
-        manifest.write_csv(partial / "skipped.csv", ("utt_id", "speaker", "reason"), result.skipped)
+        write_csv(partial / "skipped.csv", ("utt_id", "speaker", "reason"), result.skipped)
         _publish(partial)
     _summarise(result)
 

@@ -1,4 +1,4 @@
-"""The report's figures, as SVG to stand in a page: its fonts, and its colours by name so that they follow its theme."""
+"""The report's figures, as SVG that takes fonts and colours from the page, and so follows its theme."""
 import io
 import re
 from collections import defaultdict
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from src.evaluate import metrics
+from src.reporting.numbers import share
 
 # Colours that stand for the page's CSS variables of the same name.
 COLOURS = {"ink": "#010101", "muted": "#020202", "line": "#030303", "fp32": "#040404", "ptq": "#050505",
@@ -20,9 +21,11 @@ STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 10, "text.color": COLOURS["ink"],
     "axes.edgecolor": COLOURS["line"], "axes.labelcolor": COLOURS["muted"], "axes.spines.top": False,
     "axes.spines.right": False, "axes.facecolor": "none", "axes.linewidth": 0.8, "axes.titlesize": 10,
-    "axes.titlelocation": "left", "axes.titlecolor": COLOURS["ink"], "axes.grid": True, "axes.axisbelow": True,
+    "axes.titlelocation": "left", "axes.titlecolor": COLOURS["ink"],
+    "axes.grid": True, "axes.axisbelow": True,
     "grid.color": COLOURS["line"], "grid.linewidth": 0.6, "xtick.color": COLOURS["line"],
-    "ytick.color": COLOURS["line"], "xtick.labelcolor": COLOURS["muted"], "ytick.labelcolor": COLOURS["muted"],
+    "ytick.color": COLOURS["line"], "xtick.labelcolor": COLOURS["muted"],
+    "ytick.labelcolor": COLOURS["muted"],
     "legend.frameon": False, "legend.fontsize": 9, "figure.constrained_layout.use": True,
 }
 LEGEND = {"columnspacing": 1.1, "handlelength": 1.6, "handletextpad": 0.5, "borderaxespad": 0}
@@ -59,15 +62,17 @@ def _inline(svg, name, title, description):
     for variable, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{variable})")
     view = re.search(r'viewBox="[^"]*"', svg)[0]
-    opening = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {view} role="img" '
-               f'aria-labelledby="{name}-title {name}-description"><title id="{name}-title">{escape(title)}</title>'
+    opening = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {view} '
+               f'role="img" aria-labelledby="{name}-title {name}-description">'
+               f'<title id="{name}-title">{escape(title)}</title>'
                f'<desc id="{name}-description">{escape(description)}</desc>')
     return opening + svg[svg.index(">") + 1:].rstrip()
 
 
 def det(curves, titles, group):
     """DET curves, on probit axes, with the band of fp32."""
-    lowest = max(RATES[0], min(min(c.p_fa[c.p_fa > 0].min(), c.p_miss[c.p_miss > 0].min()) for c in curves.values()))
+    found = np.concatenate([rates for curve in curves.values() for rates in (curve.p_fa, curve.p_miss)])
+    lowest = max(RATES[0], found[found > 0].min())
     ticks = [rate for rate in RATES if rate >= lowest]
     low, high = norm.ppf(0.8 * lowest), norm.ppf(0.5)
 
@@ -77,13 +82,14 @@ def det(curves, titles, group):
     def draw(figure):
         axes = figure.subplots()
         p_fa, bottom, top = curves["fp32"].band
-        axes.fill_between(probit(p_fa), probit(bottom), probit(top), color=COLOURS["fp32"], alpha=0.13, linewidth=0,
-                          label="fp32, 95 % band")
+        axes.fill_between(probit(p_fa), probit(bottom), probit(top), color=COLOURS["fp32"], alpha=0.13,
+                          linewidth=0, label="fp32, 95 % band")
         axes.plot([low, high], [low, high], color=COLOURS["line"], linewidth=0.8)
         for name, curve in curves.items():
             axes.plot(probit(curve.p_fa), probit(curve.p_miss), color=COLOURS[name], linestyle=DASHES[name],
                       linewidth=1.8, label=f"{titles[name]}, EER {100 * curve.eer:.2f} %")
-        axes.set(xlim=(low, high), ylim=(low, high), xlabel="false alarms, %", title="misses, %", aspect="equal")
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        axes.set(xlabel="false alarms, %", title="misses, %")
         labels = [f"{100 * rate:g}" for rate in ticks]
         axes.set_xticks(norm.ppf(ticks), labels)
         axes.set_yticks(norm.ppf(ticks), labels)
@@ -93,8 +99,8 @@ def det(curves, titles, group):
     return _picture(
         "det", "Detection error trade-off",
         f"Misses against false alarms at every threshold, on probit scales. Equal error rates: {rates}.",
-        f"Misses against false alarms at every threshold, {group}; lower left is better, the diagonal meets each curve "
-        "at its EER. The band is where 95 % of resamples of the speakers put the curve of fp32.",
+        f"Misses against false alarms at every threshold, {group}; lower left is better, the diagonal meets "
+        "each curve at its EER. The band is where 95 % of resamples of the speakers put the curve of fp32.",
         4.6, draw)
 
 
@@ -107,11 +113,13 @@ def histograms(results):
     edges = np.linspace(low, high, 61)
     thresholds = {m.name: metrics.eer_threshold(metrics.rank(m.scores[kept], targets)) for m in models}
 
+    kinds = (("nontarget", "different speakers", ~targets), ("target", "same speaker", targets))
+
     def draw(figure):
         panels = figure.subplots(len(models), sharex=True, sharey=True)
         for axes, model in zip(panels, models):
             scores = model.scores[kept]
-            for name, label, own in (("nontarget", "different speakers", ~targets), ("target", "same speaker", targets)):
+            for name, label, own in kinds:
                 height = np.histogram(scores[own], edges)[0] / own.sum()
                 axes.stairs(height, edges, fill=True, color=COLOURS[name], alpha=0.35, label=label)
                 axes.stairs(height, edges, color=COLOURS[name], linewidth=1.2)
@@ -123,12 +131,14 @@ def histograms(results):
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
 
     means = "; ".join(
-        f"{model.title}: {model.scores[kept][targets].mean():.2f} and {model.scores[kept][~targets].mean():.2f}"
+        f"{model.title}: {model.scores[kept][targets].mean():.2f} and "
+        f"{model.scores[kept][~targets].mean():.2f}"
         for model in models)
     return _picture(
-        "scores", "Scores", "Histograms of the scores of same-speaker and different-speaker trials, one for each model. "
-        f"Mean of each kind: {means}.",
-        "Share of the trials at each score, both kinds to the same area. The less they overlap, the fewer errors.",
+        "scores", "Scores", "Histograms of the scores of same-speaker and different-speaker trials, one for "
+        f"each model. Mean of each kind: {means}.",
+        "Share of the trials at each score, both kinds to the same area. The less they overlap, the fewer "
+        "errors.",
         4.5, draw)
 
 
@@ -148,8 +158,8 @@ def layers(rows):
         names, gmacs = zip(*largest)
         axes.barh(range(len(names)), gmacs, color=COLOURS["fp32"], height=0.7)
         for place, value in enumerate(gmacs):
-            axes.annotate(f"{100 * value / total:.1f} %", (value, place), (4, 0), textcoords="offset points", va="center",
-                          color=COLOURS["muted"], fontsize=9)
+            axes.annotate(share(value / total), (value, place), (4, 0), va="center",
+                          textcoords="offset points", color=COLOURS["muted"], fontsize=9)
         axes.set_yticks(range(len(names)), names, color=COLOURS["ink"])
         axes.set(xlabel="GMACs", xlim=(0, 1.18 * max(gmacs)))
         axes.tick_params(axis="y", length=0)
@@ -166,9 +176,9 @@ def layers(rows):
 
 
 def _part(layer):
-    """Blocks are told by their units (blocks.1.tdnn1), the rest by its first name (mfa, asp)."""
+    """SE-Res2Net blocks are told by their units (blocks.1.tdnn1), the rest by its name (blocks.0, mfa)."""
     names = layer.split(".")
-    return ".".join(names[:3] if names[0] == "blocks" else names[:1])
+    return ".".join(names[:1] if names[0] != "blocks" else names[:3] if len(names) > 3 else names[:2])
 
 
 def trials(rows, search):
@@ -192,7 +202,9 @@ def trials(rows, search):
 
     return _picture(
         "trials", "Trials of the search",
-        f"Objective of {len(objective)} trials, from {min(objective):.4f} to {max(objective):.4f}; before training "
-        f"{references['before training']:.4f}, fp32 {references['fp32']:.4f}. Trial {best + 1} is the best.",
-        "The speaker loss over validation speakers after each trial of quantisation-aware training; lower is better.",
+        f"Objective of {len(objective)} trials, from {min(objective):.4f} to {max(objective):.4f}; before "
+        f"training {references['before training']:.4f}, fp32 {references['fp32']:.4f}. Trial {best + 1} is "
+        "the best.",
+        "The speaker loss over validation speakers after each trial of quantisation-aware training; lower is "
+        "better.",
         2.8, draw)

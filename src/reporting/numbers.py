@@ -55,11 +55,21 @@ def level(key, figures):
 
 def difference(key, figures):
     """(difference to fp32, its interval) of an accuracy key, signed, without unit."""
-    measure = MEASURES[key]
-    numbers = [measure.scale * figures["difference"][key][name] for name in ("value", "low", "high")]
-    decimals = places(numbers, measure.decimals)
+    numbers, decimals = _difference(key, figures)
     value, low, high = (fixed(number, decimals, sign=True) for number in numbers)
     return value, f"{low} to {high}"
+
+
+def largest_loss(key, figures):
+    """The end of the difference's interval at which the model is worst, as a loss, without unit."""
+    (_, low, high), decimals = _difference(key, figures)
+    return fixed(-low if MEASURES[key].higher_is_better else high, decimals)
+
+
+def _difference(key, figures):
+    measure = MEASURES[key]
+    numbers = [measure.scale * figures["difference"][key][name] for name in ("value", "low", "high")]
+    return numbers, places(numbers, measure.decimals)
 
 
 def significant(value, digits=3):
@@ -75,10 +85,12 @@ def significant(value, digits=3):
 
 
 def share(value):
-    """A fraction as percent; never 100.0 when something is missing to it, never 0.0 when there is something."""
+    """A fraction as percent; never 100 when something is missing, never 0 when there is something."""
     if value in (0, 1):
         return f"{100 * value:.0f} %"
-    return f"{min(max(100 * value, 0.1), 99.9):.1f} %"
+    if value < 0.0005:
+        return "< 0.1 %"
+    return "> 99.9 %" if value >= 0.9995 else f"{100 * value:.1f} %"
 
 
 def count(number, noun):

@@ -95,7 +95,7 @@ def load(params) -> Results:
     accuracies = {"fp32": files["baseline"], "ptq": files["ptq"], "qat": files["qat_search"]}
     for group in set(test.groups) - {ALL}:
         if not all(group in accuracy for accuracy in accuracies.values()):
-            raise InputError(f"{FOLDER}: no figures over {group} speakers; run the stages from baseline again")
+            raise InputError(f"{FOLDER}: no figures over {group} speakers; run the stages from baseline on")
     timings = {"fp32": files["latency"], "ptq": files["ptq_latency"], "qat": files["qat_search_latency"]}
     models = {
         name: Model(name, accuracies[name], costs[name], timings[name],

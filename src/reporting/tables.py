@@ -6,8 +6,8 @@ from src.reporting.numbers import MEASURES, difference, level, share, speed
 from src.reporting.words import GROUPS
 
 MARK = "†"
-FOOTNOTE = (f"{MARK} Speakers that the encoder was trained on are among these: recall of them, not accuracy on "
-            "new ones.")
+FOOTNOTE = (f"{MARK} Speakers that the encoder was trained on are among these: recall of them, not accuracy "
+            "on new ones.")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def everything(results):
         name = GROUPS[group] + (f" {MARK}" if results.over_seen(group) else "")
         figures = [model.over(group) for model in models]
         sections.append(Section(f"Accuracy, {name}", [
-            (_titled(key, MEASURES[key].unit), [Cell(*level(key, each)) for each in figures]) for key in KEYS]))
+            (_titled(key, MEASURES[key].unit), [Cell(*level(key, each)) for each in figures])
+            for key in KEYS]))
         sections.append(Section(f"Difference to fp32, {name}", [
             (_titled(key, MEASURES[key].points), [
                 Cell(*difference(key, each)) if "difference" in each else Cell() for each in figures
@@ -87,11 +88,12 @@ def notes(results):
     """What must be read with `everything`."""
     marked = [FOOTNOTE] if any(map(results.over_seen, results.groups)) else []
     return [
-        "With each figure is its 95 % interval, with a latency its quartiles. A difference counts as shown where "
-        "its interval excludes 0. Each interval is at 95 % by itself: of twenty, one misses by chance.",
+        "With each figure is its 95 % interval, with a latency its quartiles. A difference counts as shown "
+        "where its interval excludes 0. Each interval is at 95 % by itself: of twenty, one misses by chance.",
         *marked,
-        "¹ Median over the rounds of one run in which both took turns. Every model has a run of its own, so that "
-        "this is not the quotient of the latencies above, and ratios of different runs must not be multiplied.",
+        "¹ Median over the rounds of one run in which both took turns. Every model has a run of its own, so "
+        "that this is not the quotient of the latencies above, and ratios of different runs must not be "
+        "multiplied.",
     ]
 
 
@@ -100,7 +102,7 @@ def environment(results):
     timings = [model.timing for model in results.models.values()]
     facts = [
         ("CPU", lambda timing: timing["cpu"]["model"]),
-        ("CPU extensions", lambda timing: ", ".join(timing["cpu"]["extensions"]) or "none of those looked for"),
+        ("CPU extensions", lambda timing: ", ".join(timing["cpu"]["extensions"]) or "none known"),
         ("audio", lambda timing: f"{timing['seconds']:g} s, batch 1"),
         ("threads", lambda timing: str(timing["threads"])),
         ("rounds", lambda timing: str(timing["rounds"])),

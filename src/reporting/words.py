@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.evaluate.accuracy import ALL, KEYS
-from src.reporting.numbers import MEASURES, count, difference, fixed, level, places, share, significant, speed
+from src.reporting.numbers import MEASURES, count, difference, largest_loss, level, share, significant, speed
 
 SHIPPED = "models/pretrained/ecapa-mini"
 HYPERPARAMETERS = {
@@ -27,20 +27,20 @@ class Answer:
 
 
 def effect(key, figures):
-    """What the difference to fp32 is (`same`, `worse`, `better`, `open`), and the largest loss in its interval."""
+    """What the difference to fp32 in an accuracy key is: `same`, `worse`, `better` or `open`."""
     found = figures["difference"][key]
     low, high = found["low"], found["high"]
     if MEASURES[key].higher_is_better:
         low, high = -high, -low
     if low == high == found["value"] == 0:
-        return "same", 0
-    return ("worse" if low > 0 else "better" if high < 0 else "open"), high
+        return "same"
+    return "worse" if low > 0 else "better" if high < 0 else "open"
 
 
 def hurt(model, results):
     """The accuracy keys in which the model was shown to lose."""
     figures = model.over(results.groups[0])
-    return [key for key in KEYS if effect(key, figures)[0] == "worse"]
+    return [key for key in KEYS if effect(key, figures) == "worse"]
 
 
 def choice(results):
@@ -59,17 +59,18 @@ def choice(results):
 def verdict(results):
     """The outcome in a sentence or two."""
     best, speakers = choice(results), _speakers(results)
+    losses = [f"{model.title} was shown to lose in {_named(hurt(model, results))}"
+              for model in _quantised(results) if hurt(model, results)]
     if best is None:
-        losses = " and ".join(
-            f"{model.title} (in {_named(hurt(model, results))})" for model in _quantised(results))
-        return (f"INT8 was shown to cost accuracy on {speakers}, by {losses}. What costs none is the exact "
+        return (f"INT8 costs accuracy on {speakers}: {', '.join(losses)}. What costs none is the exact "
                 f"rewrite in fp32.onnx: {_rewrite(results)}, and it was "
                 f"{_faster(results.models['fp32'], brief=True)}.")
     figures = best.over(results.groups[0])
     (top1, ci), (eer, eer_ci) = (difference(key, figures) for key in ("top1_accuracy", "eer"))
-    return (f"{best.title} runs {share(best.cost['int8_mac_share'])} of the encoder’s multiply-accumulates on "
-            f"8-bit integers and was {_faster(best, brief=True)}, with no loss of accuracy shown on {speakers}: "
-            f"top-1 {top1} points (95 % interval {ci}), EER {eer} points ({eer_ci}).")
+    return (f"{best.title} runs {share(best.cost['int8_mac_share'])} of the encoder’s multiply-accumulates "
+            f"on 8-bit integers and was {_faster(best, brief=True)}, with no loss of accuracy shown on "
+            f"{speakers}: top-1 {top1} points (95 % interval {ci}), EER {eer} points ({eer_ci})."
+            + "".join(f" {loss}." for loss in losses))
 
 
 def material(results):
@@ -83,8 +84,8 @@ def material(results):
     else:
         model = f"{encoder.source}, revision {encoder.revision or 'newest'}"
     source = {
-        "synthetic": "synthetic speech from espeak-ng, a demonstration set and not real speech: figures on it "
-                     "show that the pipeline works, and say nothing about real voices",
+        "synthetic": "synthetic speech from espeak-ng, a demonstration set and not real speech: figures on "
+                     "it show that the pipeline works, and say nothing about real voices",
         "folder": f"speech in {data.path}" + (f", trial list {data.trials}" if data.trials else ""),
         "hub": f"{data.repo}, config {data.config}, revision {data.revision or 'newest'}",
     }[data.source]
@@ -106,15 +107,16 @@ def _baseline(results):
         f"With {GROUPS[main]}, top-1 identification among {enrolled:,} enrolments is right for {top1} of the "
         f"test utterances. The EER is {eer}, the normalised minDCF {costs[0]} at a target prior of 0.01 and "
         f"{costs[1]} at 0.05. In brackets: 95 % intervals.",
-        f"SpeechBrain’s network computes {profile['gmacs']:.4f} GMACs for {profile['seconds']:g} s of audio by "
-        f"fvcore’s count, which is {profile['gflops']:.4f} GFLOPs at 2 a multiply-accumulate, with "
-        f"{profile['params_million']:.2f} million parameters. fp32.onnx is the same encoder rewritten exactly: "
-        f"{_rewrite(results)}, and its embeddings have a cosine of at least {parity:.7f} to SpeechBrain’s. Its "
-        f"front end, from waveform to features, takes {profile['front_end_gmacs']:.4f} GMACs more.",
+        f"SpeechBrain’s network computes {profile['gmacs']:.4f} GMACs for {profile['seconds']:g} s of audio "
+        f"by fvcore’s count, which is {profile['gflops']:.4f} GFLOPs at 2 a multiply-accumulate, with "
+        f"{profile['params_million']:.2f} million parameters. fp32.onnx is the same encoder rewritten "
+        f"exactly: {_rewrite(results)}, and its embeddings have a cosine of at least {parity:.7f} to "
+        f"SpeechBrain’s. Its front end, from waveform to features, takes {profile['front_end_gmacs']:.4f} "
+        "GMACs more.",
         f"Time measured: {times['fp32']['median_ms']:.1f} ms for fp32.onnx and "
-        f"{times['speechbrain']['median_ms']:.1f} ms for SpeechBrain; fp32.onnx was {_faster(fp32)}. Both ran in "
-        f"turns, {count(timing['rounds'], 'round')} at batch 1 on {count(timing['threads'], 'CPU thread')}, and so "
-        "did every INT8 model with fp32.onnx.",
+        f"{times['speechbrain']['median_ms']:.1f} ms for SpeechBrain; fp32.onnx was {_faster(fp32)}. Both "
+        f"ran in turns, {count(timing['rounds'], 'round')} at batch 1 on "
+        f"{count(timing['threads'], 'CPU thread')}, and so did every INT8 model with fp32.onnx.",
     ])
 
 
@@ -123,8 +125,8 @@ def _ptq_cost(results):
     return Answer("What does INT8 by post-training quantisation cost, and what does it save?", [
         "These are different things, and they do not add up:",
         _savings(ptq, results),
-        f"It takes {count(ptq.accuracy['calibration_utterances'], 'calibration utterance')} and no training. What "
-        "it costs in accuracy is the next answer.",
+        f"It takes {count(ptq.accuracy['calibration_utterances'], 'calibration utterance')} and no training. "
+        "What it costs in accuracy is the next answer.",
     ])
 
 
@@ -139,14 +141,15 @@ def _search(results):
     chosen = ", ".join(f"{title} {best[key] if isinstance(best[key], int) else significant(best[key])}"
                        for key, title in HYPERPARAMETERS.items())
     qat, ptq = (level("eer", results.models[name].over(main))[0] for name in ("qat", "ptq"))
-    return Answer("What does quantisation-aware training under the search bring, with which hyperparameters?", [
-        f"The best of {count(search['n_trials'], 'trial')} was trial {best['trial'] + 1}, with {chosen}. Training "
-        f"{'lowered' if after < before else 'did not lower'} the objective, the speaker loss over validation "
-        f"speakers (lower is better): {before:.4f} before, {after:.4f} after; fp32 has "
+    question = "What does quantisation-aware training under the search bring, and with which hyperparameters?"
+    return Answer(question, [
+        f"The best of {count(search['n_trials'], 'trial')} was trial {best['trial'] + 1}, with {chosen}. "
+        f"Training {'lowered' if after < before else 'did not lower'} the objective, the speaker loss over "
+        f"validation speakers (lower is better): {before:.4f} before, {after:.4f} after; fp32 has "
         f"{search['objective_fp32']:.4f}.",
         *_compared(results.models["qat"], results),
-        f"Its EER is {qat} %, that of post-training quantisation {ptq} %. Both were compared with fp32 and not "
-        "with each other, so these two figures alone do not show one of them to be better.",
+        f"Its EER is {qat} %, that of post-training quantisation {ptq} %. Both were compared with fp32 and "
+        "not with each other, so these two figures alone do not show one of them to be better.",
         "What it saves:",
         _savings(results.models["qat"], results),
     ])
@@ -157,7 +160,8 @@ def _trade_off(results):
     others = [_losses(model, results) if hurt(model, results) else
               f"{model.title} has no shown loss either; where two compute the same, the lower EER decided"
               for model in _quantised(results) if model is not best]
-    limits = ["A difference that was not shown may still be there: the intervals say how large.", _sizes(results)]
+    limits = ["A difference that was not shown may still be there: the intervals say how large.",
+              _sizes(results)]
     if results.params.data.source == "synthetic":
         limits.append("The speech is synthetic: measure on speech like your own before you rely on it.")
     question = "What is the largest reduction of computation that does not hurt identification?"
@@ -186,12 +190,12 @@ def _savings(model, results):
     size, full = model.cost["size_mb"], fp32.cost["size_mb"]
     times = model.timing["models"]
     return [
-        f"Moved to INT8: {share_run} of the multiply-accumulates, counted in the graph that ONNX Runtime makes of "
-        f"the file{offered}.",
+        f"Moved to INT8: {share_run} of the multiply-accumulates, counted in the graph that ONNX Runtime "
+        f"makes of the file{offered}.",
         f"Operations removed by quantising: {same if after == before else f'{before} GMACs become {after}'}.",
         f"Size: {size:.2f} MB, {share(size / full)} of the {full:.2f} MB of fp32.onnx.",
-        f"Time measured: {times[model.name]['median_ms']:.1f} ms, and {times['fp32']['median_ms']:.1f} ms for "
-        f"fp32.onnx; {_faster(model)}.",
+        f"Time measured: {times[model.name]['median_ms']:.1f} ms, and {times['fp32']['median_ms']:.1f} ms "
+        f"for fp32.onnx; {_faster(model)}.",
     ]
 
 
@@ -199,12 +203,12 @@ def _compared(model, results):
     """Blocks: what the model loses or gains in accuracy against fp32."""
     main = results.groups[0]
     figures, fp32 = model.over(main), results.models["fp32"].over(main)
-    kinds = {key: effect(key, figures)[0] for key in KEYS}
+    kinds = {key: effect(key, figures) for key in KEYS}
     found = [
         f"{word} in {_named(key for key in KEYS if kinds[key] == kind)}"
         for kind, word in (("worse", "a loss"), ("better", "a gain")) if kind in kinds.values()
     ]
-    shown = f"{' and '.join(found)} was shown" if found else "no difference in accuracy was shown"
+    shown = f"{', and '.join(found)} was shown" if found else "no difference in accuracy was shown"
     return [
         f"Against fp32, {shown}; on {_speakers(results)}:",
         ["{}: {}{}, and {}{} in fp32; {}.".format(
@@ -216,15 +220,12 @@ def _compared(model, results):
 
 def _change(key, figures):
     """What the difference to fp32 is, and what it shows."""
-    kind, bound = effect(key, figures)
-    measure = MEASURES[key]
+    kind = effect(key, figures)
     if kind == "same":
         return "no difference in any resample"
     if kind == "open":
-        bound *= measure.scale
-        largest = fixed(bound, places([bound], measure.decimals))
         return (f"no difference was shown, {_interval(key, figures)}: the interval excludes a loss larger "
-                f"than {largest}{measure.points}")
+                f"than {largest_loss(key, figures)}{MEASURES[key].points}")
     word = "loss" if kind == "worse" else "gain"
     return f"a {word} was shown, {_interval(key, figures)}: the interval excludes 0"
 
@@ -235,7 +236,7 @@ def _interval(key, figures):
 
 
 def _named(keys):
-    return ", ".join(MEASURES[key].title for key in keys)
+    return " and ".join(MEASURES[key].title for key in keys)
 
 
 def _losses(model, results):
@@ -284,4 +285,5 @@ def _sizes(results):
     figures = results.models["fp32"].over(results.groups[0])
     return (f"The test has {count(figures['speakers'], 'speaker')} and {count(figures['trials'], 'trial')}, "
             f"{figures['target_trials']:,} of them target trials; the 95 % intervals are from "
-            f"{count(results.params.evaluate.bootstrap, 'resample')} of the speakers, those of differences paired.")
+            f"{count(results.params.evaluate.bootstrap, 'resample')} of the speakers, those of differences "
+            "paired.")

@@ -1,10 +1,9 @@
 """data/manifest.csv: one row an utterance that was sampled."""
 import csv
-import os
 from dataclasses import astuple, dataclass, fields
-from pathlib import Path
 
 from src.errors import InputError
+from src.files import write_csv
 
 PATH = "data/manifest.csv"
 
@@ -47,16 +46,6 @@ def _row(values, path, line):
 def write(rows, path=PATH):
     """Write rows; the file appears whole or not at all."""
     write_csv(path, COLUMNS, map(astuple, rows))
-
-
-def write_csv(path, columns, rows):
-    """Write a CSV file beside `path`, then rename it."""
-    beside = Path(f"{path}.partial")
-    with open(beside, "w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(columns)
-        lines.writerows(rows)
-    os.replace(beside, path)
 
 
 def select(rows, split) -> list[Row]:

@@ -26,8 +26,8 @@ def test_curve_is_of_the_scores(results):
     for name, curve in det.curves(results).items():
         points = _points(results, name)
         assert list(zip(curve.p_fa, curve.p_miss)) == points  # few enough to keep them all
-        assert curve.eer == pytest.approx(metrics.eer(results.models[name].scores, results.test.verification.targets),
-                                          abs=1e-6)
+        eer = metrics.eer(results.models[name].scores, results.test.verification.targets)
+        assert curve.eer == pytest.approx(eer, abs=1e-6)
 
 
 def test_curve_covers_the_trials_of_the_verdict(place):
@@ -78,7 +78,8 @@ def test_figures_are_described_and_take_the_colours_of_the_page(results):
 
 
 def test_layers_are_grouped_and_add_up():
-    rows = [{"layer": f"blocks.{b}.res2net_block.blocks.{i}.conv", "gmacs": "0.1"} for b in range(1, 21) for i in (0, 1)]
+    rows = [{"layer": f"blocks.{block}.res2net_block.blocks.{i}.conv", "gmacs": "0.1"}
+            for block in range(1, 21) for i in (0, 1)]
     picture = figures.layers([*rows, {"layer": "mfa.conv", "gmacs": "1"}])
     assert "6 smaller parts" in picture.svg and "5.0000 GMACs in all" in picture.caption
     assert picture.svg.count("res2net_block") >= figures.MOST_BARS - 1

@@ -1,0 +1,68 @@
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from src import params
+from src.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def write(tmp_path, where, value, remove=False):
+    content = copy.deepcopy(SHIPPED)
+    *parents, key = where.split(".")
+    section = content
+    for parent in parents:
+        section = section[parent]
+    if remove:
+        del section[key]
+    else:
+        section[key] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_shipped_parameters_are_valid():
+    found = params.load(ROOT / "params.yaml")
+    assert found.model_dump() == SHIPPED
+
+
+@pytest.mark.parametrize(("where", "value", "said"), [
+    ("data.sorce", "hub", "did you mean 'source'?"),
+    ("qat_serch", {}, "did you mean 'qat_search'?"),
+    ("data.zzz", 1, "allowed: source, path"),
+    ("data.source", "web", "'synthetic', 'folder' or 'hub'"),
+    ("data.speakers", 1, "greater than or equal to 8"),
+    ("data.speakers", "many", "integer"),
+    ("data.min_seconds", 9.0, "is above max_seconds"),
+    ("data.splits.test", 0.5, "must add up to 1"),
+    ("data.source", "folder", "path is needed"),
+    ("data.trials", "list.txt", "only for source: folder"),
+    ("evaluate.enrolments", 0, "greater than or equal to 1"),
+    ("ptq.observer", "mean", "'histogram' or 'minmax'"),
+    ("qat_search.n_trials", 0, "greater than or equal to 1"),
+    ("qat_search.learning_rate", {"low": 1e-3, "high": 1e-4}, "is above high"),
+    ("qat_search.batch_size", [1], "between 2 and 4096"),
+    ("device", "tpu", "'auto', 'cpu' or 'cuda'"),
+    ("seed", -1, "greater than or equal to 0"),
+])
+def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path, where, value, said):
+    path = write(tmp_path, where, value)
+    with pytest.raises(InputError) as caught:
+        params.load(path)
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value) and where.split(".")[0] in str(caught.value)
+
+
+def test_a_missing_key_a_missing_file_and_broken_yaml(tmp_path):
+    with pytest.raises(InputError, match="ptq.utterances: missing"):
+        params.load(write(tmp_path, "ptq.utterances", None, remove=True))
+    with pytest.raises(InputError, match="no such file"):
+        params.load(tmp_path / "none.yaml")
+    (tmp_path / "broken.yaml").write_text("data: [")
+    with pytest.raises(InputError, match="not valid YAML"):
+        params.load(tmp_path / "broken.yaml")
