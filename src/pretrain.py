@@ -12,7 +12,7 @@ from tqdm import tqdm
 from src import params
 from src.encoder.load import prepare_speechbrain
 from src.encoder.save import save_checkpoint
-from src.errors import reported
+from src.errors import InputError, reported
 from src.evaluate.metrics import eer
 from src.speech import channel, synthetic
 
@@ -81,6 +81,8 @@ def _dev_eer(embed, dry, seed):
 def main():
     config = params.load()
     wanted = config.pretrain
+    if wanted.speakers * wanted.utterances_per_speaker < BATCH:
+        raise InputError(f"params.yaml: pretrain: speakers x utterances_per_speaker must be at least {BATCH}, a batch")
     prepare_speechbrain()
     from speechbrain.lobes.features import Fbank
     from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier

@@ -88,7 +88,7 @@ def test_speakers_and_utterances_are_limited_and_cut(work):
 
 def test_what_is_unusable_is_replaced_listed_and_counted(work, capsys):
     shutil.copy("speech/s0/0.wav", "speech/s1/0.wav")
-    write(work / "speech/s2/0.wav", seconds=1)
+    write(work / "speech/s2/0.wav", seconds=0.9)
     (work / "speech/s3/0.wav").write_bytes(b"")
     (work / "speech/s4/0.wav").write_text("not audio")
     soundfile.write("speech/s5/0.wav", np.zeros(48_000), 16_000)
@@ -98,11 +98,11 @@ def test_what_is_unusable_is_replaced_listed_and_counted(work, capsys):
     twins = {"s0/0.wav", "s1/0.wav"} & set(reasons)
     assert len(twins) == 1 and reasons.pop(*twins).startswith("duplicate: the same audio as s")
     assert reasons == {
-        "s2/0.wav": "too short: 1.00 s", "s3/0.wav": "empty", "s5/0.wav": "silent",
+        "s2/0.wav": "too short: 0.90 s", "s3/0.wav": "empty", "s5/0.wav": "silent",
         "s4/0.wav": "not decodable: Format not recognised",
     }
     assert len(rows) == 40 - 5
-    assert "skipped s2/0.wav: too short: 1.00 s" in out and "too short (1)" in out
+    assert "skipped s2/0.wav: too short: 0.90 s" in out and "too short (1)" in out
     rows, _ = run(utterances_per_speaker=3)
     assert set(Counter(row.speaker for row in rows).values()) == {3}
 

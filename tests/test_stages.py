@@ -1,47 +1,19 @@
 """Every stage, run as a user runs it, on a small configuration of the real thing."""
 import csv
-import json
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
-import yaml
+import soundfile
 
 from src.evaluate import metrics
+from tests.workspace import ROOT, SMALL, read, run, workspace
 
-ROOT = Path(__file__).parent.parent
 STAGES = ("sample_data", "baseline", "profile", "ptq", "qat_search", "report")
-SMALL = {
-    "data": {"speakers": 16, "utterances_per_speaker": 4, "max_seconds": 3.0},
-    "evaluate": {"bootstrap": 100},
-    "profile": {"rounds": 3},
-    "ptq": {"utterances": 6},
-    "qat_search": {"n_trials": 2, "steps": 2, "crop_seconds": 0.5, "batch_size": [4]},
-}
 KEYS = ("top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05")
-
-
-def workspace(folder, changes):
-    """A folder in which stages run: params.yaml with changes, the shipped encoder."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, values in changes.items():
-        params[section] = {**params[section], **values} if isinstance(values, dict) else values
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    shutil.copytree(ROOT / "models/pretrained", folder / "models/pretrained")
-    return folder
-
-
-def run(folder, stage, **env):
-    return subprocess.run(
-        [sys.executable, "-m", f"src.{stage}"], cwd=folder, capture_output=True, text=True, timeout=600,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +24,6 @@ def pipeline(tmp_path_factory):
         outputs[stage] = run(folder, stage)
         assert outputs[stage].returncode == 0, outputs[stage].stderr
     return folder, outputs
-
-
-def read(folder, name):
-    return json.loads((folder / f"metrics/{name}.json").read_text())
 
 
 def test_metrics_have_every_key_of_the_contract(pipeline):
@@ -134,6 +102,17 @@ def test_logs_are_quiet_and_the_report_is_there(pipeline):
         assert "it/s" not in output.stderr and "Warning" not in output.stderr, (stage, output.stderr)
     assert (folder / "metrics/report.html").stat().st_size > 10_000
     assert "| INT8 QAT |" in (folder / "metrics/report.md").read_text()
+
+
+def test_the_program_in_the_readme_runs(pipeline):
+    folder, _ = pipeline
+    program = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    for name, audio in zip(("enrol.wav", "test.wav"), sorted((folder / "data/audio").iterdir())):
+        samples, rate = soundfile.read(audio)
+        soundfile.write(folder / name, samples, rate)
+    output = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
+    assert output.returncode == 0, output.stderr
+    assert -1 <= float(output.stdout) <= 1
 
 
 def test_a_second_run_gives_the_same_bytes(pipeline, tmp_path):

@@ -1,0 +1,53 @@
+"""The stages on real speech and on the published architecture, and the training of the shipped encoder."""
+import csv
+import os
+import shutil
+import subprocess
+import sys
+
+from tests.workspace import ROOT, SMALL, read, run, workspace
+
+
+def test_pretrain_makes_an_encoder_that_the_pipeline_loads(tmp_path):
+    from src.encoder.labels import training_speakers
+    from src.encoder.load import load
+
+    folder = workspace(tmp_path / "run", {"pretrain": {"speakers": 8, "utterances_per_speaker": 4, "epochs": 1}})
+    shutil.rmtree(folder / "models/pretrained")
+    output = run(folder, "pretrain")
+    assert output.returncode == 0, output.stderr
+    made = folder / "models/pretrained/ecapa-mini"
+    assert load(made).mods["embedding_model"].fc.conv.out_channels == 192
+    assert len(training_speakers(str(made), None)) == 8
+    assert sum(path.stat().st_size for path in (ROOT / "models/pretrained/ecapa-mini").iterdir()) <= 8e6
+
+
+def test_published_encoder_and_data_set_from_the_hub(shared, tmp_path):
+    folder = workspace(tmp_path / "run", {
+        **SMALL, "data": {"source": "hub", "speakers": 8, "utterances_per_speaker": 3, "max_seconds": 3.0},
+        "encoder": {"source": "speechbrain/spkrec-ecapa-voxceleb"},
+    })
+    for stage in ("sample_data", "baseline"):
+        served = subprocess.run(
+            [shared / "hub/serve.py", shared / "hub/root", "--", sys.executable, "-m", f"src.{stage}"],
+            cwd=folder, capture_output=True, text=True, timeout=600,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hub")},
+        )
+        assert served.returncode == 0, served.stderr
+    assert read(folder, "baseline")["parity_cosine"] > 0.99999
+    with open(folder / "data/manifest.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["split"] for row in rows if row["seen"] == "0"} == {"validation", "test"}
+    assert {row["split"] for row in rows if row["seen"] == "1"} == {"calibration", "finetune"}
+
+
+def test_real_speech_from_a_folder(shared, tmp_path):
+    folder = workspace(tmp_path / "run", {
+        **SMALL, "data": {"source": "folder", "path": str(shared / "speech"), "speakers": 12, "max_seconds": 3.0},
+    })
+    for stage in ("sample_data", "baseline", "ptq"):
+        output = run(folder, stage)
+        assert output.returncode == 0, output.stderr
+    # An encoder that has heard synthetic voices only still tells some people apart, and INT8 keeps that.
+    assert read(folder, "baseline")["eer"] < 0.45
+    assert abs(read(folder, "ptq")["difference"]["eer"]["value"]) < 0.05
