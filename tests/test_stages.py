@@ -15,13 +15,14 @@ import yaml
 from src.evaluate import metrics
 
 ROOT = Path(__file__).parent.parent
-STAGES = ("sample_data", "baseline", "profile", "ptq", "qat_search", "report")
+STAGES = ("sample_data", "baseline", "profile", "ptq", "qat_search", "breakdown", "report")
 SMALL = {
     "data": {"speakers": 16, "utterances_per_speaker": 4, "max_seconds": 3.0},
     "evaluate": {"bootstrap": 100},
     "profile": {"rounds": 3},
     "ptq": {"utterances": 6},
     "qat_search": {"n_trials": 2, "steps": 2, "crop_seconds": 0.5, "batch_size": [4]},
+    "breakdown": {"seconds": [1.0], "snr": [5], "utterances": 2},
 }
 KEYS = ("top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05")
 
@@ -126,6 +127,19 @@ def test_timings_stay_out_of_the_metrics_and_are_paired(pipeline):
         assert list(found) == models and all(model["median_ms"] > 0 for model in found.values())
     for name in ("baseline", "profile", "ptq", "qat_search"):
         assert "_ms" not in (folder / f"metrics/{name}.json").read_text()
+
+
+def test_breakdown_has_every_model_in_every_condition(pipeline):
+    with open(pipeline[0] / "metrics/breakdown.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["condition"], row["level"]) for row in rows[::3]] == [
+        ("seconds", "1"), ("seconds", "full"), ("snr", "clean"), ("snr", "5")]
+    for row in rows:
+        assert 0 <= float(row["low"]) <= float(row["eer"]) <= float(row["high"]) <= 1
+        assert (row["difference"] == "") == (row["model"] == "fp32")
+    with open(pipeline[0] / "metrics/sensitivity.csv") as file:
+        groups = [row["group"] for row in csv.DictReader(file)]
+    assert groups == ["layer0", "blocks.1", "blocks.2", "blocks.3", "mfa", "attention", "fc", "all"]
 
 
 def test_logs_are_quiet_and_the_report_is_there(pipeline):
