@@ -1,7 +1,7 @@
 """params.yaml as typed, validated objects."""
 import difflib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -111,6 +111,19 @@ class Pretrain(Section):
     epochs: int = Field(ge=1, le=10_000)
 
 
+class Breakdown(Section):
+    seconds: list[Annotated[float, Field(ge=0.3, le=600)]] = Field(min_length=1)
+    snr: list[Annotated[float, Field(ge=-40, le=80)]] = Field(min_length=1)
+    utterances: int = Field(ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def distinct(self):
+        for name in ("seconds", "snr"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"{name}: a value is there twice")
+        return self
+
+
 class Params(Section):
     seed: int = Field(ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda"]
@@ -121,6 +134,7 @@ class Params(Section):
     ptq: Ptq
     qat_search: QatSearch
     pretrain: Pretrain
+    breakdown: Breakdown
 
 
 def _names(model, where):

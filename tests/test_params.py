@@ -47,6 +47,9 @@ def test_shipped_parameters_are_valid():
     ("qat_search.n_trials", 0, "greater than or equal to 1"),
     ("qat_search.learning_rate", {"low": 1e-3, "high": 1e-4}, "is above high"),
     ("qat_search.batch_size", [1], "between 2 and 4096"),
+    ("breakdown.seconds", [0.1], "greater than or equal to 0.3"),
+    ("breakdown.snr", [5, 5], "twice"),
+    ("breakdown.utterances", 0, "greater than or equal to 1"),
     ("device", "tpu", "'auto', 'cpu' or 'cuda'"),
     ("seed", -1, "greater than or equal to 0"),
 ])

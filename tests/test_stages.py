@@ -12,7 +12,7 @@ import soundfile
 from src.evaluate import metrics
 from tests.workspace import ROOT, SMALL, read, run, workspace
 
-STAGES = ("sample_data", "baseline", "profile", "ptq", "qat_search", "report")
+STAGES = ("sample_data", "baseline", "profile", "ptq", "qat_search", "breakdown", "report")
 KEYS = ("top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05")
 
 
@@ -94,6 +94,19 @@ def test_timings_stay_out_of_the_metrics_and_are_paired(pipeline):
         assert list(found) == models and all(model["median_ms"] > 0 for model in found.values())
     for name in ("baseline", "profile", "ptq", "qat_search"):
         assert "_ms" not in (folder / f"metrics/{name}.json").read_text()
+
+
+def test_breakdown_has_every_model_in_every_condition(pipeline):
+    with open(pipeline[0] / "metrics/breakdown.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["condition"], row["level"]) for row in rows[::3]] == [
+        ("seconds", "1"), ("seconds", "full"), ("snr", "clean"), ("snr", "5")]
+    for row in rows:
+        assert 0 <= float(row["low"]) <= float(row["eer"]) <= float(row["high"]) <= 1
+        assert (row["difference"] == "") == (row["model"] == "fp32")
+    with open(pipeline[0] / "metrics/sensitivity.csv") as file:
+        groups = [row["group"] for row in csv.DictReader(file)]
+    assert groups == ["layer0", "blocks.1", "blocks.2", "blocks.3", "mfa", "attention", "fc", "all"]
 
 
 def test_logs_are_quiet_and_the_report_is_there(pipeline):

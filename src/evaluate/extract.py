@@ -22,19 +22,19 @@ def session(path):
         raise InputError(f"{path}: not a model that ONNX Runtime can load: {reason}") from None
 
 
-def embed(model, rows, workers=None):
+def embed(model, rows, workers=None, audio=load_audio):
     """Embeddings of manifest rows: float32 [rows, dim], as the model gives them (not length-normalised).
 
     model: an ONNX file, or a `session`, with input `waveform` float32 [batch, samples] and output
     `embedding`. Utterances run one at a time at their full length, on `workers` threads (None: one for each
-    CPU); the result does not depend on their number. Raises InputError when a file cannot be read or an
-    embedding is zero or not finite.
+    CPU); the result does not depend on their number. audio: gives a row's waveform, float32 [n]. Raises
+    InputError when a file cannot be read or an embedding is zero or not finite.
     """
     if not hasattr(model, "run"):
         model = session(model)
 
     def one(row):
-        embedding = model.run(["embedding"], {"waveform": load_audio(row)[None]})[0][0]
+        embedding = model.run(["embedding"], {"waveform": audio(row)[None]})[0][0]
         if not np.isfinite(embedding).all() or not embedding.any():
             raise InputError(f"{row.path}: the embedding is zero, or not finite")
         return embedding

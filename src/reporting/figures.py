@@ -44,7 +44,8 @@ class Picture:
     svg: Markup
 
 
-def _picture(name, title, description, caption, height, draw):
+def picture(name, title, description, caption, height, draw):
+    """A Picture of what `draw` draws on a matplotlib Figure, `height` inches high."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height))
         draw(figure)
@@ -96,7 +97,7 @@ def det(curves, titles, group):
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2, **LEGEND)
 
     rates = "; ".join(f"{titles[name]} {100 * curve.eer:.2f} %" for name, curve in curves.items())
-    return _picture(
+    return picture(
         "det", "Detection error trade-off",
         f"Misses against false alarms at every threshold, on probit scales. Equal error rates: {rates}.",
         f"Misses against false alarms at every threshold, {group}; lower left is better, the diagonal meets "
@@ -134,7 +135,7 @@ def histograms(results):
         f"{model.title}: {model.scores[kept][targets].mean():.2f} and "
         f"{model.scores[kept][~targets].mean():.2f}"
         for model in models)
-    return _picture(
+    return picture(
         "scores", "Scores", "Histograms of the scores of same-speaker and different-speaker trials, one for "
         f"each model. Mean of each kind: {means}.",
         "Share of the trials at each score, both kinds to the same area. The less they overlap, the fewer "
@@ -167,7 +168,7 @@ def layers(rows):
         axes.grid(visible=False, axis="y")
 
     told = "; ".join(f"{name} {gmacs:.4f}" for name, gmacs in largest[:5])
-    return _picture(
+    return picture(
         "layers", "Multiply-accumulates by part",
         f"Bars of the GMACs of each part of the network, {total:.4f} in all. The largest: {told}.",
         f"SpeechBrain’s network before the rewrite, {total:.4f} GMACs in all by fvcore’s count. "
@@ -200,7 +201,7 @@ def trials(rows, search):
         axes.margins(y=0.15)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4, **LEGEND)
 
-    return _picture(
+    return picture(
         "trials", "Trials of the search",
         f"Objective of {len(objective)} trials, from {min(objective):.4f} to {max(objective):.4f}; before "
         f"training {references['before training']:.4f}, fp32 {references['fp32']:.4f}. Trial {best + 1} is "

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from src.reporting import figures, tables, words
+from src.reporting import breakdown, figures, tables, words
 
 
 def context(results, curves):
@@ -11,6 +11,7 @@ def context(results, curves):
     titles = {name: model.title for name, model in results.models.items()}
     header, rows = tables.summary(results)
     sections = tables.everything(results)
+    conditions, layers = breakdown.load()
     return {
         "verdict": words.verdict(results),
         "material": words.material(results),
@@ -26,7 +27,11 @@ def context(results, curves):
             figures.histograms(results),
             figures.layers(results.layers),
             figures.trials(results.trials, results.search),
+            breakdown.conditions(conditions),
+            breakdown.layers(layers),
         ],
+        "conditions": breakdown.conditions_table(conditions),
+        "sensitivity": breakdown.layers_table(layers),
     }
 
 

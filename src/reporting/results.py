@@ -105,8 +105,8 @@ def load(params) -> Results:
     seen = {row.speaker: row.seen for row in rows}
     return Results(
         params, models, profile, files["qat_search"],
-        _csv("macs.csv", "profile", ("layer", "gmacs", "share")),
-        _csv("trials.csv", "qat_search", ("trial", "objective")),
+        read_csv("macs.csv", "profile", ("layer", "gmacs", "share")),
+        read_csv("trials.csv", "qat_search", ("trial", "objective")),
         test, sum(seen.values()),
     )
 
@@ -125,7 +125,8 @@ def _json(name, stage, keys):
     return content
 
 
-def _csv(name, stage, columns):
+def read_csv(name, stage, columns):
+    """The rows of a CSV in metrics/, each a dict. Raises InputError when it is missing or has none of these."""
     path = FOLDER / name
     try:
         with open(path, encoding="utf-8", newline="") as file:

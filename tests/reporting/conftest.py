@@ -8,7 +8,7 @@ import yaml
 
 from src import params
 from src.cost import latency, macs
-from src.evaluate import accuracy, scores
+from src.evaluate import accuracy, conditions, scores
 from src.files import write_csv, write_json
 from src.speech import manifest
 
@@ -55,6 +55,7 @@ def write(seen_speakers=0, damage=DAMAGE, **changes):
         **measured["qat"], **COST, "size_mb": 5.9, "n_trials": len(trials), "best": trials[1],
         "objective_untrained": 1.29, "objective_fp32": 1.22})
     _costs()
+    _breakdown()
     return config
 
 
@@ -70,6 +71,16 @@ def _accuracies(rows, damage, config):
         measured[name] = accuracy.figures(test, result, config.evaluate.bootstrap, config.seed, reference)
         reference = reference or result
     return measured
+
+
+def _breakdown():
+    rows = [(condition, level, model, eer + extra, eer - 0.01, eer + 0.02, *[extra, -0.01, 0.02][: 3 * bool(extra)],
+             *[""] * (3 * (not extra)))
+            for condition, levels in (("seconds", ("1", "full")), ("snr", ("clean", "0")))
+            for level, eer in zip(levels, (0.1, 0.05)) for model, extra in (("fp32", 0), ("ptq", 0.01), ("qat", 0.004))]
+    write_csv("metrics/breakdown.csv", conditions.COLUMNS, rows)
+    write_csv("metrics/sensitivity.csv", ("group", "embedding_sqnr_db", "embedding_cosine", "output_sqnr_db"),
+              [("layer0", 41.75, 0.99995, 35.9), ("fc", 34.87, 0.9998, 34.87), ("all", 32.29, 0.9996, 32.29)])
 
 
 def _costs():

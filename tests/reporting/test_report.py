@@ -112,7 +112,7 @@ def test_only_seen_speakers_are_marked_too(place):
     assert "synthetic speech from espeak-ng" not in text
 
 
-@pytest.mark.parametrize("missing", ["baseline.json", "qat_search_latency.json", "macs.csv", "trials.csv",
+@pytest.mark.parametrize("missing", ["baseline.json", "qat_search_latency.json", "macs.csv", "trials.csv", "breakdown.csv",
                                      "scores/qat.csv"])
 def test_missing_file_is_named_and_nothing_is_written(place, missing):
     write()

@@ -1,0 +1,139 @@
+"""EER by condition: how long the test utterance is, how much noise is in it, the sexes of the two speakers.
+
+Enrolments stay whole and clean, and every model hears the same audio, so that differences are paired.
+"""
+from collections import Counter, defaultdict
+
+import numpy as np
+
+from src.errors import InputError
+from src.evaluate import bootstrap, metrics, scores
+from src.evaluate.extract import embed, session
+from src.evaluate.trials import all_pairs
+from src.speech.audio import RATE, load_audio
+
+COLUMNS = ("condition", "level", "model", "eer", "low", "high", "difference", "difference_low",
+           "difference_high")
+FULL, CLEAN = "full", "clean"
+TALKERS = 6  # voices in a babble
+_DIGITS = 6
+
+
+def choose(rows, enrolments, utterances):
+    """Each speaker's first `enrolments` rows and at most `utterances` more.
+
+    Only of speakers that the encoder was not trained on, where two or more of these have rows enough.
+    """
+    counts = Counter(row.speaker for row in rows if not row.seen)
+    if sum(count > enrolments for count in counts.values()) >= 2:
+        rows = [row for row in rows if not row.seen]
+    taken, chosen = Counter(), []
+    for row in rows:
+        taken[row.speaker] += 1
+        if taken[row.speaker] <= enrolments + utterances:
+            chosen.append(row)
+    return chosen
+
+
+def breakdown(models, rows, pool, wanted, enrolments, resamples, seed):
+    """Rows of COLUMNS: EER of all pairs of `rows` in each condition, and its difference to the first model.
+
+    models: {name: ONNX file}; rows: of the manifest, as `choose` gives them; pool: waveforms of other
+    speakers, for babble; wanted: the section `breakdown` of the parameters. Fractions, intervals at 95 %. A
+    cut leaves a shorter utterance as it is. Raises InputError as `embed` and `all_pairs`.
+    """
+    trials = all_pairs(rows, enrolments)
+    audios = _audios([rows[row] for row in trials.test_rows], pool, wanted, seed)
+    found = defaultdict(dict)
+    for name, path in models.items():
+        model = session(path)
+        whole = embed(model, rows)
+        for key in (("seconds", FULL), ("snr", CLEAN)):
+            found[key][name] = scores.cosine(whole, trials)
+        for key, audio in audios.items():
+            changed = whole.copy()
+            changed[trials.test_rows] = embed(model, [rows[row] for row in trials.test_rows], audio=audio)
+            found[key][name] = scores.cosine(changed, trials)
+    kept = {key: np.ones(len(trials), dtype=bool) for key in found}
+    for level, mask in by_sex(trials, {row.speaker: getattr(row, "sex", None) for row in rows}).items():
+        found["sex", level], kept["sex", level] = found["seconds", FULL], mask
+    order = [*(("seconds", f"{seconds:g}") for seconds in wanted.seconds), ("seconds", FULL), ("snr", CLEAN),
+             *(("snr", f"{snr:g}") for snr in wanted.snr)]
+    order += [key for key in found if key not in order]
+    return [row for key in order for row in _lines(key, found[key], trials, kept[key], resamples, seed)]
+
+
+def _audios(rows, pool, wanted, seed):
+    """{(condition, level): what gives a row's waveform in it}."""
+    number = {row.utt_id: index for index, row in enumerate(rows)}
+
+    def cut(seconds):
+        return lambda row: load_audio(row)[: round(seconds * RATE)]
+
+    def noisy(snr):
+        def audio(row):
+            clean = load_audio(row)
+            return mix(clean, babble(pool, len(clean), np.random.default_rng([seed, number[row.utt_id]])), snr)
+        return audio
+
+    return {
+        **{("seconds", f"{seconds:g}"): cut(seconds) for seconds in wanted.seconds},
+        **{("snr", f"{snr:g}"): noisy(snr) for snr in wanted.snr},
+    }
+
+
+def babble(pool, samples, rng):
+    """TALKERS of the waveforms in `pool`, at the same power, at once: float64 [samples].
+
+    Each starts at a random place and is repeated where it is too short. Raises InputError without waveforms.
+    """
+    if not pool:
+        raise InputError("data/manifest.csv: the split validation is empty; babble is made of its utterances")
+    total = np.zeros(samples)
+    for index in rng.choice(len(pool), TALKERS, replace=len(pool) < TALKERS):
+        voice = np.asarray(pool[index], dtype=np.float64)
+        start = rng.integers(len(voice))
+        total += np.resize(np.roll(voice, -start), samples) / np.sqrt(np.mean(voice**2))
+    return total
+
+
+def mix(clean, noise, snr):
+    """`clean` [n] with noise [n] at a ratio of `snr` dB of their mean powers: float32, scaled to full scale
+    where it would exceed it."""
+    power = np.mean(np.square(clean, dtype=np.float64))
+    mixed = clean + noise * np.sqrt(power / np.mean(noise**2) / 10 ** (snr / 10))
+    return (mixed / max(1, np.abs(mixed).max())).astype(np.float32)
+
+
+def by_sex(trials, sexes):
+    """{"same", "different": bool [trials]}: all target trials, and the non-target trials between speakers of
+    the same sex, or of different ones.
+
+    sexes: {speaker: sex, or None or "" where it is not known, which leaves out its trials}. A level without
+    non-target or without target trials is left out.
+    """
+    sex = np.array([sexes.get(speaker) or "" for speaker in trials.speakers])
+    first, second = sex[trials.enrol_speakers[trials.enrol]], sex[trials.test_speakers[trials.test]]
+    known, same, targets = (first != "") & (second != ""), first == second, trials.targets
+    masks = {"same": known & same, "different": known & (targets | ~same)}
+    return {level: mask for level, mask in masks.items() if targets[mask].any() and not targets[mask].all()}
+
+
+def _lines(key, found, trials, kept, resamples, seed):
+    """The models' rows of one condition and level, from {model: scores}; `kept`: the trials that count."""
+    targets = trials.targets[kept]
+    sides = trials.enrol_speakers[trials.enrol[kept]], trials.test_speakers[trials.test[kept]]
+    used, columns = np.unique(np.concatenate(sides), return_inverse=True)
+    counts = bootstrap.resamples(len(used), resamples, seed)
+    lines, reference = [], None
+    for name, all_scores in found.items():
+        estimate = metrics.eer(all_scores[kept], targets)
+        values = bootstrap.detection(all_scores[kept], targets, *np.split(columns, 2), counts, priors=())["eer"]
+        numbers = [estimate, *np.clip(bootstrap.interval(estimate, values, len(used)), 0, 1)]
+        if reference:
+            change = estimate - reference[0]
+            numbers += [change, *bootstrap.interval(change, values - reference[1], len(used))]
+        reference = reference or (estimate, values)
+        texts = [f"{round(float(number), _DIGITS):.{_DIGITS}f}" for number in numbers]
+        lines.append((*key, name, *texts, *[""] * (len(COLUMNS) - len(key) - 1 - len(texts))))
+    return lines

@@ -1,0 +1,93 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from src.errors import InputError
+from src.evaluate import conditions, metrics, scores
+from src.evaluate.extract import embed
+from src.evaluate.trials import all_pairs
+from src.params import Breakdown
+from src.speech.audio import load_audio
+from src.speech.manifest import Row
+
+# Shorter than what a file may ask for: the audio here is a quarter of a second.
+WANTED = Breakdown.model_construct(
+    seconds=[0.1, 0.2], snr=[10.0, -10.0], utterances=2)
+
+
+def rows(counts, seen=()):
+    return [Row(f"{name}/{i}", name, "test", f"{name}{i}.flac", 3.0, int(name in seen))
+            for name, count in counts.items() for i in range(count)]
+
+
+def test_chosen_rows_are_bounded_per_speaker():
+    chosen = conditions.choose(rows({"a": 5, "b": 2, "c": 9}), enrolments=1, utterances=3)
+    assert Counter(row.speaker for row in chosen) == {"a": 4, "b": 2, "c": 4}
+    assert [row.utt_id for row in chosen[:4]] == ["a/0", "a/1", "a/2", "a/3"]
+
+
+def test_speakers_that_the_encoder_knows_are_left_out_where_enough_others_are_there():
+    counts = {"a": 3, "b": 3, "c": 3}
+    assert {row.speaker for row in conditions.choose(rows(counts, seen="a"), 1, 2)} == {"b", "c"}
+    assert {row.speaker for row in conditions.choose(rows(counts, seen="ab"), 1, 2)} == {"a", "b", "c"}
+    assert {row.speaker for row in conditions.choose(rows(counts | {"b": 1}, seen="a"), 1, 2)} == {"a", "b", "c"}
+
+
+def test_noise_is_mixed_at_its_ratio():
+    rng = np.random.default_rng(0)
+    clean, noise = 0.01 * rng.normal(size=4000).astype("float32"), 7 * rng.normal(size=4000)
+    for snr in (20, 0, -5):
+        mixed = conditions.mix(clean, noise, snr)
+        assert mixed.dtype == np.float32
+        added = mixed.astype(float) - clean
+        assert 10 * np.log10(np.mean(clean.astype(float) ** 2) / np.mean(added**2)) == pytest.approx(snr, abs=0.01)
+    assert np.abs(conditions.mix(50 * clean, noise, -20)).max() == pytest.approx(1)
+
+
+def test_babble_repeats_by_seed_and_has_every_voice_at_one_power():
+    pool = [level * np.random.default_rng(i).normal(size=500 + 100 * i) for i, level in
+            enumerate((0.01, 1, 5, 0.1, 2, 30, 1, 1))]
+    first, again = (conditions.babble(pool, 3000, np.random.default_rng(3)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, conditions.babble(pool, 3000, np.random.default_rng(4)))
+    assert len(first) == 3000 and np.mean(first**2) == pytest.approx(conditions.TALKERS, rel=0.2)
+    assert len(conditions.babble(pool[:2], 100, np.random.default_rng(0))) == 100
+    with pytest.raises(InputError, match="validation is empty"):
+        conditions.babble([], 100, np.random.default_rng(0))
+
+
+def test_sexes_split_the_nontarget_trials_and_leave_out_what_is_not_known():
+    trials = all_pairs(rows({"a": 3, "b": 3, "c": 3, "d": 3}), 1)
+    masks = conditions.by_sex(trials, {"a": "f", "b": "f", "c": "m", "d": ""})
+    pairs = {level: {(trials.speakers[e], trials.speakers[t]) for e, t in zip(
+        trials.enrol_speakers[trials.enrol[mask]], trials.test_speakers[trials.test[mask]])}
+        for level, mask in masks.items()}
+    own = {("a", "a"), ("b", "b"), ("c", "c")}
+    assert pairs["same"] == own | {("a", "b"), ("b", "a")}
+    assert pairs["different"] == own | {("a", "c"), ("c", "a"), ("b", "c"), ("c", "b")}
+    assert conditions.by_sex(trials, {}) == {}
+    assert list(conditions.by_sex(trials, dict.fromkeys("abcd", "f"))) == ["same"]
+
+
+def test_table_is_of_the_audio_as_it_was_changed(project):
+    chosen = conditions.choose(project, 1, 2)
+    pool = [load_audio(row) for row in project[:5]]
+    models = {"fp32": "a.onnx", "qat": "b.onnx"}
+    found = [dict(zip(conditions.COLUMNS, line)) for line in
+             conditions.breakdown(models, chosen, pool, WANTED, 1, 100, 0)]
+    assert [(line["condition"], line["level"]) for line in found[::2]] == [
+        ("seconds", "0.1"), ("seconds", "0.2"), ("seconds", "full"), ("snr", "clean"), ("snr", "10"), ("snr", "-10")]
+    assert [line["model"] for line in found] == ["fp32", "qat"] * 6
+    # b.onnx gives the embeddings of a.onnx, twice as large: cosines, and so all figures, are the same.
+    for own, other in zip(found[::2], found[1::2]):
+        assert own["difference"] == "" and float(own["low"]) <= float(own["eer"]) <= float(own["high"])
+        assert (own["eer"], float(other["difference"])) == (other["eer"], 0)
+    trials = all_pairs(chosen, 1)
+    cut = embed("a.onnx", chosen)
+    tests = [chosen[row] for row in trials.test_rows]
+    cut[trials.test_rows] = embed("a.onnx", tests, audio=lambda row: load_audio(row)[:1600])
+    assert float(found[0]["eer"]) == pytest.approx(metrics.eer(scores.cosine(cut, trials), trials.targets), abs=1e-6)
+    assert found[4]["eer"] == found[6]["eer"] and len({line["eer"] for line in found}) > 1
+    again = conditions.breakdown(models, chosen, pool, WANTED, 1, 100, 0)
+    assert [dict(zip(conditions.COLUMNS, line)) for line in again] == found
