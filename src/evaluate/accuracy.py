@@ -55,7 +55,7 @@ def evaluate(model, name, rows, config, reference=None) -> dict:
     )
     scores.write_scores(FOLDER / "scores" / f"{name}.csv", test.verification, result.scores)
     scores.write_ranks(FOLDER / "ranks" / f"{name}.csv", result.ranks)
-    found = figures(test, result, config.evaluate.bootstrap, config.seed, other)
+    found = figures(test, result, config.evaluate.bootstrap, config.seed, other, config.evaluate.margin)
     if trial_list:
         found["trials_missing"] = len(trial_list) - len(test.verification)
     return found
@@ -100,20 +100,22 @@ def score(embeddings, test) -> Result:
     return Result(verification, ranks)
 
 
-def figures(test, result, resamples, seed, reference=None) -> dict:
+def figures(test, result, resamples, seed, reference=None, margin=None) -> dict:
     """Accuracy over all trials, and in `seen` and `unseen` over those of the group.
 
     Each of KEYS with its `<key>_ci` {low, high}; trials, target_trials, speakers, utterances (test
     utterances of the trials); with `reference`, another model's Result, `difference` {key: {value, low,
-    high}}, this model less that one, over the same resamples. Fractions; intervals at 95 %.
+    high}}, this model less that one, over the same resamples, `smallest_detectable_eer` (see
+    `bootstrap.smallest_detectable`) and, with `margin`, `noninferior`: 1 when the upper end of the EER
+    difference's interval is below it, else 0. Fractions; intervals at 95 %.
     """
     found = {
-        group: _figures(test, group, result, resamples, seed, reference) for group in test.groups
+        group: _figures(test, group, result, resamples, seed, reference, margin) for group in test.groups
     }
     return {**found.pop(ALL), **found}
 
 
-def _figures(test, group, result, resamples, seed, reference):
+def _figures(test, group, result, resamples, seed, reference, margin):
     trials, mask = test.verification, test.groups[group]
     kept = _within(trials, mask)
     targets = trials.targets[kept]
@@ -145,9 +147,12 @@ def _figures(test, group, result, resamples, seed, reference):
         "utterances": len(np.unique(trials.test[kept])),
     }
     if reference:
-        found["difference"] = {
-            key: _difference(*own[key], *others, len(used)) for key, others in measured(reference).items()
-        }
+        others = measured(reference)
+        found["difference"] = {key: _difference(*own[key], *others[key], len(used)) for key in KEYS}
+        smallest = bootstrap.smallest_detectable(own["eer"][1] - others["eer"][1], len(used))
+        found["smallest_detectable_eer"] = round(smallest, _DIGITS)
+        if margin is not None:
+            found["noninferior"] = int(found["difference"]["eer"]["high"] < margin)
     return found
 
 

@@ -16,14 +16,15 @@ FOLDER = Path("metrics")
 TITLES = {"fp32": "fp32", "ptq": "INT8 PTQ", "qat": "INT8 QAT"}
 _ACCURACY = [*(key + end for key in KEYS for end in ("", "_ci")), "trials", "target_trials", "speakers"]
 _COST = ["gmacs", "gflops", "int8_mac_share", "front_end_gmacs", "params_million", "size_mb"]
+_COMPARED = ["difference", "noninferior", "smallest_detectable_eer"]
 _TIMING = ["models", "reference", "seconds", "rounds", "threads", "cpu", "versions"]
 _FILES = {
     "baseline": ("baseline", [*_ACCURACY, "parity_cosine"]),
     "profile": ("profile", [*_COST, "rewritten_gmacs", "checkpoint_mb", "seconds"]),
     "latency": ("profile", _TIMING),
-    "ptq": ("ptq", [*_ACCURACY, *_COST, "int8_mac_share_in_file", "difference", "calibration_utterances"]),
+    "ptq": ("ptq", [*_ACCURACY, *_COST, *_COMPARED, "int8_mac_share_in_file", "calibration_utterances"]),
     "ptq_latency": ("ptq", _TIMING),
-    "qat_search": ("qat_search", [*_ACCURACY, *_COST, "int8_mac_share_in_file", "difference", "n_trials",
+    "qat_search": ("qat_search", [*_ACCURACY, *_COST, *_COMPARED, "int8_mac_share_in_file", "n_trials",
                                   "best", "objective_untrained", "objective_fp32"]),
     "qat_search_latency": ("qat_search", _TIMING),
 }

@@ -2,7 +2,7 @@
 from dataclasses import dataclass
 
 from src.evaluate.accuracy import KEYS
-from src.reporting.numbers import MEASURES, difference, level, share, speed
+from src.reporting.numbers import MEASURES, difference, level, points, share, speed
 from src.reporting.words import GROUPS
 
 MARK = "†"
@@ -62,7 +62,7 @@ def everything(results):
         sections.append(Section(f"Difference to fp32, {name}", [
             (_titled(key, MEASURES[key].points), [
                 Cell(*difference(key, each)) if "difference" in each else Cell() for each in figures
-            ]) for key in KEYS]))
+            ]) for key in KEYS] + _judged(figures, results.params.evaluate.margin)))
     seconds = f"{results.profile['seconds']:g} s of audio"
     before = results.profile["gmacs"]
     sections.append(Section(f"Computation, {seconds}", [
@@ -82,6 +82,17 @@ def everything(results):
         ("times as fast as fp32.onnx ¹", [Cell("1"), speeds["ptq"], speeds["qat"]]),
     ]))
     return sections
+
+
+def _judged(figures, margin):
+    """Rows on what the EER differences show: within the margin or not, and the smallest to be shown."""
+    def cells(key, text):
+        return [Cell(text(each[key])) if key in each else Cell() for each in figures]
+
+    return [
+        (f"EER not higher by {points(margin)}", cells("noninferior", ("not shown", "shown").__getitem__)),
+        ("smallest EER difference to be shown, 80 % power", cells("smallest_detectable_eer", points)),
+    ]
 
 
 def notes(results):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.evaluate.accuracy import ALL, KEYS
-from src.reporting.numbers import MEASURES, count, difference, largest_loss, level, share, significant, speed
+from src.reporting.numbers import MEASURES, count, difference, largest_loss, level, points, share, significant, speed
 
 SHIPPED = "models/pretrained/ecapa-mini"
 HYPERPARAMETERS = {
@@ -69,8 +69,16 @@ def verdict(results):
     (top1, ci), (eer, eer_ci) = (difference(key, figures) for key in ("top1_accuracy", "eer"))
     return (f"{best.title} runs {share(best.cost['int8_mac_share'])} of the encoder’s multiply-accumulates "
             f"on 8-bit integers and was {_faster(best, brief=True)}, with no loss of accuracy shown on "
-            f"{speakers}: top-1 {top1} points (95 % interval {ci}), EER {eer} points ({eer_ci})."
+            f"{speakers}: top-1 {top1} points (95 % interval {ci}), EER {eer} points ({eer_ci}). {margin(figures, results)}"
             + "".join(f" {loss}." for loss in losses))
+
+
+def margin(figures, results):
+    """Whether the EER's loss stays within the margin, and what the test could have shown: a sentence."""
+    excluded = "excluded" if figures["noninferior"] else "not excluded"
+    return (f"An EER higher by {points(results.params.evaluate.margin)} or more is {excluded}; the smallest EER "
+            f"difference that this test would show four times in five is "
+            f"{points(figures['smallest_detectable_eer'])}.")
 
 
 def material(results):
@@ -215,6 +223,7 @@ def _compared(model, results):
             MEASURES[key].title, *_with_unit(key, figures)[:2], *_with_unit(key, fp32)[:2],
             _change(key, figures),
         ) for key in KEYS],
+        margin(figures, results),
     ]
 
 

@@ -67,7 +67,8 @@ def _accuracies(rows, damage, config):
     for name, size in damage.items():
         result = accuracy.score(clean + size * rng.standard_normal(clean.shape), test)
         scores.write_scores(f"metrics/scores/{name}.csv", test.verification, result.scores)
-        measured[name] = accuracy.figures(test, result, config.evaluate.bootstrap, config.seed, reference)
+        measured[name] = accuracy.figures(test, result, config.evaluate.bootstrap, config.seed, reference,
+                                          config.evaluate.margin)
         reference = reference or result
     return measured
 

@@ -63,6 +63,19 @@ def test_verdict_without_a_shown_loss(results):
     assert "EER +0.10 points (−0.20 to +0.30)" in said
 
 
+def test_verdict_names_the_margin_and_what_could_have_been_shown(results):
+    found = results(_differences(), _differences())
+    for noninferior, said in ((1, "is excluded"), (0, "is not excluded")):
+        change("metrics/ptq.json", noninferior=noninferior, smallest_detectable_eer=0.0123)
+        found = load(found.params)
+        assert (f"An EER higher by 0.50 points or more {said}; the smallest EER difference that this test would "
+                "show four times in five is 1.23 points.") in words.verdict(found)
+    rows = {label: [str(cell) for cell in cells] for section in tables.everything(found)
+            for label, cells in section.rows}
+    assert rows["EER not higher by 0.50 points"][:2] == ["–", "not shown"]
+    assert rows["smallest EER difference to be shown, 80 % power"][1] == "1.23 points"
+
+
 def test_a_shown_loss_in_any_measure_rules_a_model_out(results):
     found = results(_differences(min_dcf_001=LOSS), _differences())
     assert words.hurt(found.models["ptq"], found) == ["min_dcf_0.01"]
