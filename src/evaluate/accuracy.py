@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from src.evaluate import bootstrap, metrics, scores
+from src.evaluate import bootstrap, metrics, normalise, scores
 from src.evaluate.extract import embed
 from src.evaluate.trials import Trials, all_pairs, from_list
+from src.speech import manifest
 from src.speech.trial_list import read_trial_list
 
 FOLDER = Path("metrics")
@@ -41,14 +42,15 @@ class Result:
 def evaluate(model, name, rows, config, reference=None) -> dict:
     """Accuracy of an ONNX model on the test split; writes metrics/{scores,ranks}/<name>.csv.
 
-    rows: of the manifest, test split. config: the parameters (seed, evaluate, data.trials). reference: name
+    rows: all of the manifest. config: the parameters (seed, evaluate, data.trials). reference: name
     of a model evaluated before on the same rows, to give the differences to it. Returns what `figures`
     gives, and `trials_missing` where a trial list has trials of utterances that are not among the rows.
     Raises InputError as the functions that it calls.
     """
     trial_list = config.data.trials and read_trial_list(config.data.trials)
-    test = make_test(rows, config.evaluate.enrolments, trial_list)
-    result = score(embed(model, rows), test)
+    tested = manifest.select(rows, "test")
+    test = make_test(tested, config.evaluate.enrolments, trial_list)
+    result = score(embed(model, tested), test, *_cohort(model, rows, config.evaluate))
     other = reference and Result(
         scores.read_scores(FOLDER / "scores" / f"{reference}.csv", test.verification),
         scores.read_ranks(FOLDER / "ranks" / f"{reference}.csv", result.ranks),
@@ -81,11 +83,26 @@ def _within(trials, mask):
     return mask[trials.enrol_speakers][trials.enrol] & mask[trials.test_speakers][trials.test]
 
 
-def score(embeddings, test) -> Result:
-    """Cosine scores and ranks from the embeddings [rows, dim] of the rows that the test was made from."""
-    verification = scores.cosine(embeddings, test.verification)
-    trials = test.identification
-    identification = verification if trials is test.verification else scores.cosine(embeddings, trials)
+def _cohort(model, rows, config):
+    """(models of the cohort's speakers by this very encoder, how many of them count); None without one."""
+    if config.normalisation == "none":
+        return None, None
+    top = config.cohort_top if config.normalisation == "as-norm" else None
+    chosen = normalise.cohort_rows(rows, top)
+    return normalise.speaker_models(embed(model, chosen), [row.speaker for row in chosen]), top
+
+
+def score(embeddings, test, cohort=None, top=None) -> Result:
+    """Scores and ranks from the embeddings [rows, dim] of the rows that the test was made from.
+
+    Cosines; with `cohort`, normalised (see `normalise.s_norm`).
+    """
+    def scored(trials):
+        found = scores.cosine(embeddings, trials)
+        return found if cohort is None else normalise.s_norm(found, embeddings, trials, cohort, top)
+
+    verification, trials = scored(test.verification), test.identification
+    identification = verification if trials is test.verification else scored(trials)
     grid = identification.reshape(len(trials.enrol_names), len(trials.test_names))
     ranks = {}
     for group, mask in test.groups.items():

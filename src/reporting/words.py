@@ -97,7 +97,16 @@ def material(results):
         "folder": f"speech in {data.path}" + (f", trial list {data.trials}" if data.trials else ""),
         "hub": f"{data.repo}, config {data.config}, revision {data.revision or 'newest'}",
     }[data.source]
-    return [f"Encoder: {model}.", f"Data: {source}.", _sizes(results)]
+    return [f"Encoder: {model}.", f"Data: {source}.", *_normalisation(results), _sizes(results)]
+
+
+def _normalisation(results):
+    """How scores were normalised, as a list of sentences: none without."""
+    evaluate = results.params.evaluate
+    if evaluate.normalisation == "none":
+        return []
+    top = f", its {evaluate.cohort_top} likest" if evaluate.normalisation == "as-norm" else ""
+    return [f"Scores: {evaluate.normalisation} against the speakers of the split finetune{top}."]
 
 
 def answers(results):

@@ -132,6 +132,15 @@ def test_answers_name_the_trial_and_the_demonstration(results):
     assert "not for production" in " ".join(words.material(found))
 
 
+@pytest.mark.parametrize("name, said", [
+    ("none", None), ("s-norm", "Scores: s-norm against the speakers of the split finetune."),
+    ("as-norm", "Scores: as-norm against the speakers of the split finetune, its 20 likest."),
+])
+def test_normalisation_is_named(place, name, said):
+    told = words.material(load(write(evaluate={"normalisation": name})))
+    assert (said in told) if said else not any(line.startswith("Scores") for line in told)
+
+
 def test_all_figures_of_the_contract_are_in_the_table(results):
     found = results(_differences(), _differences())
     rows = {(section.title, label): [str(cell) for cell in cells]
