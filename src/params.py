@@ -63,6 +63,7 @@ class Evaluate(Section):
     bootstrap: int = Field(ge=100, le=100_000)
     normalisation: Literal["none", "s-norm", "as-norm"]
     cohort_top: int = Field(ge=2, le=100_000)
+    allow_shared_speakers: bool
     margin: float = Field(gt=0, lt=1)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.errors import InputError
 from src.evaluate import bootstrap, metrics, normalise, scores
 from src.evaluate.extract import embed
 from src.evaluate.trials import Trials, all_pairs, from_list
@@ -40,17 +41,18 @@ class Result:
 
 
 def evaluate(model, name, rows, config, reference=None) -> dict:
-    """Accuracy of an ONNX model on the test split; writes metrics/{scores,ranks}/<name>.csv.
+    """Accuracy of a model on the test split; writes metrics/{scores,ranks}/<name>.csv.
 
-    rows: all of the manifest. config: the parameters (seed, evaluate, data.trials). reference: name
+    model: an ONNX file, or a function that gives the embeddings of manifest rows. rows: all of the manifest. config: the parameters (seed, evaluate, data.trials). reference: name
     of a model evaluated before on the same rows, to give the differences to it. Returns what `figures`
-    gives, and `trials_missing` where a trial list has trials of utterances that are not among the rows.
-    Raises InputError as the functions that it calls.
+    gives, and `trials_missing` where a trial list has trials of utterances that are not among the rows, and
+    `shared_speakers` where there are any. Raises InputError as the functions that it calls.
     """
+    shared = shared_speakers(rows, config.evaluate.allow_shared_speakers)
     trial_list = config.data.trials and read_trial_list(config.data.trials)
     tested = manifest.select(rows, "test")
     test = make_test(tested, config.evaluate.enrolments, trial_list)
-    result = score(embed(model, tested), test, *_cohort(model, rows, config.evaluate))
+    result = score(_embed(model, tested), test, *_cohort(model, rows, config.evaluate))
     other = reference and Result(
         scores.read_scores(FOLDER / "scores" / f"{reference}.csv", test.verification),
         scores.read_ranks(FOLDER / "ranks" / f"{reference}.csv", result.ranks),
@@ -60,7 +62,28 @@ def evaluate(model, name, rows, config, reference=None) -> dict:
     found = figures(test, result, config.evaluate.bootstrap, config.seed, other, config.evaluate.margin)
     if trial_list:
         found["trials_missing"] = len(trial_list) - len(test.verification)
+    if shared:
+        found["shared_speakers"] = len(shared)
     return found
+
+
+def shared_speakers(rows, allowed):
+    """Names of the speakers that are in the test split and in the split finetune, sorted.
+
+    Raises InputError when there are any, unless `allowed`: a model fine-tuned on a speaker knows the voice.
+    """
+    test, finetune = ({row.speaker for row in manifest.select(rows, split)} for split in ("test", "finetune"))
+    shared = sorted(test & finetune)
+    if shared and not allowed:
+        raise InputError(
+            f"{manifest.PATH}: {len(shared)} test speakers are in the split finetune too ({shared[0]}): their "
+            "EER would not be that of new speakers; evaluate.allow_shared_speakers: true reports it all the same"
+        )
+    return shared
+
+
+def _embed(model, rows):
+    return model(rows) if callable(model) else embed(model, rows)
 
 
 def make_test(rows, enrolments, trial_list=None) -> Test:
@@ -89,7 +112,7 @@ def _cohort(model, rows, config):
         return None, None
     top = config.cohort_top if config.normalisation == "as-norm" else None
     chosen = normalise.cohort_rows(rows, top)
-    return normalise.speaker_models(embed(model, chosen), [row.speaker for row in chosen]), top
+    return normalise.speaker_models(_embed(model, chosen), [row.speaker for row in chosen]), top
 
 
 def score(embeddings, test, cohort=None, top=None) -> Result:

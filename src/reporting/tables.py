@@ -40,6 +40,9 @@ def summary(results):
             change = "{} [{}]".format(*difference("eer", figures)) if "difference" in figures else "–"
             costs = _costs(model) if group == results.groups[0] else [""] * 5
             rows.append([name + mark, *accuracy, change.replace(" to ", ", "), *costs])
+        name = "no model ²" if len(results.groups) == 1 else f"none ², {group}"
+        accuracy = [level(key, results.trivial(group))[0] for key in KEYS[:3]]
+        rows.append([name + mark, *accuracy, "–", *[""] * 5])
     return header, rows
 
 
@@ -105,6 +108,8 @@ def notes(results):
         "¹ Median over the rounds of one run in which both took turns. Every model has a run of its own, so "
         "that this is not the quotient of the latencies above, and ratios of different runs must not be "
         "multiplied.",
+        "² The cosine of the mean and standard deviation of log-mel features, with no model: what channel, room "
+        "and timbre alone give on these trials.",
     ]
 
 
