@@ -43,7 +43,8 @@ class Result:
 def evaluate(model, name, rows, config, reference=None) -> dict:
     """Accuracy of a model on the test split; writes metrics/{scores,ranks}/<name>.csv.
 
-    model: an ONNX file, or a function that gives the embeddings of manifest rows. rows: all of the manifest. config: the parameters (seed, evaluate, data.trials). reference: name
+    model: an ONNX file, or a function that gives the embeddings of manifest rows. rows: all of the
+    manifest. config: the parameters (seed, evaluate, data.trials). reference: name
     of a model evaluated before on the same rows, to give the differences to it. Returns what `figures`
     gives, and `trials_missing` where a trial list has trials of utterances that are not among the rows, and
     `shared_speakers` where there are any. Raises InputError as the functions that it calls.
