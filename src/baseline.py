@@ -7,7 +7,7 @@ from src.encoder.export import export_onnx
 from src.encoder.frontend import FrontEnd
 from src.encoder.rewrite import rewrite
 from src.errors import InputError, reported
-from src.evaluate import accuracy
+from src.evaluate import accuracy, trivial
 from src.evaluate.extract import session
 from src.files import write_json
 from src.speech import manifest
@@ -21,13 +21,15 @@ CHECKED, SAME = 16, 0.99999
 
 def main():
     config = params.load()
-    rows = manifest.select(manifest.read(), "test")
+    rows = manifest.read()
     classifier = load.load(config.encoder.source, config.encoder.revision)
     network = rewrite(classifier.mods["embedding_model"])
     export_onnx(torch.nn.Sequential(FrontEnd(classifier.mods["compute_features"]), network).eval(), FP32)
-    parity = _parity(classifier, rows[:: max(1, len(rows) // CHECKED)])
+    tested = manifest.select(rows, "test")
+    parity = _parity(classifier, tested[:: max(1, len(tested) // CHECKED)])
     metrics = accuracy.evaluate(FP32, "fp32", rows, config)
-    write_json(METRICS, {**metrics, "parity_cosine": parity})
+    without_model = accuracy.evaluate(trivial.embed, "trivial", rows, config)
+    write_json(METRICS, {**metrics, "parity_cosine": parity, "trivial": without_model})
     print(f"fp32: {accuracy.summary(metrics)}; cosine to SpeechBrain at least {parity:.7f}")
 
 

@@ -61,6 +61,10 @@ class Encoder(Section):
 class Evaluate(Section):
     enrolments: int = Field(ge=1, le=100)
     bootstrap: int = Field(ge=100, le=100_000)
+    normalisation: Literal["none", "s-norm", "as-norm"]
+    cohort_top: int = Field(ge=2, le=100_000)
+    allow_shared_speakers: bool
+    margin: float = Field(gt=0, lt=1)
 
 
 class Profile(Section):

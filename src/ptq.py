@@ -28,7 +28,7 @@ def main():
     ptq.calibrate(prepared, [front_end(torch.from_numpy(load_audio(row))[None]) for row in chosen])
     write_json(RANGES, ptq.activation_ranges(prepared))
     export_onnx(torch.nn.Sequential(front_end, ptq.convert(prepared)), MODEL)
-    metrics = accuracy.evaluate(MODEL, "ptq", manifest.select(rows, "test"), config, reference="fp32")
+    metrics = accuracy.evaluate(MODEL, "ptq", rows, config, reference="fp32")
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
     write_json(METRICS, {**metrics, **cost, "calibration_utterances": len(chosen)})
     timings = latency.measure(

@@ -43,7 +43,7 @@ def main():
     result = search.run(task, config.qat_search, STUDIES)
     student = search.student(task, result.state).cpu()
     export_onnx(torch.nn.Sequential(front_end.cpu(), ptq.convert(student)), MODEL)
-    metrics = accuracy.evaluate(MODEL, "qat", manifest.select(rows, "test"), config, reference="fp32")
+    metrics = accuracy.evaluate(MODEL, "qat", rows, config, reference="fp32")
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
     write_csv(TRIALS, list(result.trials[0]), result.trials)
     write_json(METRICS, {

@@ -43,6 +43,8 @@ def test_shipped_parameters_are_valid():
     ("data.source", "folder", "path is needed"),
     ("data.trials", "list.txt", "only for source: folder"),
     ("evaluate.enrolments", 0, "greater than or equal to 1"),
+    ("evaluate.normalisation", "z-norm", "'none', 's-norm' or 'as-norm'"),
+    ("evaluate.margin", 0, "greater than 0"),
     ("ptq.observer", "mean", "'histogram' or 'minmax'"),
     ("qat_search.n_trials", 0, "greater than or equal to 1"),
     ("qat_search.learning_rate", {"low": 1e-3, "high": 1e-4}, "is above high"),

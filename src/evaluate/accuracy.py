@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from src.evaluate import bootstrap, metrics, scores
+from src.errors import InputError
+from src.evaluate import bootstrap, metrics, normalise, scores
 from src.evaluate.extract import embed
 from src.evaluate.trials import Trials, all_pairs, from_list
+from src.speech import manifest
 from src.speech.trial_list import read_trial_list
 
 FOLDER = Path("metrics")
@@ -39,26 +41,50 @@ class Result:
 
 
 def evaluate(model, name, rows, config, reference=None) -> dict:
-    """Accuracy of an ONNX model on the test split; writes metrics/{scores,ranks}/<name>.csv.
+    """Accuracy of a model on the test split; writes metrics/{scores,ranks}/<name>.csv.
 
-    rows: of the manifest, test split. config: the parameters (seed, evaluate, data.trials). reference: name
+    model: an ONNX file, or a function that gives the embeddings of manifest rows. rows: all of the
+    manifest. config: the parameters (seed, evaluate, data.trials). reference: name
     of a model evaluated before on the same rows, to give the differences to it. Returns what `figures`
-    gives, and `trials_missing` where a trial list has trials of utterances that are not among the rows.
-    Raises InputError as the functions that it calls.
+    gives, and `trials_missing` where a trial list has trials of utterances that are not among the rows, and
+    `shared_speakers` where there are any. Raises InputError as the functions that it calls.
     """
+    shared = shared_speakers(rows, config.evaluate.allow_shared_speakers)
     trial_list = config.data.trials and read_trial_list(config.data.trials)
-    test = make_test(rows, config.evaluate.enrolments, trial_list)
-    result = score(embed(model, rows), test)
+    tested = manifest.select(rows, "test")
+    test = make_test(tested, config.evaluate.enrolments, trial_list)
+    result = score(_embed(model, tested), test, *_cohort(model, rows, config.evaluate))
     other = reference and Result(
         scores.read_scores(FOLDER / "scores" / f"{reference}.csv", test.verification),
         scores.read_ranks(FOLDER / "ranks" / f"{reference}.csv", result.ranks),
     )
     scores.write_scores(FOLDER / "scores" / f"{name}.csv", test.verification, result.scores)
     scores.write_ranks(FOLDER / "ranks" / f"{name}.csv", result.ranks)
-    found = figures(test, result, config.evaluate.bootstrap, config.seed, other)
+    found = figures(test, result, config.evaluate.bootstrap, config.seed, other, config.evaluate.margin)
     if trial_list:
         found["trials_missing"] = len(trial_list) - len(test.verification)
+    if shared:
+        found["shared_speakers"] = len(shared)
     return found
+
+
+def shared_speakers(rows, allowed):
+    """Names of the speakers that are in the test split and in the split finetune, sorted.
+
+    Raises InputError when there are any, unless `allowed`: a model fine-tuned on a speaker knows the voice.
+    """
+    test, finetune = ({row.speaker for row in manifest.select(rows, split)} for split in ("test", "finetune"))
+    shared = sorted(test & finetune)
+    if shared and not allowed:
+        raise InputError(
+            f"{manifest.PATH}: {len(shared)} test speakers are in the split finetune too ({shared[0]}): their "
+            "EER would not be that of new speakers; evaluate.allow_shared_speakers: true reports it all the same"
+        )
+    return shared
+
+
+def _embed(model, rows):
+    return model(rows) if callable(model) else embed(model, rows)
 
 
 def make_test(rows, enrolments, trial_list=None) -> Test:
@@ -81,11 +107,26 @@ def _within(trials, mask):
     return mask[trials.enrol_speakers][trials.enrol] & mask[trials.test_speakers][trials.test]
 
 
-def score(embeddings, test) -> Result:
-    """Cosine scores and ranks from the embeddings [rows, dim] of the rows that the test was made from."""
-    verification = scores.cosine(embeddings, test.verification)
-    trials = test.identification
-    identification = verification if trials is test.verification else scores.cosine(embeddings, trials)
+def _cohort(model, rows, config):
+    """(models of the cohort's speakers by this very encoder, how many of them count); None without one."""
+    if config.normalisation == "none":
+        return None, None
+    top = config.cohort_top if config.normalisation == "as-norm" else None
+    chosen = normalise.cohort_rows(rows, top)
+    return normalise.speaker_models(_embed(model, chosen), [row.speaker for row in chosen]), top
+
+
+def score(embeddings, test, cohort=None, top=None) -> Result:
+    """Scores and ranks from the embeddings [rows, dim] of the rows that the test was made from.
+
+    Cosines; with `cohort`, normalised (see `normalise.s_norm`).
+    """
+    def scored(trials):
+        found = scores.cosine(embeddings, trials)
+        return found if cohort is None else normalise.s_norm(found, embeddings, trials, cohort, top)
+
+    verification, trials = scored(test.verification), test.identification
+    identification = verification if trials is test.verification else scored(trials)
     grid = identification.reshape(len(trials.enrol_names), len(trials.test_names))
     ranks = {}
     for group, mask in test.groups.items():
@@ -100,20 +141,22 @@ def score(embeddings, test) -> Result:
     return Result(verification, ranks)
 
 
-def figures(test, result, resamples, seed, reference=None) -> dict:
+def figures(test, result, resamples, seed, reference=None, margin=None) -> dict:
     """Accuracy over all trials, and in `seen` and `unseen` over those of the group.
 
     Each of KEYS with its `<key>_ci` {low, high}; trials, target_trials, speakers, utterances (test
     utterances of the trials); with `reference`, another model's Result, `difference` {key: {value, low,
-    high}}, this model less that one, over the same resamples. Fractions; intervals at 95 %.
+    high}}, this model less that one, over the same resamples, `smallest_detectable_eer` (see
+    `bootstrap.smallest_detectable`) and, with `margin`, `noninferior`: 1 when the upper end of the EER
+    difference's interval is below it, else 0. Fractions; intervals at 95 %.
     """
     found = {
-        group: _figures(test, group, result, resamples, seed, reference) for group in test.groups
+        group: _figures(test, group, result, resamples, seed, reference, margin) for group in test.groups
     }
     return {**found.pop(ALL), **found}
 
 
-def _figures(test, group, result, resamples, seed, reference):
+def _figures(test, group, result, resamples, seed, reference, margin):
     trials, mask = test.verification, test.groups[group]
     kept = _within(trials, mask)
     targets = trials.targets[kept]
@@ -145,9 +188,12 @@ def _figures(test, group, result, resamples, seed, reference):
         "utterances": len(np.unique(trials.test[kept])),
     }
     if reference:
-        found["difference"] = {
-            key: _difference(*own[key], *others, len(used)) for key, others in measured(reference).items()
-        }
+        others = measured(reference)
+        found["difference"] = {key: _difference(*own[key], *others[key], len(used)) for key in KEYS}
+        smallest = bootstrap.smallest_detectable(own["eer"][1] - others["eer"][1], len(used))
+        found["smallest_detectable_eer"] = round(smallest, _DIGITS)
+        if margin is not None:
+            found["noninferior"] = int(found["difference"]["eer"]["high"] < margin)
     return found
 
 

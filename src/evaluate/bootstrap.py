@@ -84,6 +84,18 @@ def identification(correct, speakers, counts):
         return (counts @ right) / (counts @ probes)
 
 
+def smallest_detectable(differences, speakers):
+    """The smallest difference of two models that the test would show in 80 % of test sets like this one.
+
+    differences: [resamples], of the models' metrics, paired, NaN where there is none; speakers: how many were
+    resampled. 2.8 standard errors, the sum of the normal quantiles of 97.5 % (a two-sided test at 5 %) and
+    80 % (Bloom, "Minimum Detectable Effects", Evaluation Review, 1995), with the factor that makes up for the
+    bootstrap's dividing by `speakers`, not by one less.
+    """
+    spread = np.nanstd(differences) * np.sqrt(speakers / (speakers - 1))
+    return float((norm.ppf(0.975) + norm.ppf(0.8)) * spread)
+
+
 def interval(estimate, values, speakers):
     """95 % interval (low, high) of a metric, or of a difference, from its value in every resample.
 

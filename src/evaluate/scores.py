@@ -20,12 +20,9 @@ _CHUNK = 1 << 16  # trials scored at once
 def cosine(embeddings, trials):
     """Cosine of every trial, float64 [n], rounded to the decimals that are written.
 
-    embeddings: [rows, dim] of the rows that the trials were made from, none of them zero. An enrolment is the
-    mean of its utterances' length-normalised embeddings.
+    embeddings: as in `vectors`.
     """
-    unit = _normalised(np.asarray(embeddings, dtype=np.float64))
-    enrolled = _normalised(np.stack([unit[list(rows)].mean(axis=0) for rows in trials.enrol_rows]))
-    tests = unit[trials.test_rows]
+    enrolled, tests = vectors(embeddings, trials)
     scores = np.empty(len(trials))
     for start in range(0, len(trials), _CHUNK):
         part = slice(start, start + _CHUNK)
@@ -33,8 +30,19 @@ def cosine(embeddings, trials):
     return scores.round(DECIMALS)
 
 
-def _normalised(vectors):
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+def vectors(embeddings, trials):
+    """Length-normalised vectors, float64, of the trials' enrolments and of their test utterances.
+
+    embeddings: [rows, dim] of the rows that the trials were made from, none of them zero. An enrolment is the
+    mean of its utterances' length-normalised embeddings.
+    """
+    unit = normalised(np.asarray(embeddings, dtype=np.float64))
+    enrolled = normalised(np.stack([unit[list(rows)].mean(axis=0) for rows in trials.enrol_rows]))
+    return enrolled, unit[trials.test_rows]
+
+
+def normalised(values):
+    return values / np.linalg.norm(values, axis=-1, keepdims=True)
 
 
 def write_scores(path, trials, scores):

@@ -128,7 +128,8 @@ def histograms(results):
                          label="threshold at the EER")
             axes.set(title=model.title, yticks=[])
             axes.spines["left"].set_visible(False)
-        panels[-1].set_xlabel("cosine of the embeddings")
+        panels[-1].set_xlabel(
+            "cosine of the embeddings" if results.params.evaluate.normalisation == "none" else "normalised score")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
 
     means = "; ".join(

@@ -72,6 +72,11 @@ def _difference(key, figures):
     return numbers, places(numbers, measure.decimals)
 
 
+def points(fraction):
+    """A difference of rates: `0.50 points`."""
+    return f"{fixed(100 * fraction, places([100 * fraction], 2))} points"
+
+
 def significant(value, digits=3):
     """`value` to so many significant digits: 0.0123, 4.56, 1.20e−5."""
     if value == 0:

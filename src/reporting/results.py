@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import InputError
-from src.evaluate.accuracy import ALL, KEYS, Test, make_test
+from src.evaluate.accuracy import ALL, KEYS, Test, make_test, shared_speakers
 from src.evaluate.scores import read_scores
 from src.speech import manifest
 from src.speech.trial_list import read_trial_list
@@ -16,14 +16,15 @@ FOLDER = Path("metrics")
 TITLES = {"fp32": "fp32", "ptq": "INT8 PTQ", "qat": "INT8 QAT"}
 _ACCURACY = [*(key + end for key in KEYS for end in ("", "_ci")), "trials", "target_trials", "speakers"]
 _COST = ["gmacs", "gflops", "int8_mac_share", "front_end_gmacs", "params_million", "size_mb"]
+_COMPARED = ["difference", "noninferior", "smallest_detectable_eer"]
 _TIMING = ["models", "reference", "seconds", "rounds", "threads", "cpu", "versions"]
 _FILES = {
-    "baseline": ("baseline", [*_ACCURACY, "parity_cosine"]),
+    "baseline": ("baseline", [*_ACCURACY, "parity_cosine", "trivial"]),
     "profile": ("profile", [*_COST, "rewritten_gmacs", "checkpoint_mb", "seconds"]),
     "latency": ("profile", _TIMING),
-    "ptq": ("ptq", [*_ACCURACY, *_COST, "int8_mac_share_in_file", "difference", "calibration_utterances"]),
+    "ptq": ("ptq", [*_ACCURACY, *_COST, *_COMPARED, "int8_mac_share_in_file", "calibration_utterances"]),
     "ptq_latency": ("ptq", _TIMING),
-    "qat_search": ("qat_search", [*_ACCURACY, *_COST, "int8_mac_share_in_file", "difference", "n_trials",
+    "qat_search": ("qat_search", [*_ACCURACY, *_COST, *_COMPARED, "int8_mac_share_in_file", "n_trials",
                                   "best", "objective_untrained", "objective_fp32"]),
     "qat_search_latency": ("qat_search", _TIMING),
 }
@@ -63,11 +64,17 @@ class Results:
     trials: list[dict]  # rows of trials.csv
     test: Test
     seen: int  # how many of the test speakers the encoder was trained on
+    shared: int  # how many of them are in the split finetune too
 
     @property
     def groups(self):
         """The groups of speakers that there are figures for, the one that the verdict is about first."""
         return [group for group in ("unseen", ALL, "seen") if group in self.test.groups]
+
+    def trivial(self, group):
+        """The accuracy keys of log-mel statistics, without a model, over a group of speakers."""
+        found = self.models["fp32"].accuracy["trivial"]
+        return found if group == ALL else found[group]
 
     @property
     def judged(self):
@@ -84,7 +91,9 @@ def load(params) -> Results:
     """Read what the report needs. Raises InputError when a file is missing, damaged or not up to date."""
     files = {name: _json(name, stage, keys) for name, (stage, keys) in _FILES.items()}
     profile = files["profile"]
-    rows = manifest.select(manifest.read(), "test")
+    rows = manifest.read()
+    shared = shared_speakers(rows, params.evaluate.allow_shared_speakers)
+    rows = manifest.select(rows, "test")
     trial_list = params.data.trials and read_trial_list(params.data.trials)
     test = make_test(rows, params.evaluate.enrolments, trial_list)
     costs = {
@@ -94,7 +103,7 @@ def load(params) -> Results:
     }
     accuracies = {"fp32": files["baseline"], "ptq": files["ptq"], "qat": files["qat_search"]}
     for group in set(test.groups) - {ALL}:
-        if not all(group in accuracy for accuracy in accuracies.values()):
+        if not all(group in found for found in (*accuracies.values(), files["baseline"]["trivial"])):
             raise InputError(f"{FOLDER}: no figures over {group} speakers; run the stages from baseline on")
     timings = {"fp32": files["latency"], "ptq": files["ptq_latency"], "qat": files["qat_search_latency"]}
     models = {
@@ -107,7 +116,7 @@ def load(params) -> Results:
         params, models, profile, files["qat_search"],
         read_csv("macs.csv", "profile", ("layer", "gmacs", "share")),
         read_csv("trials.csv", "qat_search", ("trial", "objective")),
-        test, sum(seen.values()),
+        test, sum(seen.values()), len(shared),
     )
 
 

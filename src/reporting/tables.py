@@ -2,7 +2,7 @@
 from dataclasses import dataclass
 
 from src.evaluate.accuracy import KEYS
-from src.reporting.numbers import MEASURES, difference, level, share, speed
+from src.reporting.numbers import MEASURES, difference, level, points, share, speed
 from src.reporting.words import GROUPS
 
 MARK = "†"
@@ -40,6 +40,9 @@ def summary(results):
             change = "{} [{}]".format(*difference("eer", figures)) if "difference" in figures else "–"
             costs = _costs(model) if group == results.groups[0] else [""] * 5
             rows.append([name + mark, *accuracy, change.replace(" to ", ", "), *costs])
+        name = "no model ²" if len(results.groups) == 1 else f"none ², {group}"
+        accuracy = [level(key, results.trivial(group))[0] for key in KEYS[:3]]
+        rows.append([name + mark, *accuracy, "–", *[""] * 5])
     return header, rows
 
 
@@ -62,7 +65,7 @@ def everything(results):
         sections.append(Section(f"Difference to fp32, {name}", [
             (_titled(key, MEASURES[key].points), [
                 Cell(*difference(key, each)) if "difference" in each else Cell() for each in figures
-            ]) for key in KEYS]))
+            ]) for key in KEYS] + _judged(figures, results.params.evaluate.margin)))
     seconds = f"{results.profile['seconds']:g} s of audio"
     before = results.profile["gmacs"]
     sections.append(Section(f"Computation, {seconds}", [
@@ -84,6 +87,17 @@ def everything(results):
     return sections
 
 
+def _judged(figures, margin):
+    """Rows on what the EER differences show: within the margin or not, and the smallest to be shown."""
+    def cells(key, text):
+        return [Cell(text(each[key])) if key in each else Cell() for each in figures]
+
+    return [
+        (f"EER not higher by {points(margin)}", cells("noninferior", ("not shown", "shown").__getitem__)),
+        ("smallest EER difference to be shown, 80 % power", cells("smallest_detectable_eer", points)),
+    ]
+
+
 def notes(results):
     """What must be read with `everything`."""
     marked = [FOOTNOTE] if any(map(results.over_seen, results.groups)) else []
@@ -94,6 +108,8 @@ def notes(results):
         "¹ Median over the rounds of one run in which both took turns. Every model has a run of its own, so "
         "that this is not the quotient of the latencies above, and ratios of different runs must not be "
         "multiplied.",
+        "² The cosine of the mean and standard deviation of log-mel features, with no model: what channel, room "
+        "and timbre alone give on these trials.",
     ]
 
 

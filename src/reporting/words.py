@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.evaluate.accuracy import ALL, KEYS
-from src.reporting.numbers import MEASURES, count, difference, largest_loss, level, share, significant, speed
+from src.reporting.numbers import MEASURES, count, difference, largest_loss, level, points, share, significant, speed
 
 SHIPPED = "models/pretrained/ecapa-mini"
 HYPERPARAMETERS = {
@@ -69,8 +69,16 @@ def verdict(results):
     (top1, ci), (eer, eer_ci) = (difference(key, figures) for key in ("top1_accuracy", "eer"))
     return (f"{best.title} runs {share(best.cost['int8_mac_share'])} of the encoder’s multiply-accumulates "
             f"on 8-bit integers and was {_faster(best, brief=True)}, with no loss of accuracy shown on "
-            f"{speakers}: top-1 {top1} points (95 % interval {ci}), EER {eer} points ({eer_ci})."
+            f"{speakers}: top-1 {top1} points (95 % interval {ci}), EER {eer} points ({eer_ci}). {margin(figures, results)}"
             + "".join(f" {loss}." for loss in losses))
+
+
+def margin(figures, results):
+    """Whether the EER's loss stays within the margin, and what the test could have shown: a sentence."""
+    excluded = "excluded" if figures["noninferior"] else "not excluded"
+    return (f"An EER higher by {points(results.params.evaluate.margin)} or more is {excluded}; the smallest EER "
+            f"difference that this test would show four times in five is "
+            f"{points(figures['smallest_detectable_eer'])}.")
 
 
 def material(results):
@@ -89,7 +97,26 @@ def material(results):
         "folder": f"speech in {data.path}" + (f", trial list {data.trials}" if data.trials else ""),
         "hub": f"{data.repo}, config {data.config}, revision {data.revision or 'newest'}",
     }[data.source]
-    return [f"Encoder: {model}.", f"Data: {source}.", _sizes(results)]
+    return [f"Encoder: {model}.", f"Data: {source}.", *_normalisation(results), *_shared(results),
+            _sizes(results)]
+
+
+def _normalisation(results):
+    """How scores were normalised, as a list of sentences: none without."""
+    evaluate = results.params.evaluate
+    if evaluate.normalisation == "none":
+        return []
+    top = f", its {evaluate.cohort_top} likest" if evaluate.normalisation == "as-norm" else ""
+    return [f"Scores: {evaluate.normalisation} against the speakers of the split finetune{top}."]
+
+
+def _shared(results):
+    """A warning where fine-tuning heard test speakers, as a list of sentences."""
+    if not results.shared:
+        return []
+    return [f"Warning: {count(results.shared, 'test speaker')} {'is' if results.shared == 1 else 'are'} in the "
+            "split finetune too, and evaluate.allow_shared_speakers permits it: the accuracy is not that on new "
+            "speakers."]
 
 
 def answers(results):
@@ -102,11 +129,14 @@ def _baseline(results):
     top1, eer, *costs = ("{}{} ({})".format(*_with_unit(key, fp32.over(main))) for key in KEYS)
     enrolled = results.test.groups[main][results.test.identification.enrol_speakers].sum()
     timing, times = fp32.timing, fp32.timing["models"]
+    plain = ["{}{} ({})".format(*_with_unit(key, results.trivial(main))) for key in KEYS[:2]]
     parity = math.floor(1e7 * fp32.accuracy["parity_cosine"]) / 1e7  # never rounded up to 1
     return Answer("How accurate is the encoder before quantisation, and what does it compute?", [
         f"With {GROUPS[main]}, top-1 identification among {enrolled:,} enrolments is right for {top1} of the "
         f"test utterances. The EER is {eer}, the normalised minDCF {costs[0]} at a target prior of 0.01 and "
         f"{costs[1]} at 0.05. In brackets: 95 % intervals.",
+        f"Without a model, the cosine of the mean and standard deviation of log-mel features is right for "
+        f"{plain[0]}, with an EER of {plain[1]}: that much of the task channel, room and timbre alone solve.",
         f"SpeechBrain’s network computes {profile['gmacs']:.4f} GMACs for {profile['seconds']:g} s of audio "
         f"by fvcore’s count, which is {profile['gflops']:.4f} GFLOPs at 2 a multiply-accumulate, with "
         f"{profile['params_million']:.2f} million parameters. fp32.onnx is the same encoder rewritten "
@@ -215,6 +245,7 @@ def _compared(model, results):
             MEASURES[key].title, *_with_unit(key, figures)[:2], *_with_unit(key, fp32)[:2],
             _change(key, figures),
         ) for key in KEYS],
+        margin(figures, results),
     ]
 
 

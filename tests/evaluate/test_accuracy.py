@@ -56,6 +56,7 @@ def test_evaluate_writes_what_its_figures_follow_from(project):
     nothing = dict.fromkeys(accuracy.KEYS, {"value": 0.0, "low": 0.0, "high": 0.0})
     for part in (second, second["seen"], second["unseen"]):
         assert part.pop("difference") == nothing
+        assert (part.pop("noninferior"), part.pop("smallest_detectable_eer")) == (1, 0)
     assert second == first
     assert accuracy.evaluate("a.onnx", "fp32", project, CONFIG) == first
     json.dumps(first, allow_nan=False)
@@ -119,6 +120,15 @@ def test_intervals_and_differences():
         width = found[f"{key}_ci"]["high"] - found[f"{key}_ci"]["low"]
         assert difference["high"] - difference["low"] < 0.8 * width
     assert accuracy.figures(test, result, 500, 1)["eer_ci"] != found["eer_ci"]
+
+
+def test_noninferior_is_below_the_margin():
+    rows, (first, second) = models(30, 6)
+    test = accuracy.make_test(rows, 2)
+    reference, result = accuracy.score(first, test), accuracy.score(second, test)
+    high = accuracy.figures(test, result, 200, 0, reference)["difference"]["eer"]["high"]
+    for margin, verdict in ((high, 0), (high + 1e-6, 1)):
+        assert accuracy.figures(test, result, 200, 0, reference, margin)["noninferior"] == verdict
 
 
 def test_perfect_model():

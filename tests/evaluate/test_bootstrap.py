@@ -40,6 +40,23 @@ def test_identification():
     assert np.isnan(bootstrap.identification(correct, speakers, counts)[2])
 
 
+def test_smallest_detectable_is_shown_in_four_of_five_test_sets():
+    rng, speakers = np.random.default_rng(0), 40
+    counts = bootstrap.resamples(speakers, 400, 0)
+
+    def detectable(values):
+        return bootstrap.smallest_detectable(counts @ values / speakers, speakers)
+
+    effect = np.mean([detectable(rng.normal(size=speakers)) for _ in range(100)])
+    shown = []
+    for _ in range(400):
+        values = effect + rng.normal(size=speakers)
+        low, high = bootstrap.interval(values.mean(), counts @ values / speakers, speakers)
+        shown.append(low > 0 or high < 0)
+    assert 0.74 < np.mean(shown) < 0.86
+    assert bootstrap.smallest_detectable(np.array([np.nan, 1, 1]), 3) == 0
+
+
 def test_resamples_draw_as_many_speakers_as_there_are():
     counts = bootstrap.resamples(7, 50, 3)
     assert counts.shape == (50, 7) and (counts.sum(axis=1) == 7).all()

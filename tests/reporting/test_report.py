@@ -15,7 +15,7 @@ import pytest
 from src import report
 from src.errors import InputError
 from src.speech import manifest
-from tests.reporting.conftest import ROOT, write
+from tests.reporting.conftest import ROOT, UTTERANCES, write
 
 OUTPUTS = (report.REPORT, report.PAGE, report.DET)
 
@@ -36,7 +36,7 @@ def test_summary_comes_first_and_fits_a_terminal(place):
     report.main()
     text = Path(report.REPORT).read_text(encoding="utf-8")
     header, _, *rows = _first_table(text)
-    assert header[0] == "model" and [row[0] for row in rows] == ["fp32", "INT8 PTQ", "INT8 QAT"]
+    assert header[0] == "model" and [row[0] for row in rows] == ["fp32", "INT8 PTQ", "INT8 QAT", "no model ²"]
     assert {len(row) for row in rows} == {len(header)}
     assert len(next(line for line in text.splitlines() if line.startswith("|"))) <= 120
 
@@ -45,7 +45,7 @@ def test_figures_are_those_of_the_scores(place):
     write()
     report.main()
     header, _, *rows = _first_table(Path(report.REPORT).read_text(encoding="utf-8"))
-    for name, row in zip(("fp32", "ptq", "qat"), rows):
+    for name, row in zip(("fp32", "ptq", "qat", "trivial"), rows, strict=True):
         with open(f"metrics/scores/{name}.csv", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
         scores = np.array([float(line["score"]) for line in lines])
@@ -91,8 +91,9 @@ def test_seen_speakers_have_marked_rows_of_their_own(place):
     text = Path(report.REPORT).read_text(encoding="utf-8")
     rows = _first_table(text)[2:]
     assert [row[0] for row in rows] == [
-        "fp32, unseen", "ptq, unseen", "qat, unseen", "fp32, all †", "ptq, all †", "qat, all †",
-        "fp32, seen †", "ptq, seen †", "qat, seen †"]
+        "fp32, unseen", "ptq, unseen", "qat, unseen", "none ², unseen",
+        "fp32, all †", "ptq, all †", "qat, all †", "none ², all †",
+        "fp32, seen †", "ptq, seen †", "qat, seen †", "none ², seen †"]
     assert "\n† Speakers that the encoder was trained on" in text
     assert "The test has 10 speakers" in text  # the verdict is about those that are unseen
 
@@ -107,7 +108,8 @@ def test_only_seen_speakers_are_marked_too(place):
     write(seen_speakers=16, data={"source": "hub"})
     report.main()
     text = Path(report.REPORT).read_text(encoding="utf-8")
-    assert [row[0] for row in _first_table(text)[2:]] == ["fp32 †", "INT8 PTQ †", "INT8 QAT †"]
+    assert [row[0] for row in _first_table(text)[2:]] == [
+        "fp32 †", "INT8 PTQ †", "INT8 QAT †", "no model ² †"]
     assert "16 speakers that the encoder was trained on" in text
     assert "synthetic speech from espeak-ng" not in text
 
@@ -134,6 +136,21 @@ def test_damaged_file_is_named(place, name, fault, said):
     with pytest.raises(InputError, match=said):
         report.main()
     assert not any(Path(path).exists() for path in OUTPUTS)
+
+
+def test_speakers_shared_with_fine_tuning_are_refused_or_told(place):
+    config = write()
+    rows = manifest.read()
+    manifest.write([*rows, *(replace(row, split="finetune") for row in rows[:UTTERANCES + 1])])
+    with pytest.raises(InputError, match="2 test speakers are in the split finetune too .s00."):
+        report.main()
+    assert not any(Path(path).exists() for path in OUTPUTS)
+    text = Path("params.yaml").read_text()
+    assert config.evaluate.allow_shared_speakers is False
+    Path("params.yaml").write_text(text.replace("allow_shared_speakers: false", "allow_shared_speakers: true"))
+    report.main()
+    for path in (report.REPORT, report.PAGE):
+        assert "Warning: 2 test speakers are in the split finetune too" in Path(path).read_text(encoding="utf-8")
 
 
 def test_files_from_before_speakers_were_seen_are_refused(place):

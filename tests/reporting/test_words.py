@@ -63,6 +63,19 @@ def test_verdict_without_a_shown_loss(results):
     assert "EER +0.10 points (−0.20 to +0.30)" in said
 
 
+def test_verdict_names_the_margin_and_what_could_have_been_shown(results):
+    found = results(_differences(), _differences())
+    for noninferior, said in ((1, "is excluded"), (0, "is not excluded")):
+        change("metrics/ptq.json", noninferior=noninferior, smallest_detectable_eer=0.0123)
+        found = load(found.params)
+        assert (f"An EER higher by 0.50 points or more {said}; the smallest EER difference that this test would "
+                "show four times in five is 1.23 points.") in words.verdict(found)
+    rows = {label: [str(cell) for cell in cells] for section in tables.everything(found)
+            for label, cells in section.rows}
+    assert rows["EER not higher by 0.50 points"][:2] == ["–", "not shown"]
+    assert rows["smallest EER difference to be shown, 80 % power"][1] == "1.23 points"
+
+
 def test_a_shown_loss_in_any_measure_rules_a_model_out(results):
     found = results(_differences(min_dcf_001=LOSS), _differences())
     assert words.hurt(found.models["ptq"], found) == ["min_dcf_0.01"]
@@ -117,6 +130,15 @@ def test_answers_name_the_trial_and_the_demonstration(results):
     assert "1.2900 before, 1.2400 after; fp32 has 1.2200" in search
     assert "demonstration set and not real speech" in " ".join(words.material(found))
     assert "not for production" in " ".join(words.material(found))
+
+
+@pytest.mark.parametrize("name, said", [
+    ("none", None), ("s-norm", "Scores: s-norm against the speakers of the split finetune."),
+    ("as-norm", "Scores: as-norm against the speakers of the split finetune, its 20 likest."),
+])
+def test_normalisation_is_named(place, name, said):
+    told = words.material(load(write(evaluate={"normalisation": name})))
+    assert (said in told) if said else not any(line.startswith("Scores") for line in told)
 
 
 def test_all_figures_of_the_contract_are_in_the_table(results):

@@ -49,3 +49,14 @@ def test_both_kinds_of_trials_are_needed(folder, text):
 def test_a_missing_list_is_an_error(folder):
     with pytest.raises(InputError, match="cannot be read"):
         read_trial_list(folder / "none.txt")
+
+
+@pytest.mark.parametrize(("name", "count"), [("veri_test.txt", 37_720), ("veri_test2.txt", 37_611)])
+def test_an_official_list_must_be_whole(tmp_path, name, count):
+    lines = ["1 a/1.wav a/2.wav", "0 a/1.wav b/1.wav"] * (count // 2 + 1)
+    path = tmp_path / name
+    path.write_text("\n".join(lines[:count]))
+    assert len(read_trial_list(path)) == count
+    path.write_text("\n".join(lines[:count - 1]))
+    with pytest.raises(InputError, match=f"{count - 1:,} trials; VoxCeleb1's list of this name has {count:,}"):
+        read_trial_list(path)
