@@ -1,14 +1,9 @@
 """Stage `breakdown`: where quantisation hurts first, by condition and by group of layers."""
-import json
-from pathlib import Path
-
 import torch
 
 from src import params
 from src.encoder import load
-from src.encoder.frontend import FrontEnd
-from src.encoder.rewrite import rewrite
-from src.errors import InputError, reported
+from src.errors import reported
 from src.evaluate import conditions
 from src.files import write_csv
 from src.quantize import ptq, qat, sensitivity
@@ -16,7 +11,6 @@ from src.speech import manifest
 from src.speech.audio import RATE, load_audio
 
 MODELS = {name: f"models/{name}.onnx" for name in ("fp32", "ptq", "qat")}
-RANGES = "models/ptq_ranges.json"
 BREAKDOWN, SENSITIVITY = "metrics/breakdown.csv", "metrics/sensitivity.csv"
 BABBLE = 64  # validation utterances that babble is made of
 FEATURES, SECONDS = 16, 3  # validation utterances, and how much of each, that the sensitivity is measured on
@@ -26,14 +20,12 @@ def main():
     torch.set_num_threads(1)  # sums, and so the last digits, do not depend on the number of cores
     config = params.load()
     rows = manifest.read()
-    validation = manifest.select(rows, "validation")
-    if not validation:
-        raise InputError("data/manifest.csv: the split validation is empty")
-    layers = _sensitivity(config, _spread(validation, FEATURES))
+    validation = manifest.needed(rows, "validation")
+    layers = _sensitivity(config, manifest.spread(validation, FEATURES))
     enrolments = config.evaluate.enrolments
     found = conditions.breakdown(
         MODELS, conditions.choose(manifest.select(rows, "test"), enrolments, config.breakdown.utterances),
-        [load_audio(row) for row in _spread(validation, BABBLE)], config.breakdown, enrolments,
+        [load_audio(row) for row in manifest.spread(validation, BABBLE)], config.breakdown, enrolments,
         config.evaluate.bootstrap, config.seed,
     )
     write_csv(SENSITIVITY, sensitivity.COLUMNS, layers)
@@ -48,22 +40,11 @@ def main():
 
 
 def _sensitivity(config, rows):
-    classifier = load.load(config.encoder.source, config.encoder.revision)
-    front_end = FrontEnd(classifier.mods["compute_features"]).eval()
-    prepared = ptq.prepare(rewrite(classifier.mods["embedding_model"]), config.ptq.observer)
-    try:
-        ranges = json.loads(Path(RANGES).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{RANGES}: no such file; run the stage ptq") from None
-    student = qat.fake_quantise(prepared, ranges)
+    ranges = ptq.read_ranges()
+    front_end, network = load.plain(config.encoder.source, config.encoder.revision)
+    student = qat.fake_quantise(ptq.prepare(network, config.ptq.observer), ranges)
     waveforms = [torch.from_numpy(load_audio(row)[: SECONDS * RATE])[None] for row in rows]
     return sensitivity.sensitivity(student, [front_end(waveform) for waveform in waveforms])
-
-
-def _spread(rows, count):
-    """At most `count` rows at even distances, so that every speaker has a part."""
-    count = min(count, len(rows))
-    return [rows[i * len(rows) // count] for i in range(count)]
 
 
 if __name__ == "__main__":

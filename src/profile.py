@@ -11,18 +11,17 @@ from src.encoder.frontend import SAMPLE_RATE
 from src.errors import InputError, reported
 from src.files import write_csv, write_json
 
-FP32 = "models/fp32.onnx"
 LAYERS, METRICS, LATENCY = "metrics/macs.csv", "metrics/profile.json", "metrics/latency.json"
 
 
 def main():
     config = params.load()
     wanted = config.profile
-    if not Path(FP32).is_file():
-        raise InputError(f"{FP32}: no such file; run the stage baseline")
+    if not Path(latency.FP32).is_file():
+        raise InputError(f"{latency.FP32}: no such file; run the stage baseline")
     classifier = load.load(config.encoder.source, config.encoder.revision)
     layers, metrics = _costs(classifier, wanted.seconds)
-    models = {"speechbrain": latency.speechbrain(classifier), "fp32": latency.onnx_file(FP32, wanted.threads)}
+    models = {"speechbrain": latency.speechbrain(classifier), "fp32": latency.onnx_file(latency.FP32, wanted.threads)}
     timings = latency.measure(models, wanted.seconds, wanted.rounds, wanted.threads, config.seed)
     write_csv(LAYERS, macs.COLUMNS, macs.rows(layers))
     write_json(METRICS, metrics)
@@ -37,7 +36,7 @@ def _costs(classifier, seconds):
     network = classifier.mods["embedding_model"]
     layers = macs.count(network, features)
     total = sum(layer.macs for layer in layers)
-    file = onnx_macs.cost(FP32, seconds)
+    file = onnx_macs.cost(latency.FP32, seconds)
     checkpoint = classifier.hparams.pretrainer.paths["embedding_model"]
     return layers, {
         "seconds": seconds,
@@ -57,9 +56,9 @@ def _summarise(metrics, timings):
     print(f"encoder: {metrics['gmacs']:.4f} GMACs = {metrics['gflops']:.4f} GFLOPs for "
           f"{metrics['seconds']:g} s, {metrics['params_million']:.2f} M parameters, "
           f"checkpoint {metrics['checkpoint_mb']:.1f} MB")
-    print(f"{FP32}: {metrics['rewritten_gmacs']:.4f} GMACs and {metrics['front_end_gmacs']:.4f} in the front "
+    print(f"{latency.FP32}: {metrics['rewritten_gmacs']:.4f} GMACs and {metrics['front_end_gmacs']:.4f} in the front "
           f"end, {metrics['size_mb']:.1f} MB")
-    print(f"latency on {timings['threads']} thread(s): SpeechBrain {slow['median_ms']:.1f} ms, {FP32} "
+    print(f"latency on {timings['threads']} thread(s): SpeechBrain {slow['median_ms']:.1f} ms, {latency.FP32} "
           f"{fast['median_ms']:.1f} ms, {fast['speedup']:.2f} times as fast "
           f"({fast['speedup_ci']['low']:.2f} to {fast['speedup_ci']['high']:.2f})")
 

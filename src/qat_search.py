@@ -1,15 +1,10 @@
 """Stage `qat_search`: quantisation-aware fine-tuning under an Optuna search, and what the best trial brings."""
-import json
-from pathlib import Path
-
 import torch
 
 from src import params
 from src.cost import latency, onnx_macs
 from src.encoder import load
 from src.encoder.export import export_onnx
-from src.encoder.frontend import FrontEnd
-from src.encoder.rewrite import rewrite
 from src.errors import InputError, reported
 from src.evaluate import accuracy
 from src.files import write_csv, write_json
@@ -17,7 +12,7 @@ from src.quantize import ptq, qat, search
 from src.speech import manifest
 from src.speech.audio import load_audio
 
-FP32, MODEL, RANGES = "models/fp32.onnx", "models/qat.onnx", "models/ptq_ranges.json"
+MODEL = "models/qat.onnx"
 METRICS, LATENCY, TRIALS = "metrics/qat_search.json", "metrics/qat_search_latency.json", "metrics/trials.csv"
 # Not an output of the stage: DVC deletes those before it runs, and an interrupted search must survive.
 STUDIES = ".optuna"
@@ -26,13 +21,11 @@ STUDIES = ".optuna"
 def main():
     config = params.load()
     rows = manifest.read()
-    classifier = load.load(config.encoder.source, config.encoder.revision)
-    front_end = FrontEnd(classifier.mods["compute_features"]).eval()
-    network = rewrite(classifier.mods["embedding_model"])
-    prepared = ptq.prepare(network, config.ptq.observer)
+    ranges = ptq.read_ranges()
+    front_end, network = load.plain(config.encoder.source, config.encoder.revision)
     task = search.Task(
-        student=prepared,
-        ranges=json.loads(Path(RANGES).read_text(encoding="utf-8")),
+        student=ptq.prepare(network, config.ptq.observer),
+        ranges=ranges,
         teacher=network.requires_grad_(False),
         front_end=front_end,
         finetune=_speech(rows, "finetune"),
@@ -53,10 +46,7 @@ def main():
         "objective_untrained": result.before,
         "objective_fp32": result.reference,
     })
-    timings = latency.measure(
-        {name: latency.onnx_file(path, config.profile.threads) for name, path in (("fp32", FP32), ("qat", MODEL))},
-        config.profile.seconds, config.profile.rounds, config.profile.threads, config.seed,
-    )
+    timings = latency.against_fp32("qat", MODEL, config.profile, config.seed)
     write_json(LATENCY, timings)
     search.clear(STUDIES)
     print(f"qat: {accuracy.summary(metrics)}; best trial {result.best['trial'] + 1} of {len(result.trials)}")
@@ -64,9 +54,7 @@ def main():
 
 def _speech(rows, split):
     """The waveforms and speakers of a split."""
-    chosen = manifest.select(rows, split)
-    if not chosen:
-        raise InputError(f"data/manifest.csv: the split {split} is empty")
+    chosen = manifest.needed(rows, split)
     return [load_audio(row) for row in chosen], [row.speaker for row in chosen]
 
 

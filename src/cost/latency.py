@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from src.encoder.frontend import SAMPLE_RATE
 
+FP32 = "models/fp32.onnx"
 WARM_UP = 3
 RESAMPLES = 2000
 ENGINES = ("torch", "onnxruntime", "speechbrain")
@@ -46,6 +47,15 @@ def measure(models, seconds, rounds, threads, seed=0):
         "cpu": cpu(),
         "versions": {engine: version(engine) for engine in ENGINES},
     }
+
+
+def against_fp32(name, path, profile, seed):
+    """What `measure` gives for models/fp32.onnx and, under `name`, the ONNX file `path`.
+
+    profile: the section profile of the parameters.
+    """
+    models = {key: onnx_file(file, profile.threads) for key, file in (("fp32", FP32), (name, path))}
+    return measure(models, profile.seconds, profile.rounds, profile.threads, seed)
 
 
 def interleave(calls, rounds):

@@ -97,6 +97,13 @@ def load(source, revision=None, device="cpu"):
     return classifier
 
 
+def plain(source, revision=None):
+    """The encoder as (FrontEnd, PlainEcapa), both in eval mode, for the same arguments as `load`."""
+    classifier = load(source, revision)
+    front_end = frontend.FrontEnd(classifier.mods["compute_features"])
+    return front_end.eval(), rewrite.rewrite(classifier.mods["embedding_model"])
+
+
 def _reach(source, revision):
     """Fail at once where the hub cannot be reached: its client alone would go on trying for half a minute."""
     import huggingface_hub as hub

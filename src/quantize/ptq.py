@@ -1,12 +1,17 @@
 """Static post-training quantisation of the plain network through torchao's PT2E."""
 import copy
+import json
+from pathlib import Path
 
 import torch
 from torchao.quantization.pt2e import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from tqdm import tqdm
 
+from src.errors import InputError
 from src.quantize.quantizer import EcapaQuantizer
+
+RANGES = "models/ptq_ranges.json"
 
 
 def prepare(network, observer="histogram"):
@@ -45,6 +50,16 @@ def activation_ranges(prepared):
             scale, zero_point = module.calculate_qparams()
             ranges[name] = {"scale": scale.item(), "zero_point": int(zero_point.item())}
     return ranges
+
+
+def read_ranges():
+    """The activation_ranges that the stage ptq wrote. Raises InputError when the file is missing or damaged."""
+    try:
+        return json.loads(Path(RANGES).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{RANGES}: no such file; run the stage ptq") from None
+    except ValueError as error:
+        raise InputError(f"{RANGES}: not valid JSON: {error}; run the stage ptq again") from None
 
 
 def convert(prepared):

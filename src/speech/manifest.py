@@ -51,3 +51,17 @@ def write(rows, path=PATH):
 def select(rows, split) -> list[Row]:
     """The rows of one split, in manifest order (by speaker, then utterance)."""
     return [row for row in rows if row.split == split]
+
+
+def needed(rows, split) -> list[Row]:
+    """As `select`; raises InputError where the split is empty."""
+    chosen = select(rows, split)
+    if not chosen:
+        raise InputError(f"{PATH}: the split {split} is empty")
+    return chosen
+
+
+def spread(rows, count) -> list[Row]:
+    """At most `count` rows at even distances, so that every speaker has a part."""
+    count = min(count, len(rows))
+    return [rows[i * len(rows) // count] for i in range(count)]
