@@ -9,6 +9,8 @@ import onnx
 import onnxscript.optimizer
 import torch
 
+from src.encoder import integers
+
 # Constants of more elements than this (the front end's matrices) are left for the engine to compute when it
 # loads the file; stored, they would be most of a small encoder.
 LARGEST_FOLDED = 1024
@@ -28,6 +30,7 @@ def export_onnx(module, path):
             dynamic_shapes=({0: "batch", 1: "samples"},), external_data=False, optimize=False, verbose=False,
         )
         onnxscript.optimizer.optimize_ir(program.model, output_size_limit=LARGEST_FOLDED)
+        integers.RULES.apply_to_model(program.model)
         model = program.model_proto
     _strip(model)
     onnx.checker.check_model(model, full_check=True)

@@ -20,10 +20,12 @@ VARIANCE_FLOOR = 1e-12  # AttentiveStatisticsPooling.eps
 class PlainEcapa(nn.Module):
     """features [batch, time, mels] -> embedding [batch, dim]; made by `rewrite`.
 
-    `nn.Conv1d` where there is a time axis, `nn.Linear` where there is one vector an utterance (`se1`, `se2`,
-    `attention.context`, `fc`): inference engines have integer kernels for a linear layer that give float
-    outputs, so it can be quantised without quantising its result. Raises RuntimeError, as SpeechBrain does,
-    when the utterance has too few frames to pad by reflection.
+    `nn.Conv2d` over [batch, channels, 1, time] where there is a time axis: engines keep such a tensor in the
+    layout that their integer convolutions want, and reorder one of three dimensions before and after. Where
+    there is one vector an utterance (`se1`, `se2`, `attention.context`, `fc`), `nn.Linear` over
+    [batch, 1, channels]: engines have integer kernels for a product of matrices that give float outputs, so
+    it can be quantised without quantising its result. Raises RuntimeError, as SpeechBrain does, when the
+    utterance has too few frames to pad by reflection.
     """
 
     def __init__(self, layer0, blocks, mfa, attention, fc):
@@ -35,13 +37,23 @@ class PlainEcapa(nn.Module):
         self.fc = fc
 
     def forward(self, features):
-        x = F.relu(self.layer0(features.transpose(1, 2)))
+        x = F.relu(self.layer0(features.transpose(1, 2).unsqueeze(2)))
         outputs = []
         for block in self.blocks.values():
             x = block(x)
             outputs.append(x)
         x = F.relu(self.mfa(torch.cat(outputs, dim=1)))
-        return self.fc(self.attention(x))
+        return self.fc(self.attention(x)).squeeze(1)
+
+
+def _vector(x):
+    """[batch, channels, 1, 1] -> [batch, 1, channels]."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def _channels(vector):
+    """[batch, 1, channels] -> [batch, channels, 1, 1]."""
+    return vector.transpose(1, 2).unsqueeze(3)
 
 
 class PlainBlock(nn.Module):
@@ -76,16 +88,18 @@ class PlainBlock(nn.Module):
                 x = x + (outputs[-1] if sign is None else outputs[-1] * sign)
             outputs.append(F.relu(conv(x)))
         x = F.relu(self.tdnn2(torch.cat(outputs, dim=1)))
-        gate = torch.sigmoid(self.se2(F.relu(self.se1(x.mean(dim=2)))))
+        gate = torch.sigmoid(self.se2(F.relu(self.se1(_vector(x.mean(dim=3, keepdim=True))))))
         scale = gate if self.gate_sign is None else gate * self.gate_sign
-        return x * scale.unsqueeze(2) + (gate * self.offset).unsqueeze(2) + residual
+        return x * _channels(scale) + _channels(gate * self.offset) + residual
 
 
 class AttentivePooling(nn.Module):
-    """AttentiveStatisticsPooling: [batch, channels, time] -> mean and deviation [batch, 2 * channels].
+    """AttentiveStatisticsPooling: [batch, channels, 1, time] -> mean and deviation [batch, 1, 2 * channels].
 
     The attention sees `W_x x + W_m mean + W_s std`: `context`, the part of the utterance's mean and standard
-    deviation (None without global context), is computed once an utterance instead of once a frame.
+    deviation (None without global context), is computed once an utterance instead of once a frame. The
+    weighted statistics are those of the deviation from the plain mean, which is there already: with d = x -
+    mean, they are mean + E[d] and E[d^2] - E[d]^2, one pass over the frames less than from x itself.
     """
 
     def __init__(self, x, context, scale, offset, out):
@@ -99,15 +113,19 @@ class AttentivePooling(nn.Module):
         self.out = out
 
     def forward(self, x):
+        mean = x.mean(dim=3, keepdim=True)
+        deviation = x - mean
+        square = deviation * deviation
         hidden = self.x(x)
         if self.context is not None:
-            mean = x.mean(dim=2, keepdim=True)
-            std = (x - mean).square().mean(dim=2).clamp(min=VARIANCE_FLOOR).sqrt()
-            hidden = hidden + self.context(torch.cat([mean.squeeze(2), std], dim=1)).unsqueeze(2)
-        weights = self.out(torch.tanh(F.relu(hidden) * self.scale + self.offset)).softmax(dim=2)
-        mean = (weights * x).sum(dim=2, keepdim=True)
-        std = (weights * (x - mean).square()).sum(dim=2).clamp(min=VARIANCE_FLOOR).sqrt()
-        return torch.cat([mean.squeeze(2), std], dim=1)
+            hidden = hidden + _channels(self.context(_statistics(mean, square.mean(dim=3, keepdim=True))))
+        weights = self.out(torch.tanh(F.relu(hidden) * self.scale + self.offset)).softmax(dim=3)
+        shift = (weights * deviation).sum(dim=3, keepdim=True)
+        return _statistics(mean + shift, (weights * square).sum(dim=3, keepdim=True) - shift * shift)
+
+
+def _statistics(mean, variance):
+    return _vector(torch.cat([mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()], dim=1))
 
 
 def check(embedding_model, where="encoder"):
@@ -182,7 +200,7 @@ def _block(block, x):
             taken = Affine(taken.sign, taken.offset + outputs[-1].offset)
         conv, out = _tdnn(tdnn, taken)
         res2net.append(conv)
-        signs.append(None if sign is None else sign[:, None])
+        signs.append(None if sign is None else sign[:, None, None])
         outputs.append(out)
     tdnn2, hidden = _tdnn(block.tdnn2, Affine.concat(outputs))
     sign = _unless_one(residual.sign)
@@ -193,7 +211,7 @@ def _block(block, x):
         gate_sign=_unless_one(hidden.sign),
         offset=hidden.offset,
         shortcut=shortcut,
-        residual_sign=None if sign is None else sign[:, None],
+        residual_sign=None if sign is None else sign[:, None, None],
     )
     return plain, Affine(torch.ones_like(residual.sign), residual.offset)
 
@@ -209,7 +227,7 @@ def _attention(asp, x):
     hidden = _conv(asp.tdnn.conv, weight[:, :channels], None if asp.global_context else bias)
     # A constant in each channel changes no softmax over time, so the bias goes.
     out = _conv(asp.conv, _weights(asp.conv)[0], None)
-    return AttentivePooling(hidden, context, scale[:, None], shift[:, None], out), pooled
+    return AttentivePooling(hidden, context, scale[:, None, None], shift[:, None, None], out), pooled
 
 
 def _tdnn(block, x):
@@ -240,15 +258,15 @@ def _batch_norm(norm):
 
 
 def _conv(like, weight, bias):
-    """An nn.Conv1d with these weights; reflect padding as that of SpeechBrain's "same"."""
+    """An nn.Conv2d, one high, with these weights; reflect padding as that of SpeechBrain's "same"."""
     (kernel,), (dilation,) = like.conv.kernel_size, like.conv.dilation
     padding = dilation * (kernel - 1) // 2
     groups = like.conv.groups
-    conv = nn.Conv1d(
-        weight.shape[1] * groups, weight.shape[0], kernel, dilation=dilation, groups=groups,
-        padding=padding, padding_mode="reflect" if padding else "zeros", bias=bias is not None,
+    conv = nn.Conv2d(
+        weight.shape[1] * groups, weight.shape[0], (1, kernel), dilation=(1, dilation), groups=groups,
+        padding=(0, padding), padding_mode="reflect" if padding else "zeros", bias=bias is not None,
     )
-    return _filled(conv, weight, bias)
+    return _filled(conv, weight.unsqueeze(2), bias)
 
 
 def _linear(weight, bias):

@@ -12,7 +12,7 @@ from torchao.quantization.pt2e.quantizer import (
 
 _ANNOTATION = "quantization_annotation"
 _OPS = torch.ops.aten
-_CONVS = {_OPS.conv1d.default}
+_CONVS = {_OPS.conv2d.default}
 _LINEARS = {_OPS.linear.default}
 OBSERVERS = {"histogram": HistogramObserver, "minmax": MinMaxObserver}
 WEIGHT_RANGE = 127
@@ -23,7 +23,8 @@ class EcapaQuantizer(Quantizer):
 
     Every convolution reads u8 and s8, and its output, after its ReLU where it has one, is u8 again, which is
     what ONNX Runtime asks for before it runs a convolution on integers. Linear layers see one vector an
-    utterance: they read integers too but give floats. Slices, pads and concatenations move u8 values.
+    utterance: they read integers too but give floats. Slices, pads and concatenations move u8 values, and
+    what is concatenated has one scale; means over time of u8 values are u8, with a scale of their own.
     """
 
     def __init__(self, observer="histogram"):
@@ -48,9 +49,12 @@ class EcapaQuantizer(Quantizer):
             source = _moved(node)
             if source is not None and _is_quantised(source):
                 _annotate(node, {}, SharedQuantizationSpec(source))
-            elif node.target in (_OPS.cat.default, _OPS.add.Tensor) and any(map(_reaches_conv, node.users)):
-                sources = node.args[0] if node.target is _OPS.cat.default else node.args[:2]
-                _annotate(node, {s: self.activation for s in sources if _is_quantised(s)}, self.activation)
+            elif node.target is _OPS.add.Tensor and any(map(_reaches_conv, node.users)):
+                _annotate(node, {s: self.activation for s in node.args[:2] if _is_quantised(s)}, self.activation)
+            elif node.target is _OPS.mean.dim and _is_quantised(node.args[0]):
+                _annotate(node, {node.args[0]: self.activation}, self.activation)
+            elif node.target is _OPS.cat.default and all(map(_is_quantised, node.args[0])):
+                _share(node)
         return model
 
     def validate(self, model):
@@ -71,6 +75,15 @@ class EcapaQuantizer(Quantizer):
 
 def _annotate(node, inputs, output):
     node.meta[_ANNOTATION] = QuantizationAnnotation(input_qspec_map=inputs, output_qspec=output, _annotated=True)
+
+
+def _share(cat):
+    """One range for all that is joined, so that joining only moves values."""
+    first, *others = cat.args[0]
+    shared = SharedQuantizationSpec(first)
+    for other in others:
+        other.meta[_ANNOTATION].output_qspec = shared
+    _annotate(cat, dict.fromkeys(cat.args[0], shared), shared)
 
 
 def _moved(node):

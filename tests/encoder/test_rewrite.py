@@ -76,7 +76,7 @@ def test_activations_of_the_large_layers_are_not_negative():
         def run_node(self, node):
             value = super().run_node(node)
             taken = [user.target for user in node.users]
-            if node.target is torch.ops.aten.conv1d.default and torch.ops.aten.relu.default in taken:
+            if node.target is torch.ops.aten.conv2d.default and torch.ops.aten.relu.default in taken:
                 Watch.seen += 1
             if node.target is torch.ops.aten.relu.default:
                 assert (value >= 0).all()
