@@ -73,6 +73,10 @@ class Profile(Section):
     threads: int = Field(ge=1, le=256)
 
 
+class Quantize(Section):
+    reduce_range: bool | Literal["auto"]
+
+
 class Ptq(Section):
     utterances: int = Field(ge=1, le=100_000)
     observer: Literal["histogram", "minmax"]
@@ -135,6 +139,7 @@ class Params(Section):
     encoder: Encoder
     evaluate: Evaluate
     profile: Profile
+    quantize: Quantize
     ptq: Ptq
     qat_search: QatSearch
     pretrain: Pretrain

@@ -1,25 +1,20 @@
 """Paired latency: several models timed in turns, so that what disturbs the machine disturbs all of them."""
 import contextlib
-import platform
 import time
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import torch
 from tqdm import tqdm
 
+from src.cost.cpu import cpu
 from src.encoder.frontend import SAMPLE_RATE
 
 FP32 = "models/fp32.onnx"
 WARM_UP = 3
 RESAMPLES = 2000
 ENGINES = ("torch", "onnxruntime", "speechbrain")
-EXTENSIONS = (
-    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",  # x86
-    "asimd", "asimddp", "i8mm", "bf16", "sve",  # Arm
-)
 
 
 def measure(models, seconds, rounds, threads, seed=0):
@@ -111,20 +106,6 @@ def onnx_file(path, threads):
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0].name
     return lambda waveform: session.run(None, {source: waveform})[0]
-
-
-def cpu():
-    """The processor's name and which of EXTENSIONS it has, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    facts = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = facts.get("flags", facts.get("features", "")).split()
-    return {
-        "model": facts.get("model name") or platform.processor() or platform.machine(),
-        "extensions": [extension for extension in EXTENSIONS if extension in flags],
-    }
 
 
 @contextlib.contextmanager

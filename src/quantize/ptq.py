@@ -8,22 +8,30 @@ from torchao.quantization.pt2e import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from tqdm import tqdm
 
+from src.cost import cpu
 from src.errors import InputError
-from src.quantize.quantizer import EcapaQuantizer
+from src.quantize.quantizer import REDUCED_WEIGHT_RANGE, WEIGHT_RANGE, EcapaQuantizer
 
 RANGES = "models/ptq_ranges.json"
 
 
-def prepare(network, observer="histogram"):
+def reduces_range(wanted):
+    """Whether weights get 7 bits instead of 8: `quantize.reduce_range`, with auto decided by this processor."""
+    return cpu.saturates(cpu.cpu()["extensions"]) if wanted == "auto" else wanted
+
+
+def prepare(network, observer="histogram", reduce_range=False):
     """The network's graph with an observer in every place that will be quantised.
 
     network: PlainEcapa, features [batch, time, mels] to embeddings [batch, dim]; it is not changed. The graph
-    keeps both dimensions of time and batch dynamic, and its parameters can be trained.
+    keeps both dimensions of time and batch dynamic, and its parameters can be trained. reduce_range: weights
+    get 7 bits instead of 8, for processors of which `src.cost.cpu.saturates` is true.
     """
+    quantizer = EcapaQuantizer(observer, REDUCED_WEIGHT_RANGE if reduce_range else WEIGHT_RANGE)
     example = torch.zeros(2, 64, network.layer0.in_channels)
     dimensions = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
     exported = torch.export.export(copy.deepcopy(network), (example,), dynamic_shapes=(dimensions,))
-    return prepare_pt2e(exported.module(check_guards=False), EcapaQuantizer(observer))
+    return prepare_pt2e(exported.module(check_guards=False), quantizer)
 
 
 def calibrate(prepared, features):

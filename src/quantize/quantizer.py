@@ -16,6 +16,8 @@ _CONVS = {_OPS.conv2d.default}
 _LINEARS = {_OPS.linear.default}
 OBSERVERS = {"histogram": HistogramObserver, "minmax": MinMaxObserver}
 WEIGHT_RANGE = 127
+# Two products with activations of 255 stay below 2**15, see `src.cost.cpu.saturates`.
+REDUCED_WEIGHT_RANGE = 63
 
 
 class EcapaQuantizer(Quantizer):
@@ -27,14 +29,14 @@ class EcapaQuantizer(Quantizer):
     what is concatenated has one scale; means over time of u8 values are u8, with a scale of their own.
     """
 
-    def __init__(self, observer="histogram"):
+    def __init__(self, observer="histogram", weight_range=WEIGHT_RANGE):
         super().__init__()
         self.activation = QuantizationSpec(
             dtype=torch.uint8, quant_min=0, quant_max=255, qscheme=torch.per_tensor_affine,
             observer_or_fake_quant_ctr=OBSERVERS[observer],
         )
         self.weight = QuantizationSpec(
-            dtype=torch.int8, quant_min=-WEIGHT_RANGE, quant_max=WEIGHT_RANGE,
+            dtype=torch.int8, quant_min=-weight_range, quant_max=weight_range,
             qscheme=torch.per_channel_symmetric, ch_axis=0,
             # The range of the weights of the moment, since fine-tuning moves them.
             observer_or_fake_quant_ctr=MovingAveragePerChannelMinMaxObserver.with_args(averaging_constant=1.0),

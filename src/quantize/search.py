@@ -15,6 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from src.quantize import qat
+from src.quantize.ptq import observers
 
 # Length in samples of the validation crops: every utterance is heard once, at one length.
 VALIDATION_SAMPLES = 3 * 16_000
@@ -151,7 +152,8 @@ def _fingerprint(task, wanted):
     """A name for all that the trials depend on."""
     digest = hashlib.sha256()
     settings = wanted.model_dump(exclude={"n_trials"})
-    digest.update(json.dumps([settings, task.ranges, task.seed, task.device], sort_keys=True).encode())
+    bounds = [(name, module.quant_min, module.quant_max) for name, module in observers(task.student).items()]
+    digest.update(json.dumps([settings, bounds, task.ranges, task.seed, task.device], sort_keys=True).encode())
     for name, tensor in [*task.teacher.state_dict().items(), *task.front_end.state_dict().items()]:
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     for waveforms, speakers in (task.finetune, task.validation):

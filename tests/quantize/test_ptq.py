@@ -87,3 +87,15 @@ def test_prepare_and_convert_leave_their_input_alone(network, calibrated):
     ptq.convert(calibrated[0])
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert ptq.observers(calibrated[0])
+
+
+def test_reduced_range_keeps_sums_of_two_products_in_16_bits_and_stays_near(network, features, tmp_path):
+    prepared = ptq.prepare(network, "minmax", reduce_range=True)
+    ptq.calibrate(prepared, features)
+    converted = ptq.convert(prepared)
+    graph = onnx.load(export(converted, tmp_path, "reduced")).graph
+    weights = [onnx.numpy_helper.to_array(t) for t in graph.initializer
+               if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1]
+    assert len(weights) > 15 and max(np.abs(weight.astype(int)).max() for weight in weights) == 63
+    assert 2 * 255 * 63 < 2**15 < 2 * 255 * 127
+    assert min(torch.cosine_similarity(converted(x), network(x)).item() for x in features) > 0.99
