@@ -23,7 +23,7 @@ def main():
     validation = manifest.needed(rows, "validation")
     layers = _sensitivity(config, manifest.spread(validation, FEATURES))
     enrolments = config.evaluate.enrolments
-    tested = trials.tested_rows(rows, config.evaluate.protocol, enrolments)
+    tested = trials.evaluated_rows(rows, config.evaluate.protocol, enrolments)
     found = conditions.breakdown(
         MODELS, conditions.choose(tested, enrolments, config.breakdown.utterances),
         [load_audio(row) for row in manifest.spread(validation, BABBLE)], config.breakdown, enrolments,

@@ -36,7 +36,7 @@ class Trials:
         return self.enrol_speakers[self.enrol] == self.test_speakers[self.test]
 
 
-def tested_rows(rows, protocol, enrolments):
+def evaluated_rows(rows, protocol, enrolments):
     """The rows of the test split in the order in which `all_pairs` enrols speakers as the protocol says.
 
     `pairs`: as they are. `superb-si`: of each speaker, the first `enrolments` rows of the data set's own train

@@ -174,11 +174,11 @@ class _Writer:
             (self.folder / file).unlink()
         already = {utt_id for utt_id, own, _ in self.sample.skipped if own == speaker}
         usable = sum(candidate.utt_id not in already for candidate in lacking.candidates)
-        of = f" of {lacking.part}" if lacking.part else ""
-        self.sample.dropped[speaker] = f"{usable} usable{of}"
+        where = f" in {lacking.part}" if lacking.part else ""
+        self.sample.dropped[speaker] = f"{usable} usable{where}"
         for candidate in candidates:
             if candidate.utt_id not in already:
-                self._skip(candidate, f"too few of this speaker{of}: {usable}, {lacking.needed} are needed")
+                self._skip(candidate, f"too few of this speaker{where}: {usable}, {lacking.needed} are needed")
 
     def _skip(self, candidate, reason):
         self.sample.skipped.append((candidate.utt_id, candidate.speaker, reason))
