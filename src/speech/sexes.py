@@ -44,7 +44,7 @@ def _read(path, speaker, sex):
                     raise InputError(f"{where}: {len(values)} values, {len(header)} are needed")
                 name, told = (values[column].strip() for column in columns)
                 if not name or bool(told) != bool(sex_of(told)):
-                    raise InputError(f"{where}: {speaker} {name!r}, {sex} {told!r}: a name and f, m or nothing are needed")
+                    raise InputError(f"{where}: {speaker} {name!r}, {sex} {told!r}: a name and f, m or nothing needed")
                 if found.setdefault(name, sex_of(told)) != sex_of(told):
                     raise InputError(f"{where}: {name}: another {sex} than in a line before")
     except (OSError, UnicodeDecodeError, csv.Error) as error:

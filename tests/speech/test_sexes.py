@@ -34,7 +34,7 @@ def test_files_of_voxceleb_in_the_folder_or_beside_it(speech, place, monkeypatch
 @pytest.mark.parametrize(("text", "said"), [
     ("", "line 1: the columns speaker and sex are needed"),
     ("speaker;sex\nann;f\n", "line 1: the columns speaker and sex are needed"),
-    ("speaker,sex\nann,f\nbob,x\n", "line 3: speaker 'bob', sex 'x': a name and f, m or nothing are needed"),
+    ("speaker,sex\nann,f\nbob,x\n", "line 3: speaker 'bob', sex 'x': a name and f, m or nothing needed"),
     ("speaker,sex\n,f\n", "line 2: speaker '', sex 'f'"),
     ("speaker,sex\nann\n", "line 2: 1 values, 2 are needed"),
     ("speaker,sex\nann,f\nann,m\n", "line 3: ann: another sex than in a line before"),
