@@ -4,7 +4,7 @@ import torch
 from src import params
 from src.encoder import load
 from src.errors import reported
-from src.evaluate import conditions
+from src.evaluate import conditions, trials
 from src.files import write_csv
 from src.quantize import ptq, qat, sensitivity
 from src.speech import manifest
@@ -23,8 +23,9 @@ def main():
     validation = manifest.needed(rows, "validation")
     layers = _sensitivity(config, manifest.spread(validation, FEATURES))
     enrolments = config.evaluate.enrolments
+    tested = trials.evaluated_rows(rows, config.evaluate.protocol, enrolments)
     found = conditions.breakdown(
-        MODELS, conditions.choose(manifest.select(rows, "test"), enrolments, config.breakdown.utterances),
+        MODELS, conditions.choose(tested, enrolments, config.breakdown.utterances),
         [load_audio(row) for row in manifest.spread(validation, BABBLE)], config.breakdown, enrolments,
         config.evaluate.bootstrap, config.seed,
     )

@@ -59,6 +59,7 @@ class Encoder(Section):
 
 
 class Evaluate(Section):
+    protocol: Literal["pairs", "superb-si"]
     enrolments: int = Field(ge=1, le=100)
     bootstrap: int = Field(ge=100, le=100_000)
     normalisation: Literal["none", "s-norm", "as-norm"]
@@ -145,6 +146,12 @@ class Params(Section):
     pretrain: Pretrain
     breakdown: Breakdown
 
+    @model_validator(mode="after")
+    def consistent(self):
+        if self.evaluate.protocol == "superb-si" and self.data.source != "hub":
+            raise ValueError("evaluate.protocol: superb-si needs data.source: hub, whose data sets have splits")
+        return self
+
 
 def _names(model, where):
     """The keys allowed at `where`, a path of keys into the model."""
@@ -163,7 +170,9 @@ def _explain(error):
     if error["type"] == "missing":
         return f"{where}: missing"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}, got {error['input']!r}" if error["type"] != "value_error" else f"{where}: {message}"
+    if error["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message}, got {error['input']!r}"
 
 
 def load(path="params.yaml") -> Params:

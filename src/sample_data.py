@@ -28,9 +28,10 @@ def main():
             candidates,
             config.data,
             seed=config.seed,
-            needed=max(2, config.evaluate.enrolments + 1),
+            enrolments=config.evaluate.enrolments,
             seen=seen,
             folder=partial / "audio",
+            official=config.evaluate.protocol == "superb-si",
             tested=tested,
         )
         manifest.write(result.rows, partial / "manifest.csv")
@@ -99,7 +100,7 @@ def _summarise(result):
     kinds = ", ".join(f"{kind} ({count})" for kind, count in result.reasons())
     print(f"skipped utterances: {len(result.skipped)}{f' - {kinds}' if kinds else ''}")
     if result.dropped:
-        names = ", ".join(f"{speaker} ({usable} usable)" for speaker, usable in result.dropped.items())
+        names = ", ".join(f"{speaker} ({usable})" for speaker, usable in result.dropped.items())
         print(f"dropped speakers: {len(result.dropped)} - {names}")
     mixed = defaultdict(set)
     for row in result.rows:

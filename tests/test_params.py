@@ -42,6 +42,8 @@ def test_shipped_parameters_are_valid():
     ("data.splits.test", 0.5, "must add up to 1"),
     ("data.source", "folder", "path is needed"),
     ("data.trials", "list.txt", "only for source: folder"),
+    ("evaluate.protocol", "superb", "'pairs' or 'superb-si'"),
+    ("evaluate.protocol", "superb-si", "needs data.source: hub"),
     ("evaluate.enrolments", 0, "greater than or equal to 1"),
     ("evaluate.normalisation", "z-norm", "'none', 's-norm' or 'as-norm'"),
     ("evaluate.margin", 0, "greater than 0"),

@@ -4,6 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
+
+import numpy as np
+import onnxruntime
+import pytest
+import soundfile
 
 from tests.workspace import ROOT, SMALL, read, run, workspace
 
@@ -39,6 +45,40 @@ def test_published_encoder_and_data_set_from_the_hub(shared, tmp_path):
         rows = list(csv.DictReader(file))
     assert {row["split"] for row in rows if row["seen"] == "0"} == {"validation", "test"}
     assert {row["split"] for row in rows if row["seen"] == "1"} == {"calibration", "finetune"}
+
+
+def test_superb_si_on_the_official_splits_of_the_hub(shared, tmp_path):
+    """Top-1 is that of a loop over the embeddings that shares nothing with the trials."""
+    folder = workspace(tmp_path / "run", {
+        **SMALL, "data": {"source": "hub", "speakers": 10, "utterances_per_speaker": 5, "max_seconds": 3.0},
+        "evaluate": {"bootstrap": 100, "protocol": "superb-si", "enrolments": 2},
+    })
+    for stage in ("sample_data", "baseline"):
+        served = subprocess.run(
+            [shared / "hub/serve.py", shared / "hub/root", "--", sys.executable, "-m", f"src.{stage}"],
+            cwd=folder, capture_output=True, text=True, timeout=600,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hub")},
+        )
+        assert served.returncode == 0, served.stderr
+    model = onnxruntime.InferenceSession(folder / "models/fp32.onnx")
+    enrolled, probes = defaultdict(list), []
+    with open(folder / "data/manifest.csv") as file:
+        for row in csv.DictReader(file):
+            if row["split"] == "test":
+                waveform = soundfile.read(folder / row["path"], dtype="float32")[0]
+                embedding = model.run(["embedding"], {"waveform": waveform[None]})[0][0].astype(float)
+                embedding /= np.linalg.norm(embedding)
+                if row["part"] == "train":
+                    enrolled[row["speaker"]].append(embedding)
+                else:
+                    assert row["part"] == "test"
+                    probes.append((row["speaker"], embedding))
+    assert {len(own) for own in enrolled.values()} == {2} and len(probes) == 3 * len(enrolled)
+    means = {speaker: sum(own) / np.linalg.norm(sum(own)) for speaker, own in enrolled.items()}
+    right = [max(means, key=lambda name: means[name] @ probe) == speaker for speaker, probe in probes]
+    found = read(folder, "baseline")
+    assert found["top1_accuracy"] == pytest.approx(np.mean(right), abs=1e-6)
+    assert found["trials"] == len(means) * len(probes) and found["target_trials"] == len(probes)
 
 
 def test_real_speech_from_a_folder(shared, tmp_path):

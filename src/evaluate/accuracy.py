@@ -7,7 +7,7 @@ import numpy as np
 from src.errors import InputError
 from src.evaluate import bootstrap, metrics, normalise, scores
 from src.evaluate.extract import embed
-from src.evaluate.trials import Trials, all_pairs, from_list
+from src.evaluate.trials import Trials, all_pairs, from_list, evaluated_rows
 from src.speech import manifest
 from src.speech.trial_list import read_trial_list
 
@@ -51,7 +51,7 @@ def evaluate(model, name, rows, config, reference=None) -> dict:
     """
     shared = shared_speakers(rows, config.evaluate.allow_shared_speakers)
     trial_list = config.data.trials and read_trial_list(config.data.trials)
-    tested = manifest.select(rows, "test")
+    tested = evaluated_rows(rows, config.evaluate.protocol, config.evaluate.enrolments)
     test = make_test(tested, config.evaluate.enrolments, trial_list)
     result = score(_embed(model, tested), test, *_cohort(model, rows, config.evaluate))
     other = reference and Result(

@@ -55,7 +55,7 @@ def breakdown(models, rows, pool, wanted, enrolments, resamples, seed):
             changed[trials.test_rows] = embed(model, [rows[row] for row in trials.test_rows], audio=audio)
             found[key][name] = scores.cosine(changed, trials)
     kept = {key: np.ones(len(trials), dtype=bool) for key in found}
-    for level, mask in by_sex(trials, {row.speaker: getattr(row, "sex", None) for row in rows}).items():
+    for level, mask in by_sex(trials, {row.speaker: row.sex for row in rows}).items():
         found["sex", level], kept["sex", level] = found["seconds", FULL], mask
     order = [*(("seconds", f"{seconds:g}") for seconds in wanted.seconds), ("seconds", FULL), ("snr", CLEAN),
              *(("snr", f"{snr:g}") for snr in wanted.snr)]
@@ -109,10 +109,10 @@ def by_sex(trials, sexes):
     """{"same", "different": bool [trials]}: all target trials, and the non-target trials between speakers of
     the same sex, or of different ones.
 
-    sexes: {speaker: sex, or None or "" where it is not known, which leaves out its trials}. A level without
+    sexes: {speaker: sex, or "" where it is not known, which leaves out its trials}. A level without
     non-target or without target trials is left out.
     """
-    sex = np.array([sexes.get(speaker) or "" for speaker in trials.speakers])
+    sex = np.array([sexes.get(speaker, "") for speaker in trials.speakers])
     first, second = sex[trials.enrol_speakers[trials.enrol]], sex[trials.test_speakers[trials.test]]
     known, same, targets = (first != "") & (second != ""), first == second, trials.targets
     masks = {"same": known & same, "different": known & (targets | ~same)}

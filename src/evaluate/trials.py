@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.errors import InputError
+from src.speech import manifest
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,32 @@ class Trials:
     def targets(self):
         """bool [n]: whether enrolment and test utterance are of one speaker."""
         return self.enrol_speakers[self.enrol] == self.test_speakers[self.test]
+
+
+def evaluated_rows(rows, protocol, enrolments):
+    """The rows of the test split in the order in which `all_pairs` enrols speakers as the protocol says.
+
+    `pairs`: as they are. `superb-si`: of each speaker, the first `enrolments` rows of the data set's own train
+    split, then all of its own test split, so that these alone are probes (speaker identification of SUPERB,
+    Yang et al., Interspeech 2021, whose speakers are the same in its splits; here, those of the test split).
+    Speakers without that many are left out. Raises InputError when fewer than two remain.
+    """
+    rows = manifest.select(rows, "test")
+    if protocol == "pairs":
+        return rows
+    enrolled, probes = defaultdict(list), defaultdict(list)
+    for row in rows:
+        if row.part == manifest.TEST_PART:
+            probes[row.speaker].append(row)
+        elif row.part == manifest.ENROL_PART and len(enrolled[row.speaker]) < enrolments:
+            enrolled[row.speaker].append(row)
+    enough = [speaker for speaker in probes if len(enrolled[speaker]) == enrolments]
+    if len(enough) < 2:
+        raise InputError(
+            f"evaluate.protocol: {protocol}: {len(enough)} test speakers have {enrolments} utterances of the data "
+            f"set's split {manifest.ENROL_PART} and one of {manifest.TEST_PART}; two are needed"
+        )
+    return [row for speaker in enough for row in (*enrolled[speaker], *probes[speaker])]
 
 
 def all_pairs(rows, enrolments) -> Trials:

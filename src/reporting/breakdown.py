@@ -7,6 +7,8 @@ from src.reporting.tables import markdown
 NAMES = {"seconds": ("seconds of the test utterance", "{} s"), "snr": ("babble, dB signal to noise", "{} dB"),
          "sex": ("sexes of different speakers", "{}")}
 WHOLE = ("full", "clean")
+SEXES = ("By sex, all target trials count, and of the non-target trials only those between speakers of the same sex or "
+         "of different ones: same-sex trials are the harder ones, because all their impostors sound more alike.")
 
 
 def load():
@@ -20,7 +22,7 @@ def load():
 
 
 def conditions_table(rows):
-    """EER of every model in every condition, and its difference to fp32, as Markdown."""
+    """EER of every model in every condition, and its difference to fp32, as Markdown; under it what `sex` means."""
     models = list(dict.fromkeys(row["model"] for row in rows))
     lines = {}
     for row in rows:
@@ -31,8 +33,9 @@ def conditions_table(rows):
             value, low, high = (fixed(number, places(numbers, 2), sign=True) for number in numbers)
             text += f" ({value}: {low} to {high})"
         line.append(text)
-    return markdown(["EER, % (points to fp32)", *(TITLES[model] for model in models)],
-                    [[_label(*key), *cells] for key, cells in lines.items()])
+    table = markdown(["EER, % (points to fp32)", *(TITLES[model] for model in models)],
+                     [[_label(*key), *cells] for key, cells in lines.items()])
+    return f"{table}\n\n{SEXES}" if any(condition == "sex" for condition, _ in lines) else table
 
 
 def _label(condition, level):
@@ -75,7 +78,7 @@ def conditions(rows):
         f"largest change to fp32 is {change} points, {TITLES[worst['model']]}, "
         f"{_label(worst['condition'], worst['level'])}.",
         "Test utterances cut to a length, or with the voices of others added; enrolments stay whole and "
-        "clean. metrics/breakdown.csv has the intervals.",
+        f"clean. {f'{SEXES} ' if 'sex' in kinds else ''}metrics/breakdown.csv has the intervals.",
         0.6 + 1.9 * len(kinds), draw)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from src.errors import InputError
 from src.evaluate.accuracy import ALL, KEYS, Test, make_test, shared_speakers
 from src.evaluate.scores import read_scores
+from src.evaluate.trials import evaluated_rows
 from src.speech import manifest
 from src.speech.trial_list import read_trial_list
 
@@ -93,7 +94,7 @@ def load(params) -> Results:
     profile = files["profile"]
     rows = manifest.read()
     shared = shared_speakers(rows, params.evaluate.allow_shared_speakers)
-    rows = manifest.select(rows, "test")
+    rows = evaluated_rows(rows, params.evaluate.protocol, params.evaluate.enrolments)
     trial_list = params.data.trials and read_trial_list(params.data.trials)
     test = make_test(rows, params.evaluate.enrolments, trial_list)
     costs = {

@@ -97,6 +97,9 @@ def material(results):
         "folder": f"speech in {data.path}" + (f", trial list {data.trials}" if data.trials else ""),
         "hub": f"{data.repo}, config {data.config}, revision {data.revision or 'newest'}",
     }[data.source]
+    if results.params.evaluate.protocol == "superb-si":
+        source += ("; speaker identification of SUPERB with the official splits: test speakers are enrolled from its "
+                   "train split and probed with its test split")
     return [f"Encoder: {model}.", f"Data: {source}.", *_normalisation(results), *_shared(results),
             _sizes(results)]
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SEXES = ("f", "m")
+
 
 class AudioError(Exception):
     """One utterance cannot be used. The message is the reason: a kind, or `kind: detail`."""
@@ -15,10 +17,18 @@ class Candidate:
 
     `read()` gives (samples float32 [n] or [n, channels], sample rate in Hz) or raises AudioError.
     `batch` names what is fetched in one go: of a speaker's utterances those of the largest batch are
-    taken first. Sources for which every utterance costs the same leave it alone.
+    taken first. Sources for which every utterance costs the same leave it alone. `sex` is the speaker's, one
+    of SEXES or empty; `part` is the data set's own split, empty where it has none.
     """
 
     utt_id: str
     speaker: str
     read: Callable[[], tuple[np.ndarray, int]]
     batch: int = 0
+    sex: str = ""
+    part: str = ""
+
+
+def sex_of(text) -> str:
+    """f or m from f, female, m or male in any case, with spaces around or not; empty from anything else."""
+    return {"f": "f", "female": "f", "m": "m", "male": "m"}.get(text.strip().lower(), "")

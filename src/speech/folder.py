@@ -1,11 +1,13 @@
 """Speech in a folder: <path>/<speaker>/**/*.{wav,flac,ogg,mp3}, VoxCeleb's own layout."""
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from src.errors import InputError
 from src.speech.audio import decode_path
 from src.speech.candidate import AudioError, Candidate
+from src.speech.sexes import read_sexes
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -15,7 +17,7 @@ def candidates(path, seconds) -> list[Candidate]:
 
     What cannot be reached (no permission, a link back to a folder already read) is offered too, as a
     candidate that cannot be read, so that it is reported. Raises InputError when the folder is
-    missing or holds no audio file.
+    missing or holds no audio file, and as `read_sexes`.
     """
     root = Path(path)
     if not root.is_dir():
@@ -28,12 +30,18 @@ def candidates(path, seconds) -> list[Candidate]:
     found = [found for speaker in speakers for found in _walk(root, speaker.path, seconds, set(visited))]
     if not found:
         raise InputError(f"data.path: {path}: no <speaker>/**/*.{{wav,flac,ogg,mp3}} in it")
-    return found
+    return _with_sexes(found, path)
 
 
 def named(path, names) -> list[Candidate]:
-    """Candidates for files named relative to the folder, to be decoded in full."""
-    return [Candidate(name, name.split("/")[0], partial(decode_path, Path(path, name))) for name in names]
+    """Candidates for files named relative to the folder, to be decoded in full. Errors as `read_sexes`."""
+    return _with_sexes(
+        [Candidate(name, name.split("/")[0], partial(decode_path, Path(path, name))) for name in names], path)
+
+
+def _with_sexes(found, path):
+    sexes = read_sexes(path)
+    return [replace(candidate, sex=sexes.get(candidate.speaker, "")) for candidate in found]
 
 
 def _entries(folder):

@@ -5,6 +5,7 @@ itself, each at most once: what has been fetched is kept on disk. A candidate's 
 that a speaker's utterances are taken from few of them.
 """
 import logging
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
@@ -20,10 +21,11 @@ from tqdm import tqdm
 from src.errors import InputError
 from src.hub import explained, first_line
 from src.speech.audio import decode
-from src.speech.candidate import AudioError, Candidate
+from src.speech.candidate import AudioError, Candidate, sex_of
 
 SPEAKER_COLUMNS = ("label", "speaker", "speaker_id", "spk_id")
 NAME_COLUMNS = ("file", "path", "id")
+SEX_COLUMNS = ("sex", "gender")
 _CONNECTIONS = 8
 _TIMEOUT = 10  # seconds; the client's own retries begin only after this first call
 _log = logging.getLogger(__name__)
@@ -34,7 +36,8 @@ def candidates(repo, config, revision, seconds, spool) -> list[Candidate]:
 
     Little more than `seconds` of each will be decoded. `spool` is an existing empty folder for what is
     fetched; the caller removes it. The speaker is the label's name, utt_id the row's file name, made
-    relative and unique. Raises InputError where the hub, the repository, its revision, the configuration or
+    relative and unique, part the split. A speaker's sex is that of their rows that tell one, if they all tell the
+    same. Raises InputError where the hub, the repository, its revision, the configuration or
     a column is not there; reading a candidate raises it too when the hub fails.
     """
     what = f"data.repo: {repo}"
@@ -42,8 +45,12 @@ def candidates(repo, config, revision, seconds, spool) -> list[Candidate]:
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
         shards = pool.map(partial(_index, what=f"{what}: data.config {config}"), [url for _, url in files])
         shards = list(tqdm(shards, "speaker labels", len(files), unit="file", disable=None))
+    sexes = defaultdict(set)
+    for _, speakers, _, told in shards:
+        for speaker, sex in zip(speakers, told):
+            sexes[speaker] |= {sex} - {""}
     found, used, batch = [], set(), 0
-    for (split, _), (parquet, speakers, names) in zip(files, shards):
+    for (split, _), (parquet, speakers, names, _) in zip(files, shards):
         rows = iter(zip(speakers, names))
         for group in range(parquet.num_row_groups):
             fetched = _RowGroup(parquet, group, Path(spool, f"{batch}.arrow"), what)
@@ -51,9 +58,11 @@ def candidates(repo, config, revision, seconds, spool) -> list[Candidate]:
                 speaker, name = next(rows)
                 if speaker is not None:
                     utt_id = _unique(name or f"{speaker}/{split}", split, used)
-                    found.append(Candidate(utt_id, speaker, partial(fetched.decode, index, seconds), batch))
+                    read = partial(fetched.decode, index, seconds)
+                    sex = min(sexes[speaker]) if len(sexes[speaker]) == 1 else ""
+                    found.append(Candidate(utt_id, speaker, read, batch, sex, split))
             batch += 1
-    without = sum(len(speakers) for _, speakers, _ in shards) - len(found)
+    without = sum(len(speakers) for _, speakers, *_ in shards) - len(found)
     if without:
         _log.warning("%s: %d rows have no speaker and are passed over", what, without)
     return found
@@ -76,7 +85,7 @@ def _files(repo, config, revision, what):
 
 
 def _index(url, what):
-    """The opened parquet file, and the speaker (or None) and the file name (or None) of each of its rows."""
+    """The opened parquet file, and of each of its rows the speaker (or None), the file name (or None), the sex."""
     with explained(what):
         try:
             # No cache: parquet asks for the ranges that it needs, and reading ahead would fetch the audio.
@@ -90,21 +99,25 @@ def _index(url, what):
                     f"it has {', '.join(features)}"
                 )
             name = next((name for name in (*NAME_COLUMNS, "audio.path") if name in leaves), label)
-            table = parquet.read(columns=[label, name])
+            sex = next((name for name in SEX_COLUMNS if name in leaves), label)
+            table = parquet.read(columns=[label, name, sex])
         except pa.ArrowException as error:
             raise InputError(f"{what}: {url}: not readable as parquet: {first_line(error)}") from None
-    classes = features[label].names if isinstance(features[label], ClassLabel) else None
-    speakers = [_speaker(value, classes) for value in table.column(label).to_pylist()]
+    speakers = _texts(table.column(label), features[label])
+    sexes = [""] * len(speakers) if sex == label else [
+        sex_of(text or "") for text in _texts(table.column(sex), features[sex])]
     if name == label:
-        return parquet, speakers, [None] * len(speakers)
+        return parquet, speakers, [None] * len(speakers), sexes
     names = pc.struct_field(table.column("audio"), "path") if name == "audio.path" else table.column(name)
-    return parquet, speakers, [None if value is None else str(value) for value in names.to_pylist()]
+    return parquet, speakers, [None if value is None else str(value) for value in names.to_pylist()], sexes
 
 
-def _speaker(value, classes):
+def _texts(column, feature):
+    """A column's values, a class label's as its name: str, or None where there is none."""
+    values, classes = column.to_pylist(), feature.names if isinstance(feature, ClassLabel) else None
     if classes is not None:
-        return classes[value] if value is not None and 0 <= value < len(classes) else None
-    return None if value in (None, "") else str(value)
+        return [classes[value] if value is not None and 0 <= value < len(classes) else None for value in values]
+    return [None if value in (None, "") else str(value) for value in values]
 
 
 def _unique(name, split, used):

@@ -4,8 +4,10 @@ from dataclasses import astuple, dataclass, fields
 
 from src.errors import InputError
 from src.files import write_csv
+from src.speech.candidate import SEXES
 
 PATH = "data/manifest.csv"
+ENROL_PART, TEST_PART = "train", "test"  # of SUPERB SI: speakers are enrolled from the one, probed with the other
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,8 @@ class Row:
     path: str  # of the audio, relative to the repository's root
     seconds: float
     seen: int  # 1 when the encoder was trained on this speaker
+    sex: str = ""  # f or m; empty where it is not known
+    part: str = ""  # the data set's own split that the utterance is of; empty where it has none
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -37,8 +41,10 @@ def read(path=PATH) -> list[Row]:
 
 def _row(values, path, line):
     try:
-        utt_id, speaker, split, audio, seconds, seen = values
-        return Row(utt_id, speaker, split, audio, float(seconds), {"0": 0, "1": 1}[seen])
+        utt_id, speaker, split, audio, seconds, seen, sex, part = values
+        if sex not in ("", *SEXES):
+            raise ValueError(sex)
+        return Row(utt_id, speaker, split, audio, float(seconds), {"0": 0, "1": 1}[seen], sex, part)
     except (ValueError, KeyError):
         raise InputError(f"{path}: line {line}: not a row of {','.join(COLUMNS)}") from None
 

@@ -10,7 +10,7 @@ from src.errors import InputError
 from src.params import SPLITS
 from src.speech.audio import RATE, SHORTEST, prepare, save
 from src.speech.candidate import AudioError
-from src.speech.manifest import Row
+from src.speech.manifest import ENROL_PART, TEST_PART, Row
 from src.speech.select import EVALUATION, FEWEST, allot, assign, shuffled, utterance_order
 
 AUDIO = "data/audio"
@@ -22,7 +22,7 @@ class Sample:
 
     rows: list[Row] = field(default_factory=list)
     skipped: list[tuple[str, str, str]] = field(default_factory=list)  # utt_id, speaker, reason
-    dropped: dict[str, int] = field(default_factory=dict)  # speaker: usable utterances
+    dropped: dict[str, str] = field(default_factory=dict)  # speaker: how many utterances are usable
     repeats: list[tuple[str, str]] = field(default_factory=list)  # of a trial list: utt_id, its twin before
 
     def reasons(self):
@@ -30,11 +30,22 @@ class Sample:
         return Counter(reason.split(":")[0] for _, _, reason in self.skipped).most_common()
 
 
-def sample(candidates, data, *, seed, needed, seen, folder, tested=()):
+@dataclass(frozen=True)
+class _Quota:
+    """Of a speaker's candidates the first `limit` that are usable, `needed` at least; `part`: what they all are of."""
+
+    candidates: list
+    limit: int
+    needed: int
+    part: str = ""
+
+
+def sample(candidates, data, *, seed, enrolments, seen, folder, official=False, tested=()):
     """Choose speakers and utterances, and write their audio to `folder` as NNNNN.flac.
 
-    candidates: what may be chosen from. data: the parameters' section. needed: usable utterances that
-    a speaker must have. seen: names of speakers that the encoder was trained on. tested: candidates of a
+    candidates: what may be chosen from. data: the parameters' section. enrolments: a speaker must have more
+    usable utterances than that. seen: names of speakers that the encoder was trained on. official: take of
+    every speaker `enrolments` utterances of ENROL_PART, and all others of TEST_PART. tested: candidates of a
     trial list, all of which make the test split, uncut; none of `candidates` may be of their speakers.
 
     Returns a Sample whose rows are ordered by split, speaker and utt_id; their paths are those that the
@@ -48,29 +59,39 @@ def sample(candidates, data, *, seed, needed, seen, folder, tested=()):
         wanted = max(FEWEST * (len(weights) - 1), round(wanted * (1 - weights.pop("test"))))
         bounds = {"min_seconds": SHORTEST, "max_seconds": None}
         for speaker, own in tqdm(_by_speaker(tested).items(), "trial list", unit="speaker", disable=None):
-            if utterances := writer.take(own, len(own), 1, bounds, repeats=True):
+            if utterances := writer.take(speaker, [_Quota(own, len(own), 1)], bounds, repeats=True):
                 taken[speaker] = utterances
         if len(taken) < FEWEST:
             raise _too_few(len(taken), 1, FEWEST, writer.sample)
     split = dict.fromkeys(taken, "test")
     bounds = {"min_seconds": data.min_seconds, "max_seconds": data.max_seconds}
+    needed = enrolments + 1
     limit = max(data.utterances_per_speaker, needed)
     others = {}
     for speaker, own in _chosen(_by_speaker(candidates), seen, wanted, weights, seed, others):
-        if utterances := writer.take(utterance_order(own, seed), limit, needed, bounds):
+        ordered = utterance_order(own, seed)
+        quotas = _by_part(ordered, limit, enrolments) if official else [_Quota(ordered, limit, needed)]
+        if utterances := writer.take(speaker, quotas, bounds):
             others[speaker] = utterances
     if len(others) < FEWEST * len(weights):
         raise _too_few(len(others), needed, FEWEST * len(weights), writer.sample)
     split |= assign(list(others), seen, weights)
     writer.sample.rows = sorted(
         (
-            Row(utt_id, speaker, split[speaker], f"{AUDIO}/{file}", seconds, int(speaker in seen))
+            Row(candidate.utt_id, speaker, split[speaker], f"{AUDIO}/{file}", seconds, int(speaker in seen),
+                candidate.sex, candidate.part)
             for speaker, utterances in (taken | others).items()
-            for utt_id, file, seconds in utterances
+            for candidate, file, seconds in utterances
         ),
         key=lambda row: (SPLITS.index(row.split), row.speaker, row.utt_id),
     )
     return writer.sample
+
+
+def _by_part(candidates, limit, enrolments):
+    wanted = ((ENROL_PART, enrolments, enrolments), (TEST_PART, limit - enrolments, 1))
+    return [_Quota([candidate for candidate in candidates if candidate.part == part], most, needed, part)
+            for part, most, needed in wanted]
 
 
 def _by_speaker(candidates):
@@ -106,15 +127,29 @@ class _Writer:
         self.folder, self.sample, self.written = Path(folder), Sample(), 0
         self.known = {}  # audio written before: utt_id
 
-    def take(self, candidates, limit, needed, bounds, repeats=False):
-        """[(utt_id, file name, seconds)] of one speaker: the first `limit` that are usable.
+    def take(self, speaker, quotas, bounds, repeats=False):
+        """[(candidate, file name, seconds)] of one speaker, quota by quota.
 
-        With fewer than `needed` nothing is kept, and the list is empty. With `repeats` the same audio may
+        With fewer than needed of one nothing is kept, and the list is empty. With `repeats` the same audio may
         come again.
         """
         taken, hashes = [], {}
-        for candidate in candidates if len(candidates) >= needed else ():
-            if len(taken) == limit:
+        for quota in quotas:
+            before = len(taken)
+            if len(quota.candidates) >= quota.needed:
+                self._fill(quota, taken, hashes, bounds, repeats)
+            if len(taken) - before < quota.needed:
+                self._drop(speaker, quota, quotas, taken)
+                return []
+        self.written += len(taken)
+        self.known |= hashes
+        return taken
+
+    def _fill(self, quota, taken, hashes, bounds, repeats):
+        """Add to `taken` and `hashes` what the quota allows."""
+        full = len(taken) + quota.limit
+        for candidate in quota.candidates:
+            if len(taken) == full:
                 break
             try:
                 pcm = prepare(*candidate.read(), **bounds)
@@ -131,23 +166,19 @@ class _Writer:
             hashes[digest] = before or candidate.utt_id
             file = f"{self.written + len(taken):05d}.flac"
             save(self.folder / file, pcm)
-            taken.append((candidate.utt_id, file, len(pcm) / RATE))
-        if len(taken) >= needed:
-            self.written += len(taken)
-            self.known |= hashes
-            return taken
-        self._drop(needed, candidates, taken)
-        return []
+            taken.append((candidate, file, len(pcm) / RATE))
 
-    def _drop(self, needed, candidates, taken):
-        speaker = candidates[0].speaker
+    def _drop(self, speaker, lacking, quotas, taken):
+        candidates = [candidate for quota in quotas for candidate in quota.candidates]
         for _, file, _ in taken:
             (self.folder / file).unlink()
         already = {utt_id for utt_id, own, _ in self.sample.skipped if own == speaker}
-        usable = [candidate for candidate in candidates if candidate.utt_id not in already]
-        self.sample.dropped[speaker] = len(usable)
-        for candidate in usable:
-            self._skip(candidate, f"too few of this speaker: {len(usable)}, {needed} are needed")
+        usable = sum(candidate.utt_id not in already for candidate in lacking.candidates)
+        where = f" in {lacking.part}" if lacking.part else ""
+        self.sample.dropped[speaker] = f"{usable} usable{where}"
+        for candidate in candidates:
+            if candidate.utt_id not in already:
+                self._skip(candidate, f"too few of this speaker{where}: {usable}, {lacking.needed} are needed")
 
     def _skip(self, candidate, reason):
         self.sample.skipped.append((candidate.utt_id, candidate.speaker, reason))

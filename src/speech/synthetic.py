@@ -19,6 +19,12 @@ _VARIANTS = (
     "paul pedro quincy rob robert sandro shelby steph travis victor Alicia Andrea Andy Annie Denis Diogo Gene "
     "Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen Reed zac"
 ).split()
+# espeak-ng's variants say so of every woman's voice. Those that say nothing have the pitch of its base voice, a
+# man's, but for these two.
+_WOMEN = frozenset(
+    "anika aunty belinda f1 f2 f3 f4 f5 grandma linda steph Alicia Andrea Annie".split()
+)
+_NEITHER = frozenset(("shelby", "zac"))
 _ACCENTS = (
     "en-us en-gb-scotland en-gb-x-rp en-029 de fr es it pt-br nl sv da nb pl cs ru tr fi hu ro el hi id vi af ga cy "
     "et lv lt sk sl hr ca eo sw"
@@ -47,6 +53,12 @@ class Speaker:
     pitch_range: int
     words_per_minute: int
     tract: float
+
+    @property
+    def sex(self):
+        """That of the voice variant: f, m, or empty where it is neither's."""
+        variant = self.voice.partition("+")[2]
+        return "" if variant in _NEITHER else "f" if variant in _WOMEN else "m"
 
     @classmethod
     def draw(cls, rng, voice=None):
@@ -100,10 +112,9 @@ def candidates(speakers, utterances, seed, group="eval"):
         Candidate(
             utt_id=f"{group}{s:04d}/{u:03d}.flac",
             speaker=f"{group}{s:04d}",
-            read=functools.partial(
-                _read, speaker(s, seed, group, FAMILY), [seed, *group.encode(), s, u], SNR_RANGE
-            ),
+            read=functools.partial(_read, own, [seed, *group.encode(), s, u], SNR_RANGE),
+            sex=own.sex,
         )
-        for s in range(speakers)
+        for s, own in enumerate(speaker(s, seed, group, FAMILY) for s in range(speakers))
         for u in range(utterances)
     ]

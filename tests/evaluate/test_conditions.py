@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,6 +69,23 @@ def test_sexes_split_the_nontarget_trials_and_leave_out_what_is_not_known():
     assert pairs["different"] == own | {("a", "c"), ("c", "a"), ("b", "c"), ("c", "b")}
     assert conditions.by_sex(trials, {}) == {}
     assert list(conditions.by_sex(trials, dict.fromkeys("abcd", "f"))) == ["same"]
+
+
+def test_table_has_the_sexes_where_they_are_known(project):
+    sexes = dict(zip(("s0", "s1", "s2", "s3", "s4", "s5"), ("f", "m", "f", "f", "m", "")))
+    told = [replace(row, seen=0, sex=sexes[row.speaker]) for row in project]
+    chosen = conditions.choose(told, 1, 2)
+    found = conditions.breakdown({"fp32": "a.onnx"}, chosen, [load_audio(told[0])], WANTED, 1, 100, 0)
+    table = {line[:2]: dict(zip(conditions.COLUMNS, line)) for line in found}
+    trials = all_pairs(chosen, 1)
+    values = scores.cosine(embed("a.onnx", chosen), trials)
+    first, second = ([sexes[trials.speakers[i]] for i in side] for side in (
+        trials.enrol_speakers[trials.enrol], trials.test_speakers[trials.test]))
+    for level in ("same", "different"):
+        kept = np.array([a != "" != b and (target or (a == b) == (level == "same"))
+                         for a, b, target in zip(first, second, trials.targets)])
+        expected = metrics.eer(values[kept], trials.targets[kept])
+        assert float(table["sex", level]["eer"]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_table_is_of_the_audio_as_it_was_changed(project):

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from src.errors import InputError
-from src.evaluate.trials import all_pairs, from_list
+from src.evaluate.trials import all_pairs, from_list, evaluated_rows
 from tests.evaluate.simulation import rows
 
 
@@ -62,3 +64,25 @@ def test_list_that_contradicts_the_manifest():
 def test_list_of_other_utterances():
     with pytest.raises(InputError, match="none of its 1 trials"):
         from_list(rows(2, 2), [(1, "x/u0.wav", "x/u1.wav")])
+
+
+def of_parts(parts):
+    """Rows of speakers of the test split: {speaker: the part of each utterance, by first letter}."""
+    names = {"t": "train", "v": "validation", "p": "test"}
+    return [replace(row, utt_id=f"{speaker}/{i}", speaker=speaker, part=names[part])
+            for speaker, own in parts.items() for i, part in enumerate(own) for row in rows(1, 1)]
+
+
+def test_superb_si_enrols_from_train_and_probes_with_test():
+    parts = {"a": "pvtpt", "b": "ttttp", "c": "tppp", "d": "tttv"}
+    found = of_parts(parts)
+    outside = [replace(row, split="finetune", speaker="e", utt_id=f"e{row.utt_id}") for row in found[:5]]
+    ordered = evaluated_rows([*outside, *found], "superb-si", 2)
+    trials = all_pairs(ordered, 2)
+    assert trials.enrol_names == ("a", "b")  # c lacks a second utterance of train, d one of test
+    enrolled = [[ordered[index].utt_id for index in own] for own in trials.enrol_rows]
+    assert enrolled == [["a/2", "a/4"], ["b/0", "b/1"]]
+    assert trials.test_names == ("a/0", "a/3", "b/4") and trials.targets.sum() == 3 and len(trials) == 6
+    assert evaluated_rows([*outside, *found], "pairs", 2) == found
+    with pytest.raises(InputError, match="evaluate.protocol: superb-si: 1 test speakers have 3 utterances of the"):
+        evaluated_rows(found, "superb-si", 3)

@@ -25,10 +25,11 @@ LAYERS = ["blocks.0.conv", "blocks.0.norm", "mfa.conv", "asp.tdnn.conv", "asp.co
 ]
 
 
-def write(seen_speakers=0, damage=DAMAGE, **changes):
+def write(seen_speakers=0, damage=DAMAGE, sexes=False, parts=("",), **changes):
     """Write params.yaml, data/manifest.csv and metrics/ into the working directory; gives the parameters.
 
-    changes: sections of params.yaml, {key: value}.
+    sexes: whether the breakdown is by sex too. parts: the data set's own splits of a speaker's utterances, the last
+    for all that remain. changes: sections of params.yaml, {key: value}.
     """
     raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     raw["evaluate"]["bootstrap"] = 100
@@ -38,10 +39,10 @@ def write(seen_speakers=0, damage=DAMAGE, **changes):
     config = params.load()
     rows = [
         manifest.Row(f"s{s:02}/u{u}", f"s{s:02}", "test", f"data/audio/{s * UTTERANCES + u:05}.flac", 3.0,
-                     int(s < seen_speakers))
+                     int(s < seen_speakers), part=parts[min(u, len(parts) - 1)])
         for s in range(SPEAKERS) for u in range(UTTERANCES)
     ]
-    Path("data").mkdir()
+    Path("data").mkdir(exist_ok=True)
     manifest.write(rows)
     measured = _accuracies(rows, damage, config)
     write_json("metrics/baseline.json", {
@@ -56,7 +57,7 @@ def write(seen_speakers=0, damage=DAMAGE, **changes):
         **measured["qat"], **COST, "size_mb": 5.9, "n_trials": len(trials), "best": trials[1],
         "objective_untrained": 1.29, "objective_fp32": 1.22})
     _costs()
-    _breakdown()
+    _breakdown(sexes)
     return config
 
 
@@ -75,10 +76,11 @@ def _accuracies(rows, damage, config):
     return measured
 
 
-def _breakdown():
+def _breakdown(sexes):
     rows = [(condition, level, model, eer + extra, eer - 0.01, eer + 0.02, *[extra, -0.01, 0.02][: 3 * bool(extra)],
              *[""] * (3 * (not extra)))
-            for condition, levels in (("seconds", ("1", "full")), ("snr", ("clean", "0")))
+            for condition, levels in (("seconds", ("1", "full")), ("snr", ("clean", "0")),
+                                      *([("sex", ("same", "different"))] if sexes else []))
             for level, eer in zip(levels, (0.1, 0.05)) for model, extra in (("fp32", 0), ("ptq", 0.01), ("qat", 0.004))]
     write_csv("metrics/breakdown.csv", conditions.COLUMNS, rows)
     write_csv("metrics/sensitivity.csv", ("group", "embedding_sqnr_db", "embedding_cosine", "output_sqnr_db"),

@@ -98,6 +98,19 @@ def test_seen_speakers_have_marked_rows_of_their_own(place):
     assert "The test has 10 speakers" in text  # the verdict is about those that are unseen
 
 
+def test_breakdown_by_sex_is_shown_and_explained_where_there_is_one(place):
+    write()
+    report.main()
+    assert "sex" not in Path(report.REPORT).read_text(encoding="utf-8")
+    write(sexes=True, data={"source": "hub"}, evaluate={"protocol": "superb-si"}, parts=("train", "test"))
+    report.main()
+    for path in (report.REPORT, report.PAGE):
+        text = Path(path).read_text(encoding="utf-8")
+        assert "same-sex trials are the harder ones" in text, path
+        assert "enrolled from its train split and probed with its test split" in text, path
+    assert "| sexes: same " in Path(report.REPORT).read_text(encoding="utf-8")
+
+
 def test_no_mark_without_seen_speakers(place):
     write()
     report.main()

@@ -98,3 +98,12 @@ def test_a_missing_or_empty_folder_is_an_error(tmp_path):
     write(tmp_path / "no speaker.wav")
     with pytest.raises(InputError, match="no <speaker>/"):
         folder.candidates(tmp_path, 8)
+
+
+def test_candidates_have_the_sex_of_their_speaker(tmp_path):
+    for name in ("ann/1.wav", "bob/1.wav"):
+        write(tmp_path / name)
+    (tmp_path / "speakers.csv").write_text("speaker,sex\nann,f\n")
+    for found in (folder.candidates(tmp_path, 8), folder.named(tmp_path, ["ann/1.wav", "bob/1.wav"])):
+        assert [(candidate.speaker, candidate.sex, candidate.part) for candidate in found] == [
+            ("ann", "f", ""), ("bob", "", "")]
