@@ -43,7 +43,7 @@ def main():
 def _sensitivity(config, rows):
     ranges = ptq.read_ranges()
     front_end, network = load.plain(config.encoder.source, config.encoder.revision)
-    prepared = ptq.prepare(network, config.ptq.observer, ptq.reduces_range(config.quantize.reduce_range))
+    prepared = ptq.prepare(network, config.ptq.observer, ptq.weight_bits(config.quantize))
     student = qat.fake_quantise(prepared, ranges)
     waveforms = [torch.from_numpy(load_audio(row)[: SECONDS * RATE])[None] for row in rows]
     return sensitivity.sensitivity(student, [front_end(waveform) for waveform in waveforms])

@@ -74,7 +74,16 @@ class Profile(Section):
     threads: int = Field(ge=1, le=256)
 
 
+class WeightBits(Section):
+    layer0: Literal[4, 8]
+    blocks: Literal[4, 8]
+    mfa: Literal[4, 8]
+    attention: Literal[4, 8]
+    fc: Literal[4, 8]
+
+
 class Quantize(Section):
+    weight_bits: WeightBits
     reduce_range: bool | Literal["auto"]
 
 

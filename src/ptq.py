@@ -21,18 +21,18 @@ def main():
     rows = manifest.read()
     chosen = manifest.spread(manifest.needed(rows, "calibration"), config.ptq.utterances)
     front_end, network = load.plain(config.encoder.source, config.encoder.revision)
-    reduced = ptq.reduces_range(config.quantize.reduce_range)
-    prepared = ptq.prepare(network, config.ptq.observer, reduced)
+    bits = ptq.weight_bits(config.quantize)
+    prepared = ptq.prepare(network, config.ptq.observer, bits)
     ptq.calibrate(prepared, [front_end(torch.from_numpy(load_audio(row))[None]) for row in chosen])
     write_json(ptq.RANGES, ptq.activation_ranges(prepared))
     export_onnx(torch.nn.Sequential(front_end, ptq.convert(prepared)), MODEL)
     metrics = accuracy.evaluate(MODEL, "ptq", rows, config, reference="fp32")
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
     write_json(METRICS, {**metrics, **cost, "calibration_utterances": len(chosen),
-                          "weight_bits": 7 if reduced else 8})
+                          "weight_bits": bits})
     timings = latency.against_fp32("ptq", MODEL, config.profile, config.seed)
     write_json(LATENCY, timings)
-    if reduced:
+    if 7 in bits.values():
         print("ptq: 7-bit weights, since this processor may add up products of 8-bit integers in 16 bits")
     print(f"ptq: {accuracy.summary(metrics)}; {cost['int8_mac_share']:.2%} of the multiplications in INT8, "
           f"{cost['size_mb']:.2f} MB, {timings['models']['ptq']['speedup']:.2f} times as fast as fp32.onnx")

@@ -24,7 +24,7 @@ def main():
     ranges = ptq.read_ranges()
     front_end, network = load.plain(config.encoder.source, config.encoder.revision)
     task = search.Task(
-        student=ptq.prepare(network, config.ptq.observer, ptq.reduces_range(config.quantize.reduce_range)),
+        student=ptq.prepare(network, config.ptq.observer, ptq.weight_bits(config.quantize)),
         ranges=ranges,
         teacher=network.requires_grad_(False),
         front_end=front_end,

@@ -171,6 +171,8 @@ class _Graph:
             if len(node.input) > 2 and node.input[2]:
                 return self._type(node.input[2])
             return _attribute(node, "output_dtype", 0) or TensorProto.UINT8
+        if node.op_type == "Cast":
+            return _attribute(node, "to", None)
         return self._type(node.input[0]) if node.op_type in MOVES else None
 
 

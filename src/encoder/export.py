@@ -14,6 +14,7 @@ from src.encoder import integers
 # Constants of more elements than this (the front end's matrices) are left for the engine to compute when it
 # loads the file; stored, they would be most of a small encoder.
 LARGEST_FOLDED = 1024
+OPSET = 21  # the first that casts INT4
 
 
 def export_onnx(module, path):
@@ -27,10 +28,11 @@ def export_onnx(module, path):
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module, (example,), dynamo=True, input_names=["waveform"], output_names=["embedding"],
-            dynamic_shapes=({0: "batch", 1: "samples"},), external_data=False, optimize=False, verbose=False,
+            dynamic_shapes=({0: "batch", 1: "samples"},), opset_version=OPSET, external_data=False,
+            optimize=False, verbose=False,
         )
         onnxscript.optimizer.optimize_ir(program.model, output_size_limit=LARGEST_FOLDED)
-        integers.RULES.apply_to_model(program.model)
+        integers.rewrite(program.model)
         model = program.model_proto
     _strip(model)
     onnx.checker.check_model(model, full_check=True)

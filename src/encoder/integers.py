@@ -1,4 +1,7 @@
 """Rewrites of an exported graph that leave more of it in integers, without changing what it gives."""
+import ml_dtypes
+import numpy as np
+import onnx_ir
 from onnxscript.rewriter import RewriteRuleSet, pattern
 
 
@@ -33,7 +36,29 @@ class _Mean(pattern.RewriteRuleClassBase):
         return op.GlobalAveragePool(x)
 
 
-RULES = RewriteRuleSet([_Pad.rule(), _Mean.rule()])
+_RULES = RewriteRuleSet([_Pad.rule(), _Mean.rule()])
+
+
+def rewrite(model):
+    """Apply all of them to an onnx_ir.Model, in place."""
+    _RULES.apply_to_model(model)
+    _store_small_weights(model.graph)
+
+
+def _store_small_weights(graph):
+    """Keep weights that fit into 4 bits as INT4, widened to INT8 by a Cast that engines compute on loading."""
+    for name, value in list(graph.initializers.items()):
+        if value.dtype != onnx_ir.DataType.INT8 or len(value.shape) < 2:
+            continue
+        weights = value.const_value.numpy()
+        if np.abs(weights.astype(int)).max() > 7:
+            continue
+        small = onnx_ir.Value(name=f"{name}_int4", const_value=onnx_ir.tensor(weights.astype(ml_dtypes.int4)))
+        cast = onnx_ir.node("Cast", [small], {"to": onnx_ir.DataType.INT8.value})
+        value.replace_all_uses_with(cast.outputs[0])
+        graph.initializers.pop(name)
+        graph.register_initializer(small)
+        graph.insert_before(graph[0], cast)
 
 
 def _value(constant):

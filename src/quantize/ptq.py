@@ -10,24 +10,31 @@ from tqdm import tqdm
 
 from src.cost import cpu
 from src.errors import InputError
-from src.quantize.quantizer import REDUCED_WEIGHT_RANGE, WEIGHT_RANGE, EcapaQuantizer
+from src.quantize.quantizer import EcapaQuantizer
 
 RANGES = "models/ptq_ranges.json"
 
 
-def reduces_range(wanted):
-    """Whether weights get 7 bits instead of 8: `quantize.reduce_range`, with auto decided by this processor."""
-    return cpu.saturates(cpu.cpu()["extensions"]) if wanted == "auto" else wanted
+def weight_bits(wanted):
+    """{group of layers: bits of its weights}, from the section quantize of the parameters.
+
+    7 instead of 8 with reduce_range: two products with activations of 255 then stay below 2**15. Its value
+    auto means: on processors of which `src.cost.cpu.saturates` is true.
+    """
+    reduced = wanted.reduce_range
+    if reduced == "auto":
+        reduced = cpu.saturates(cpu.cpu()["extensions"])
+    return {group: min(bits, 7 if reduced else 8) for group, bits in wanted.weight_bits.model_dump().items()}
 
 
-def prepare(network, observer="histogram", reduce_range=False):
+def prepare(network, observer="histogram", weight_bits=None):
     """The network's graph with an observer in every place that will be quantised.
 
     network: PlainEcapa, features [batch, time, mels] to embeddings [batch, dim]; it is not changed. The graph
-    keeps both dimensions of time and batch dynamic, and its parameters can be trained. reduce_range: weights
-    get 7 bits instead of 8, for processors of which `src.cost.cpu.saturates` is true.
+    keeps both dimensions of time and batch dynamic, and its parameters can be trained. weight_bits: what
+    the function of that name gives; None for 8 everywhere.
     """
-    quantizer = EcapaQuantizer(observer, REDUCED_WEIGHT_RANGE if reduce_range else WEIGHT_RANGE)
+    quantizer = EcapaQuantizer(observer, weight_bits)
     example = torch.zeros(2, 64, network.layer0.in_channels)
     dimensions = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
     exported = torch.export.export(copy.deepcopy(network), (example,), dynamic_shapes=(dimensions,))

@@ -15,13 +15,13 @@ _OPS = torch.ops.aten
 _CONVS = {_OPS.conv2d.default}
 _LINEARS = {_OPS.linear.default}
 OBSERVERS = {"histogram": HistogramObserver, "minmax": MinMaxObserver}
-WEIGHT_RANGE = 127
-# Two products with activations of 255 stay below 2**15, see `src.cost.cpu.saturates`.
-REDUCED_WEIGHT_RANGE = 63
+GROUPS = ("layer0", "blocks", "mfa", "attention", "fc")
 
 
 class EcapaQuantizer(Quantizer):
     """Annotates the plain ECAPA-TDNN for static INT8: u8 activations, s8 weights per output channel.
+
+    weight_bits: {one of GROUPS: bits of its weights, at most 8}; 8 where it is not named.
 
     Every convolution reads u8 and s8, and its output, after its ReLU where it has one, is u8 again, which is
     what ONNX Runtime asks for before it runs a convolution on integers. Linear layers see one vector an
@@ -29,14 +29,19 @@ class EcapaQuantizer(Quantizer):
     what is concatenated has one scale; means over time of u8 values are u8, with a scale of their own.
     """
 
-    def __init__(self, observer="histogram", weight_range=WEIGHT_RANGE):
+    def __init__(self, observer="histogram", weight_bits=None):
         super().__init__()
+        self.weight_bits = dict.fromkeys(GROUPS, 8) | (weight_bits or {})
         self.activation = QuantizationSpec(
             dtype=torch.uint8, quant_min=0, quant_max=255, qscheme=torch.per_tensor_affine,
             observer_or_fake_quant_ctr=OBSERVERS[observer],
         )
-        self.weight = QuantizationSpec(
-            dtype=torch.int8, quant_min=-weight_range, quant_max=weight_range,
+
+    def _weight(self, name):
+        """The specification of the weights called `name` in the network."""
+        largest = 2 ** (self.weight_bits[name.split(".")[0]] - 1) - 1
+        return QuantizationSpec(
+            dtype=torch.int8, quant_min=-largest, quant_max=largest,
             qscheme=torch.per_channel_symmetric, ch_axis=0,
             # The range of the weights of the moment, since fine-tuning moves them.
             observer_or_fake_quant_ctr=MovingAveragePerChannelMinMaxObserver.with_args(averaging_constant=1.0),
@@ -64,7 +69,7 @@ class EcapaQuantizer(Quantizer):
 
     def _annotate_layer(self, node):
         source, weight = node.args[:2]
-        inputs = {source: self.activation, weight: self.weight}
+        inputs = {source: self.activation, weight: self._weight(weight.target)}
         relu = next(iter(node.users)) if len(node.users) == 1 else None
         if node.target in _LINEARS:
             _annotate(node, inputs, None)

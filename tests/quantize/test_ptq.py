@@ -8,7 +8,9 @@ import torch
 from src.cost import onnx_macs
 from src.encoder.export import export_onnx
 from src.encoder.frontend import FrontEnd
+from src.params import Quantize
 from src.quantize import ptq
+from src.quantize.quantizer import GROUPS
 
 
 def export(network, tmp_path, name):
@@ -90,7 +92,8 @@ def test_prepare_and_convert_leave_their_input_alone(network, calibrated):
 
 
 def test_reduced_range_keeps_sums_of_two_products_in_16_bits_and_stays_near(network, features, tmp_path):
-    prepared = ptq.prepare(network, "minmax", reduce_range=True)
+    config = Quantize.model_validate({"weight_bits": dict.fromkeys(GROUPS, 8), "reduce_range": True})
+    prepared = ptq.prepare(network, "minmax", ptq.weight_bits(config))
     ptq.calibrate(prepared, features)
     converted = ptq.convert(prepared)
     graph = onnx.load(export(converted, tmp_path, "reduced")).graph
@@ -99,3 +102,22 @@ def test_reduced_range_keeps_sums_of_two_products_in_16_bits_and_stays_near(netw
     assert len(weights) > 15 and max(np.abs(weight.astype(int)).max() for weight in weights) == 63
     assert 2 * 255 * 63 < 2**15 < 2 * 255 * 127
     assert min(torch.cosine_similarity(converted(x), network(x)).item() for x in features) > 0.99
+
+
+def test_four_bit_weights_are_stored_in_four_bits_and_run_on_integers(network, features, tmp_path):
+    exported = {}
+    for bits in (8, 4):
+        prepared = ptq.prepare(network, "minmax", {"mfa": bits, "blocks": bits})
+        ptq.calibrate(prepared, features)
+        converted = ptq.convert(prepared)
+        exported[bits] = export(converted, tmp_path, f"bits-{bits}")
+        assert min(torch.cosine_similarity(converted(x), network(x)).item() for x in features) > 0.9
+    graph = onnx.load(exported[4]).graph
+    small = {t.name: t for t in graph.initializer if t.data_type == onnx.TensorProto.INT4}
+    layers = [layer for name, layer in network.named_modules()
+              if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)) and name.split(".")[0] in ("mfa", "blocks")]
+    assert len(small) == len(layers) and all(len(t.raw_data) == -(-np.prod(t.dims) // 2) for t in small.values())
+    assert exported[4].stat().st_size < exported[8].stat().st_size
+    cost = onnx_macs.cost(exported[4], 3.0)
+    assert cost["int8_mac_share"] == cost["int8_mac_share_in_file"] == 1
+    assert cost["params_million"] == onnx_macs.cost(exported[8], 3.0)["params_million"]
