@@ -71,7 +71,7 @@ def _inline(svg, name, title, description):
 
 
 def det(curves, titles, group):
-    """DET curves, on probit axes, with the band of fp32."""
+    """DET curves on probit axes, each with its band."""
     found = np.concatenate([rates for curve in curves.values() for rates in (curve.p_fa, curve.p_miss)])
     lowest = max(RATES[0], found[found > 0].min())
     ticks = [rate for rate in RATES if rate >= lowest]
@@ -82,10 +82,12 @@ def det(curves, titles, group):
 
     def draw(figure):
         axes = figure.subplots()
-        p_fa, bottom, top = curves["fp32"].band
-        axes.fill_between(probit(p_fa), probit(bottom), probit(top), color=COLOURS["fp32"], alpha=0.13,
-                          linewidth=0, label="fp32, 95 % band")
         axes.plot([low, high], [low, high], color=COLOURS["line"], linewidth=0.8)
+        for name, curve in curves.items():
+            bounds = probit(curve.low), probit(curve.high)
+            axes.fill_between(probit(curve.p_fa), *bounds, color=COLOURS[name], alpha=0.1, linewidth=0)
+            for bound in bounds:
+                axes.plot(probit(curve.p_fa), bound, color=COLOURS[name], linestyle=DASHES[name], linewidth=0.7)
         for name, curve in curves.items():
             axes.plot(probit(curve.p_fa), probit(curve.p_miss), color=COLOURS[name], linestyle=DASHES[name],
                       linewidth=1.8, label=f"{titles[name]}, EER {100 * curve.eer:.2f} %")
@@ -101,7 +103,8 @@ def det(curves, titles, group):
         "det", "Detection error trade-off",
         f"Misses against false alarms at every threshold, on probit scales. Equal error rates: {rates}.",
         f"Misses against false alarms at every threshold, {group}; lower left is better, the diagonal meets "
-        "each curve at its EER. The band is where 95 % of resamples of the speakers put the curve of fp32.",
+        "each curve at its EER. Bands between thin lines are 95 % intervals of the miss rate, from resamples of the "
+        "speakers. metrics/det.csv has the numbers.",
         4.6, draw)
 
 

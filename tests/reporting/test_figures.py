@@ -47,12 +47,20 @@ def test_thinned_curve_keeps_points_and_ends():
     assert thin[0] == all_points[0] and thin[-1] == all_points[-1] and set(thin) <= set(all_points)
 
 
-def test_band_holds_the_curve(results):
-    curve = det.curves(results)["fp32"]
-    p_fa, low, high = curve.band
-    miss = np.interp(p_fa, curve.p_fa[::-1], curve.p_miss[::-1])
-    assert (low <= high).all() and (high > low).any()
-    assert ((low <= miss + 1e-9) & (miss <= high + 1e-9)).mean() > 0.9
+def test_every_curve_has_a_band_that_holds_it(results):
+    for curve in det.curves(results).values():
+        lowest = np.array([curve.p_miss[curve.p_fa == p_fa].min() for p_fa in curve.p_fa])
+        assert (curve.low <= curve.high).all() and (curve.high - curve.low).max() > 0.1
+        assert ((curve.low <= lowest + 1e-9) & (lowest <= curve.high + 1e-9)).mean() > 0.9
+        assert (np.diff(curve.low) >= 0).all() and (np.diff(curve.high) >= 0).all()
+
+
+def test_bands_are_of_the_resamples_of_the_figures(results):
+    """Where false alarms are as frequent as misses, the band is about as wide as the interval of the EER."""
+    for name, curve in det.curves(results).items():
+        ci = results.models[name].accuracy["eer_ci"]
+        low, high = (np.interp(0, curve.p_fa[::-1] - edge[::-1], edge[::-1]) for edge in (curve.low, curve.high))
+        assert low == pytest.approx(ci["low"], abs=0.02) and high == pytest.approx(ci["high"], abs=0.02)
 
 
 def test_rows_are_fractions_with_the_models_in_order(results):
