@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src.evaluate import metrics
-from src.reporting import det, figures
+from src.reporting import breakdown, det, figures
 from src.reporting.results import load
 from tests.reporting.conftest import write
 
@@ -71,8 +71,10 @@ def test_rows_are_fractions_with_the_models_in_order(results):
 
 def test_figures_are_described_and_take_the_colours_of_the_page(results):
     titles = {name: model.title for name, model in results.models.items()}
-    pictures = [figures.det(det.curves(results), titles, "all"), figures.histograms(results),
-                figures.layers(results.layers), figures.trials(results.trials, results.search)]
+    rows, layers = breakdown.load()
+    pictures = [figures.det(det.curves(results), titles, "all"), figures.histograms(results, "all"),
+                figures.layers(results.layers), figures.trials(results.trials, results.search),
+                breakdown.conditions(rows), breakdown.differences(rows), breakdown.layers(layers)]
     for picture in pictures:
         root = ElementTree.fromstring(picture.svg)
         assert root.get("role") == "img" and root.get("width") is None
@@ -100,4 +102,4 @@ def test_perfect_scores_can_be_drawn(place):
     curves = det.curves(results)
     titles = {name: model.title for name, model in results.models.items()}
     ElementTree.fromstring(figures.det(curves, titles, "all").svg)
-    ElementTree.fromstring(figures.histograms(results).svg)
+    ElementTree.fromstring(figures.histograms(results, "all").svg)
