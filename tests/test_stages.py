@@ -12,7 +12,8 @@ import pytest
 import soundfile
 
 from src import params
-from src.evaluate import accuracy, scores
+from src.evaluate import accuracy, metrics
+from src.evaluate.scores import read_scores
 from src.speech import manifest
 from tests.workspace import ROOT, SMALL, programs, read, recomputed, run, workspace
 
@@ -53,6 +54,23 @@ def test_everything_is_quantised_and_the_file_is_small(pipeline):
         assert found["size_mb"] == pytest.approx(size / 1e6)
 
 
+def test_figures_can_be_computed_again_from_the_scores(pipeline):
+    folder, _ = pipeline
+    for name, report in (
+        ("fp32", "baseline"), ("ptq", "ptq"), ("qat", "qat_search"), ("trivial", "baseline")
+    ):
+        with open(folder / f"metrics/scores/{name}.csv") as file:
+            rows = list(csv.DictReader(file))
+        scores = np.array([float(row["score"]) for row in rows])
+        targets = np.array([row["target"] == "1" for row in rows])
+        found = metrics.detection(scores, targets)
+        stated = read(folder, report)
+        stated = stated["trivial"] if name == "trivial" else stated
+        for key in KEYS[1:]:
+            assert found[key] == pytest.approx(stated[key], abs=1e-6)
+        assert (len(rows), targets.sum()) == (stated["trials"], stated["target_trials"])
+
+
 def test_ten_lines_compute_every_accuracy_figure_again(pipeline):
     """The program of the documentation, from the scores and ranks alone, against metrics/*.json and report.md."""
     folder, _ = pipeline
@@ -61,11 +79,12 @@ def test_ten_lines_compute_every_accuracy_figure_again(pipeline):
     found = recomputed(program, folder)
     stated = {"fp32": read(folder, "baseline"), "ptq": read(folder, "ptq"), "qat": read(folder, "qat_search")}
     stated["trivial"] = stated["fp32"]["trivial"]
+    keys = ("top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05")
     for name, figures in stated.items():
-        assert found[name] == pytest.approx([figures[key] for key in ("trials", "target_trials", *KEYS)], abs=1e-6)
+        assert found[name] == pytest.approx([figures[key] for key in ("trials", "target_trials", *keys)], abs=1e-6)
     for name in ("ptq", "qat"):
         assert [own - other for own, other in zip(found[name][2:], found["fp32"][2:])] == pytest.approx(
-            [stated[name]["difference"][key]["value"] for key in KEYS], abs=2e-6)
+            [stated[name]["difference"][key]["value"] for key in keys], abs=2e-6)
     table = report_table(folder)
     for key, row, scale in (("top-1", 2, 100), ("EER", 3, 100), ("minDCF 0.01", 4, 1), ("minDCF 0.05", 5, 1)):
         levels, changes = (table[key + unit] for unit in ((", %", ", points") if scale == 100 else ("", " (2)")))
@@ -103,7 +122,7 @@ def test_intervals_can_be_computed_again_from_scores_and_ranks(pipeline, monkeyp
         with open(f"metrics/ranks/{name}.csv") as file:
             lines = [(row["test"], row["speaker"], int(row["rank"])) for row in csv.DictReader(file)]
         results[name] = accuracy.Result(
-            scores.read_scores(f"metrics/scores/{name}.csv", test.verification), {"all": lines})
+            read_scores(f"metrics/scores/{name}.csv", test.verification), {"all": lines})
     for name, stage in (("ptq", "ptq"), ("qat", "qat_search")):
         found = accuracy.figures(test, results[name], config.evaluate.bootstrap, config.seed, results["fp32"],
                                  config.evaluate.margin)

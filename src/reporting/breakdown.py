@@ -9,6 +9,8 @@ from src.reporting.tables import markdown
 NAMES = {"seconds": ("seconds of the test utterance", "{} s"), "snr": ("babble, dB signal to noise", "{} dB"),
          "sex": ("sexes of different speakers", "{}")}
 WHOLE = ("full", "clean")
+SEXES = ("By sex, all target trials count, and of the non-target trials only those between speakers of the same sex or "
+         "of different ones: same-sex trials are the harder ones, because all their impostors sound more alike.")
 ABOUT = "Test utterances cut to a length, or with the voices of others added; enrolments stay whole and clean."
 
 
@@ -23,7 +25,7 @@ def load():
 
 
 def conditions_table(rows):
-    """EER of every model in every condition, and its difference to fp32, as Markdown."""
+    """EER of every model in every condition, and its difference to fp32, as Markdown; under it what `sex` means."""
     models = list(dict.fromkeys(row["model"] for row in rows))
     lines = {}
     for row in rows:
@@ -34,8 +36,9 @@ def conditions_table(rows):
             value, low, high = (fixed(number, places(numbers, 2), sign=True) for number in numbers)
             text += f" ({value}: {low} to {high})"
         line.append(text)
-    return markdown(["EER, % (points to fp32)", *(TITLES[model] for model in models)],
-                    [[_label(*key), *cells] for key, cells in lines.items()])
+    table = markdown(["EER, % (points to fp32)", *(TITLES[model] for model in models)],
+                     [[_label(*key), *cells] for key, cells in lines.items()])
+    return f"{table}\n\n{SEXES}" if any(condition == "sex" for condition, _ in lines) else table
 
 
 def _label(condition, level):
@@ -59,7 +62,7 @@ def conditions(rows, mark=""):
     return picture(
         "conditions", f"EER by condition{mark}",
         f"Equal error rates with 95 % intervals by {_kinds(rows)}, for each model. fp32: {eers}.",
-        f"{ABOUT} metrics/breakdown.csv has the numbers.",
+        f"{_about(rows)} metrics/breakdown.csv has the numbers.",
         *_panels(rows, ("eer", "low", "high"), "EER, %", from_zero=True))
 
 
@@ -76,6 +79,10 @@ def differences(rows, mark=""):
         "EER less that of fp32 on the same trials, with its 95 % interval: above 0 quantisation costs accuracy. "
         f"Of so many intervals some miss by chance. {ABOUT}",
         *_panels(told, ("difference", "difference_low", "difference_high"), "EER less that of fp32, points"))
+
+
+def _about(rows):
+    return f"{ABOUT} {SEXES}" if any(row["condition"] == "sex" for row in rows) else ABOUT
 
 
 def _kinds(rows):

@@ -104,8 +104,8 @@ def det(curves, titles, group, mark=""):
         "det", f"Detection error trade-off{mark}",
         f"Misses against false alarms at every threshold, on probit scales. Equal error rates: {rates}.",
         f"Misses against false alarms at every threshold, {group}; lower left is better, the diagonal meets "
-        "each curve at its EER. Bands between thin lines are 95 % intervals of the miss rate, from resamples of the "
-        "speakers. metrics/det.csv has the numbers.",
+        "each curve at its EER. The band between thin lines is where 95 % of resamples of the speakers put the curve. "
+        "metrics/det.csv has the numbers.",
         4.6, draw)
 
 

@@ -97,24 +97,26 @@ def _judged(figures, margin):
     ]
 
 
-def footnotes(results):
-    """What must be read with `summary`."""
-    return [
-        *([FOOTNOTE] if results.marked else []),
-        "² The cosine of the mean and standard deviation of log-mel features, with no model: what channel, room "
-        "and timbre alone give on these trials.",
-    ]
-
-
 def notes(results):
     """What must be read with `everything`."""
+    marked = [FOOTNOTE] if results.marked else []
     return [
         "With each figure is its 95 % interval, with a latency its quartiles. A difference counts as shown "
         "where its interval excludes 0. Each interval is at 95 % by itself: of twenty, one misses by chance.",
-        *([FOOTNOTE] if results.marked else []),
+        *marked,
         "¹ Median over the rounds of one run in which both took turns. Every model has a run of its own, so "
         "that this is not the quotient of the latencies above, and ratios of different runs must not be "
         "multiplied.",
+    ]
+
+
+def footnotes(results):
+    """What must be read with `summary`."""
+    marked = [FOOTNOTE] if results.marked else []
+    return [
+        *marked,
+        "² The cosine of the mean and standard deviation of log-mel features, with no model: what channel, room "
+        "and timbre alone give on these trials.",
     ]
 
 

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from src.evaluate import metrics
+from src.evaluate import bootstrap, metrics
 from src.reporting import breakdown, det, figures
 from src.reporting.results import load
 from tests.reporting.conftest import write
@@ -56,11 +56,16 @@ def test_every_curve_has_a_band_that_holds_it(results):
 
 
 def test_bands_are_of_the_resamples_of_the_figures(results):
-    """Where false alarms are as frequent as misses, the band is about as wide as the interval of the EER."""
+    """A resample's EER is at most e where its miss rate is at most e at a false-alarm rate of e: so the band meets
+    the diagonal at the quantiles of the EER."""
+    trials, config = results.test.verification, results.params
+    sides = trials.enrol_speakers[trials.enrol], trials.test_speakers[trials.test]
+    counts = bootstrap.resamples(len(trials.speakers), config.evaluate.bootstrap, config.seed)
     for name, curve in det.curves(results).items():
-        ci = results.models[name].accuracy["eer_ci"]
-        low, high = (np.interp(0, curve.p_fa[::-1] - edge[::-1], edge[::-1]) for edge in (curve.low, curve.high))
-        assert low == pytest.approx(ci["low"], abs=0.02) and high == pytest.approx(ci["high"], abs=0.02)
+        eers = bootstrap.detection(results.models[name].scores, trials.targets, *sides, counts)["eer"]
+        for edge, quantile in ((curve.low, 0.025), (curve.high, 0.975)):
+            met = np.interp(0, edge - curve.p_fa, edge)
+            assert met == pytest.approx(np.nanquantile(eers, quantile), abs=0.005)
 
 
 def test_rows_are_fractions_with_the_models_in_order(results):
