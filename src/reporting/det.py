@@ -42,7 +42,7 @@ def curves(results):
 
 
 def _band(ranking, p_fa, first, second, counts):
-    """2.5 % and 97.5 % quantiles, [2, points], of the miss rate of the resamples where false alarms are `p_fa` [points].
+    """2.5 % and 97.5 % quantiles [2, points] of the resamples' miss rates where false alarms are `p_fa` [points].
 
     Plain percentiles, unlike the intervals of single figures: a correction that differs from one point to the
     next would make the band's edges jump, which here fall as steadily as the curve of every resample.
