@@ -12,9 +12,11 @@ def main():
     results = load(params.load())
     curves = det.curves(results)
     shown = page.context(results, curves)
+    pages = {path: page.render(template, shown) for path, template in (
+        (REPORT, "report.md"), (PAGE, "report.html"))}
     write_csv(DET, det.COLUMNS, det.rows(curves))
-    write_text(REPORT, page.render("report.md", shown))
-    write_text(PAGE, page.render("report.html", shown))
+    for path, text in pages.items():
+        write_text(path, text)
     print(shown["verdict"])
 
 

@@ -1,5 +1,7 @@
 """Every stage, run as a user runs it, on a small configuration of the real thing."""
 import csv
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,8 +11,11 @@ import onnxruntime
 import pytest
 import soundfile
 
-from src.evaluate import metrics
-from tests.workspace import ROOT, SMALL, read, run, workspace
+from src import params
+from src.evaluate import accuracy, metrics
+from src.evaluate.scores import read_scores
+from src.speech import manifest
+from tests.workspace import ROOT, SMALL, programs, read, recomputed, run, workspace
 
 STAGES = ("sample_data", "baseline", "profile", "ptq", "qat_search", "breakdown", "report")
 KEYS = ("top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05")
@@ -64,6 +69,100 @@ def test_figures_can_be_computed_again_from_the_scores(pipeline):
         for key in KEYS[1:]:
             assert found[key] == pytest.approx(stated[key], abs=1e-6)
         assert (len(rows), targets.sum()) == (stated["trials"], stated["target_trials"])
+
+
+def test_ten_lines_compute_every_accuracy_figure_again(pipeline):
+    """The program of the documentation, from the scores and ranks alone, against metrics/*.json and report.md."""
+    folder, _ = pipeline
+    program = programs("docs/evaluation.md")[0]
+    assert len(program.strip().splitlines()) == 10 and "src" not in program
+    found = recomputed(program, folder)
+    stated = {"fp32": read(folder, "baseline"), "ptq": read(folder, "ptq"), "qat": read(folder, "qat_search")}
+    stated["trivial"] = stated["fp32"]["trivial"]
+    keys = ("top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05")
+    for name, figures in stated.items():
+        assert found[name] == pytest.approx([figures[key] for key in ("trials", "target_trials", *keys)], abs=1e-6)
+    for name in ("ptq", "qat"):
+        assert [own - other for own, other in zip(found[name][2:], found["fp32"][2:])] == pytest.approx(
+            [stated[name]["difference"][key]["value"] for key in keys], abs=2e-6)
+    table = report_table(folder)
+    for key, row, scale in (("top-1", 2, 100), ("EER", 3, 100), ("minDCF 0.01", 4, 1), ("minDCF 0.05", 5, 1)):
+        levels, changes = (table[key + unit] for unit in ((", %", ", points") if scale == 100 else ("", " (2)")))
+        for name, level, change in zip(("fp32", "ptq", "qat"), levels, changes, strict=True):
+            assert_printed(level, found[name][row], scale)
+            if name != "fp32":
+                assert_printed(change, found[name][row] - found["fp32"][row], scale)
+    trials, targets = (int(number) for number in found["fp32"][:2])
+    assert f"{trials:,} trials, {targets:,} of them target trials" in (folder / "metrics/report.md").read_text()
+
+
+def report_table(folder):
+    """{label: the models' cells} of the table of all figures; a label's second row gets ` (2)`."""
+    lines = (folder / "metrics/report.md").read_text().split("## All figures")[1].split("\n\n")[1].splitlines()
+    found = {}
+    for label, *cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]):
+        found[f"{label} (2)" if label in found else label] = cells
+    return found
+
+
+def assert_printed(cell, value, scale):
+    """A cell begins with the value, times the scale and rounded to the decimals that it shows."""
+    text = cell.split()[0].replace("\N{MINUS SIGN}", "-")
+    decimals = len(text.partition(".")[2])
+    assert float(text) == pytest.approx(scale * value, abs=0.5 * 10**-decimals + 1e-6 * scale)
+
+
+def test_intervals_can_be_computed_again_from_scores_and_ranks(pipeline, monkeypatch):
+    folder, _ = pipeline
+    monkeypatch.chdir(folder)
+    config = params.load()
+    test = accuracy.make_test(manifest.select(manifest.read(), "test"), config.evaluate.enrolments)
+    results = {}
+    for name in ("fp32", "ptq", "qat"):
+        with open(f"metrics/ranks/{name}.csv") as file:
+            lines = [(row["test"], row["speaker"], int(row["rank"])) for row in csv.DictReader(file)]
+        results[name] = accuracy.Result(
+            read_scores(f"metrics/scores/{name}.csv", test.verification), {"all": lines})
+    for name, stage in (("ptq", "ptq"), ("qat", "qat_search")):
+        found = accuracy.figures(test, results[name], config.evaluate.bootstrap, config.seed, results["fp32"],
+                                 config.evaluate.margin)
+        stated = read(folder, stage)
+        assert found == {key: stated[key] for key in found}
+
+
+def test_det_curve_is_that_of_the_program_in_the_documentation(pipeline, monkeypatch):
+    folder, _ = pipeline
+    monkeypatch.chdir(folder)
+    with open("metrics/det.csv") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("fp32", "ptq", "qat"):
+        variables = {}
+        exec(programs("docs/evaluation.md")[0].replace("*.csv", f"{name}.csv"), variables)
+        points = {(f"{x:.6f}", f"{y:.6f}") for x, y in zip(variables["false_alarm"], variables["miss"])}
+        drawn = [(row["false_alarm_rate"], row["miss_rate"]) for row in rows if row["model"] == name]
+        assert len(drawn) > 5 and set(drawn) <= points
+        assert all(0 <= float(row["miss_low"]) <= float(row["miss_high"]) <= 1 for row in rows)
+
+
+def test_dvc_draws_the_same_curves(pipeline, tmp_path):
+    """Every plot of dvc.yaml with its template, filled with all rows of its CSV and no field that it has not."""
+    for path in (ROOT / "dvc.yaml", ROOT / ".dvc/plots", pipeline[0] / "metrics"):
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, tmp_path / path.relative_to(ROOT if path.is_relative_to(ROOT) else pipeline[0]))
+    dvc = [sys.executable, "-m", "dvc"]
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    output = subprocess.run([*dvc, "plots", "show", "--json"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    plots = json.loads(output.stdout)["data"]
+    assert set(plots) == {f"metrics/{name}.csv" for name in ("det", "macs", "trials", "breakdown", "sensitivity")}
+    for path, (plot,) in plots.items():
+        with open(tmp_path / path) as file:
+            rows = list(csv.DictReader(file))
+        values = plot["content"]["data"].pop("values")
+        assert [{key: value[key] for key in row} for value, row in zip(values, rows, strict=True)] == rows
+        spec = json.dumps(plot["content"])
+        made = set(re.findall(r'"as": "(\w+)"', spec))
+        fields = set(re.findall(r'"field": "(\w+)"', spec)) | set(re.findall(r"datum\.([a-z]\w+)", spec))
+        assert fields - made - {"value"} <= set(values[0]) and "DVC_METRIC" not in spec
 
 
 def test_models_take_any_batch_and_length_and_stay_near_fp32(pipeline):
@@ -123,7 +222,7 @@ def test_logs_are_quiet_and_the_report_is_there(pipeline):
 
 def test_the_program_in_the_readme_runs(pipeline):
     folder, _ = pipeline
-    program = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    (program,) = programs("README.md")
     for name, audio in zip(("enrol.wav", "test.wav"), sorted((folder / "data/audio").iterdir())):
         samples, rate = soundfile.read(audio)
         soundfile.write(folder / name, samples, rate)

@@ -39,3 +39,17 @@ def run(folder, stage, **env):
 
 def read(folder, name):
     return json.loads((folder / f"metrics/{name}.json").read_text())
+
+
+def programs(document):
+    """The Python blocks of a Markdown file of the repository."""
+    return [part.split("```")[0] for part in (ROOT / document).read_text().split("```python\n")[1:]]
+
+
+def recomputed(program, folder):
+    """What the program in docs/evaluation.md prints in a folder: {model: [trials, target trials, top-1, EER,
+    minDCF 0.01, minDCF 0.05]}."""
+    output = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
+    assert output.returncode == 0 and not output.stderr, output.stderr
+    lines = [line.split() for line in output.stdout.splitlines()]
+    return {Path(path).stem: [float(number) for number in numbers] for path, *numbers in lines}

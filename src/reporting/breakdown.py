@@ -1,5 +1,7 @@
 """Where quantisation hurts: by length, noise and sex of the test utterances, and by group of layers."""
-from src.reporting.figures import COLOURS, DASHES, LEGEND, picture
+import numpy as np
+
+from src.reporting.figures import COLOURS, LEGEND, MARKERS, picture
 from src.reporting.numbers import fixed, places
 from src.reporting.results import TITLES, read_csv
 from src.reporting.tables import markdown
@@ -9,13 +11,14 @@ NAMES = {"seconds": ("seconds of the test utterance", "{} s"), "snr": ("babble, 
 WHOLE = ("full", "clean")
 SEXES = ("By sex, all target trials count, and of the non-target trials only those between speakers of the same sex or "
          "of different ones: same-sex trials are the harder ones, because all their impostors sound more alike.")
+ABOUT = "Test utterances cut to a length, or with the voices of others added; enrolments stay whole and clean."
 
 
 def load():
     """(rows of breakdown.csv, rows of sensitivity.csv). Raises InputError when one is missing or damaged."""
     return (
         read_csv("breakdown.csv", "breakdown", (
-            "condition", "level", "model", "eer", "difference", "difference_low", "difference_high")),
+            "condition", "level", "model", "eer", "low", "high", "difference", "difference_low", "difference_high")),
         read_csv("sensitivity.csv", "breakdown", (
             "group", "embedding_sqnr_db", "embedding_cosine", "output_sqnr_db")),
     )
@@ -51,35 +54,68 @@ def layers_table(rows):
           f"{float(row['output_sqnr_db']):.1f}"] for row in rows])
 
 
-def conditions(rows):
-    """EER against length and against noise, a line a model."""
-    kinds = [kind for kind in NAMES if any(row["condition"] == kind for row in rows)]
+def conditions(rows, mark=""):
+    """EER in every condition, a panel a condition. `mark` goes into the title."""
+    eers = "; ".join(
+        f"{_label(row['condition'], row['level'])} {100 * float(row['eer']):.2f} %" for row in rows
+        if row["model"] == "fp32")
+    return picture(
+        "conditions", f"EER by condition{mark}",
+        f"Equal error rates with 95 % intervals by {_kinds(rows)}, for each model. fp32: {eers}.",
+        f"{_about(rows)} metrics/breakdown.csv has the numbers.",
+        *_panels(rows, ("eer", "low", "high"), "EER, %", from_zero=True))
 
-    def draw(figure):
-        panels = figure.subplots(len(kinds), squeeze=False)[:, 0]
-        for axes, kind in zip(panels, kinds):
-            own = [row for row in rows if row["condition"] == kind]
-            levels = list(dict.fromkeys(row["level"] for row in own))
-            for model, title in TITLES.items():
-                eer = [100 * float(row["eer"]) for row in own if row["model"] == model]
-                axes.plot(range(len(eer)), eer, color=COLOURS[model], linestyle=DASHES[model], marker="o",
-                          markersize=4, linewidth=1.8, label=title)
-            axes.set_xticks(range(len(levels)), levels)
-            axes.set(xlabel=NAMES[kind][0], ylabel="EER, %")
-            axes.set_ylim(bottom=0)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
 
+def differences(rows, mark=""):
+    """What quantisation changes of the EER in every condition, a panel a condition."""
     told = [row for row in rows if row["difference"]]
     worst = max(told, key=lambda row: float(row["difference"]))
     change = fixed(100 * float(worst["difference"]), 2, sign=True)
+    where = f"{TITLES[worst['model']]}, {_label(worst['condition'], worst['level'])}"
     return picture(
-        "conditions", "Where accuracy goes",
-        f"Equal error rate by {', by '.join(NAMES[kind][0] for kind in kinds)}, a line for each model. The "
-        f"largest change to fp32 is {change} points, {TITLES[worst['model']]}, "
-        f"{_label(worst['condition'], worst['level'])}.",
-        "Test utterances cut to a length, or with the voices of others added; enrolments stay whole and "
-        f"clean. {f'{SEXES} ' if 'sex' in kinds else ''}metrics/breakdown.csv has the intervals.",
-        0.6 + 1.9 * len(kinds), draw)
+        "differences", f"Where quantisation hurts{mark}",
+        f"Differences of the equal error rate to fp32, with 95 % intervals, by {_kinds(rows)}. The largest is "
+        f"{change} points, {where}.",
+        "EER less that of fp32 on the same trials, with its 95 % interval: above 0 quantisation costs accuracy. "
+        f"Of so many intervals some miss by chance. {ABOUT}",
+        *_panels(told, ("difference", "difference_low", "difference_high"), "EER less that of fp32, points"))
+
+
+def _about(rows):
+    return f"{ABOUT} {SEXES}" if any(row["condition"] == "sex" for row in rows) else ABOUT
+
+
+def _kinds(rows):
+    return ", by ".join(NAMES[kind][0] for kind in NAMES if any(row["condition"] == kind for row in rows))
+
+
+def _panels(rows, keys, title, from_zero=False):
+    """(height, draw) for `picture`: a value, its lower and its upper bound, of every model at every level."""
+    kinds = [kind for kind in NAMES if any(row["condition"] == kind for row in rows)]
+    models = [model for model in TITLES if any(row["model"] == model for row in rows)]
+
+    def draw(figure):
+        panels = figure.subplots(len(kinds), sharey=True, squeeze=False)[:, 0]
+        for axes, kind in zip(panels, kinds):
+            own = [row for row in rows if row["condition"] == kind]
+            levels = list(dict.fromkeys(row["level"] for row in own))
+            for place, model in enumerate(models):
+                numbers = 100 * np.array([[float(row[key]) for key in keys] for row in own if row["model"] == model])
+                value, low, high = numbers.T
+                x = np.arange(len(value)) + 0.2 * (place - (len(models) - 1) / 2)
+                axes.vlines(x, low, high, color=COLOURS[model], linewidth=1.4)
+                axes.plot(x, value, MARKERS[model], color=COLOURS[model], markersize=5, label=TITLES[model])
+            if not from_zero:
+                axes.axhline(0, color=COLOURS["muted"], linewidth=1)
+            axes.set_xticks(range(len(levels)), levels)
+            axes.set(xlabel=NAMES[kind][0], xlim=(-0.5, len(levels) - 0.5))
+            axes.grid(visible=False, axis="x")
+        panels[0].set_title(title)
+        if from_zero:
+            panels[0].set_ylim(bottom=0)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
+
+    return 0.7 + 1.8 * len(kinds), draw
 
 
 def layers(rows):

@@ -6,57 +6,55 @@ from scipy.stats import norm
 
 from src.evaluate import bootstrap, metrics
 
-COLUMNS = ("model", "false_alarm_rate", "miss_rate")
+COLUMNS = ("model", "false_alarm_rate", "miss_rate", "miss_low", "miss_high")
 MOST_POINTS = 300  # of a curve
-BAND_POINTS = 60
-BAND_RESAMPLES = 300  # enough for a band that is drawn, not quoted
 
 
 @dataclass(frozen=True)
 class Curve:
     """Rates as fractions, false alarms falling: float64 [points].
 
-    `band`: false-alarm rates, and the 2.5 % and 97.5 % bounds of the miss rate there.
+    low, high: [points], where 95 % of the resamples have the miss rate at this rate of false alarms.
     """
 
     p_fa: np.ndarray
     p_miss: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
     eer: float
-    band: tuple
 
 
 def curves(results):
-    """{model: Curve} over the trials that the verdict is about."""
+    """{model: Curve} over the trials that the verdict is about; bands from the resamples of its figures."""
     trials, kept = results.test.verification, results.judged
     targets = trials.targets[kept]
     sides = trials.enrol_speakers[trials.enrol[kept]], trials.test_speakers[trials.test[kept]]
     used, columns = np.unique(np.concatenate(sides), return_inverse=True)
-    resamples = min(BAND_RESAMPLES, results.params.evaluate.bootstrap)
-    counts = bootstrap.resamples(len(used), resamples, results.params.seed)
+    counts = bootstrap.resamples(len(used), results.params.evaluate.bootstrap, results.params.seed)
     found = {}
     for name, model in results.models.items():
-        scores = model.scores[kept]
-        _, p_fa, p_miss = metrics.det_points(metrics.rank(scores, targets))
-        band = _band(scores, targets, *np.split(columns, 2), counts)
-        found[name] = Curve(*_thinned(p_fa, p_miss), model.over(results.groups[0])["eer"], band)
+        ranking = metrics.rank(model.scores[kept], targets)
+        _, *rates = metrics.det_points(ranking)
+        p_fa, p_miss = _thinned(*rates)
+        band = _band(ranking, p_fa, *np.split(columns, 2), counts)
+        found[name] = Curve(p_fa, p_miss, *band, model.over(results.groups[0])["eer"])
     return found
 
 
-def _band(scores, targets, first, second, counts):
-    """Where 95 % of resamples put the miss rate, at false-alarm rates evenly spread on a DET plot."""
-    ranking = metrics.rank(scores, targets)
-    first, second = first[ranking.order], second[ranking.order]
-    lowest = 1 / max(2, np.count_nonzero(~targets))
-    p_fa = norm.cdf(np.linspace(norm.ppf(lowest), norm.ppf(0.5), BAND_POINTS))
+def _band(ranking, p_fa, first, second, counts):
+    """2.5 % and 97.5 % quantiles [2, points] of the resamples' miss rates where false alarms are `p_fa` [points].
+
+    Plain percentiles, unlike the intervals of single figures: a correction that differs from one point to the
+    next would make the band's edges jump, which here fall as steadily as the curve of every resample.
+    """
+    first, second, corners = first[ranking.order], second[ranking.order], ranking.corners()
     misses = []
     for count in counts:
         weights = np.where(ranking.targets, count[first], count[first] * count[second])
-        held = (np.add.reduceat(weights * own, ranking.starts) for own in (ranking.targets, ~ranking.targets))
+        held = (np.add.reduceat(weights * own, corners) for own in (ranking.targets, ~ranking.targets))
         miss, false_alarm = metrics.error_rates(*held)
         misses.append(np.interp(p_fa, false_alarm[::-1], miss[::-1]))
-    misses = np.array(misses)
-    values = misses[~np.isnan(misses).any(axis=1)]
-    return p_fa, *np.quantile(values, (0.025, 0.975), axis=0)
+    return np.nanquantile(misses, (0.025, 0.975), axis=0)
 
 
 def _thinned(p_fa, p_miss):
@@ -74,6 +72,6 @@ def _thinned(p_fa, p_miss):
 def rows(found):
     """The curves as rows of COLUMNS."""
     return [
-        (name, f"{p_fa:.6f}", f"{p_miss:.6f}")
-        for name, curve in found.items() for p_fa, p_miss in zip(curve.p_fa, curve.p_miss)
+        (name, *(f"{rate:.6f}" for rate in point))
+        for name, curve in found.items() for point in zip(curve.p_fa, curve.p_miss, curve.low, curve.high)
     ]

@@ -17,6 +17,7 @@ from src.reporting.numbers import share
 COLOURS = {"ink": "#010101", "muted": "#020202", "line": "#030303", "fp32": "#040404", "ptq": "#050505",
            "qat": "#060606", "target": "#070707", "nontarget": "#080808", "panel": "#090909"}
 DASHES = {"fp32": "-", "ptq": (0, (5, 1.5)), "qat": (0, (1.5, 1.2))}
+MARKERS = {"fp32": "o", "ptq": "s", "qat": "D"}
 STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 10, "text.color": COLOURS["ink"],
     "axes.edgecolor": COLOURS["line"], "axes.labelcolor": COLOURS["muted"], "axes.spines.top": False,
@@ -70,8 +71,8 @@ def _inline(svg, name, title, description):
     return opening + svg[svg.index(">") + 1:].rstrip()
 
 
-def det(curves, titles, group):
-    """DET curves, on probit axes, with the band of fp32."""
+def det(curves, titles, group, mark=""):
+    """DET curves on probit axes, each with its band. `group` names the speakers; `mark` goes into the title."""
     found = np.concatenate([rates for curve in curves.values() for rates in (curve.p_fa, curve.p_miss)])
     lowest = max(RATES[0], found[found > 0].min())
     ticks = [rate for rate in RATES if rate >= lowest]
@@ -82,10 +83,12 @@ def det(curves, titles, group):
 
     def draw(figure):
         axes = figure.subplots()
-        p_fa, bottom, top = curves["fp32"].band
-        axes.fill_between(probit(p_fa), probit(bottom), probit(top), color=COLOURS["fp32"], alpha=0.13,
-                          linewidth=0, label="fp32, 95 % band")
         axes.plot([low, high], [low, high], color=COLOURS["line"], linewidth=0.8)
+        for name, curve in curves.items():
+            bounds = probit(curve.low), probit(curve.high)
+            axes.fill_between(probit(curve.p_fa), *bounds, color=COLOURS[name], alpha=0.1, linewidth=0)
+            for bound in bounds:
+                axes.plot(probit(curve.p_fa), bound, color=COLOURS[name], linestyle=DASHES[name], linewidth=0.7)
         for name, curve in curves.items():
             axes.plot(probit(curve.p_fa), probit(curve.p_miss), color=COLOURS[name], linestyle=DASHES[name],
                       linewidth=1.8, label=f"{titles[name]}, EER {100 * curve.eer:.2f} %")
@@ -98,15 +101,16 @@ def det(curves, titles, group):
 
     rates = "; ".join(f"{titles[name]} {100 * curve.eer:.2f} %" for name, curve in curves.items())
     return picture(
-        "det", "Detection error trade-off",
+        "det", f"Detection error trade-off{mark}",
         f"Misses against false alarms at every threshold, on probit scales. Equal error rates: {rates}.",
         f"Misses against false alarms at every threshold, {group}; lower left is better, the diagonal meets "
-        "each curve at its EER. The band is where 95 % of resamples of the speakers put the curve of fp32.",
+        "each curve at its EER. The band between thin lines is where 95 % of resamples of the speakers put the curve. "
+        "metrics/det.csv has the numbers.",
         4.6, draw)
 
 
-def histograms(results):
-    """Scores of target and non-target trials, one panel a model."""
+def histograms(results, group, mark=""):
+    """Scores of target and non-target trials, one panel a model; `group` and `mark` as in `det`."""
     kept = results.judged
     targets = results.test.verification.targets[kept]
     models = list(results.models.values())
@@ -137,10 +141,10 @@ def histograms(results):
         f"{model.scores[kept][~targets].mean():.2f}"
         for model in models)
     return picture(
-        "scores", "Scores", "Histograms of the scores of same-speaker and different-speaker trials, one for "
+        "scores", f"Scores{mark}", "Histograms of the scores of same-speaker and different-speaker trials, one for "
         f"each model. Mean of each kind: {means}.",
-        "Share of the trials at each score, both kinds to the same area. The less they overlap, the fewer "
-        "errors.",
+        f"Share of the trials at each score, {group}, both kinds to the same area. The less they overlap, the "
+        "fewer errors.",
         4.5, draw)
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from src.reporting import breakdown, figures, tables, words
+from src.reporting import breakdown, environment, figures, tables, words
 
 
 def context(results, curves):
@@ -11,25 +11,37 @@ def context(results, curves):
     titles = {name: model.title for name, model in results.models.items()}
     header, rows = tables.summary(results)
     sections = tables.everything(results)
+    main = results.groups[0]
+    group, mark = words.named(main, results), words.mark(results.over_seen(main))
     conditions, layers = breakdown.load()
+    broken_down = words.mark(results.breakdown_seen)
     return {
         "verdict": words.verdict(results),
+        "qualification": words.qualification(results),
         "material": words.material(results),
+        "header": header,
+        "rows": rows,
         "summary": tables.markdown(header, rows),
-        "models": list(titles.values()),
+        "footnotes": tables.footnotes(results),
+        "models": titles,
         "sections": sections,
         "figures": _flat(titles.values(), sections),
         "notes": tables.notes(results),
+        "footnote": tables.FOOTNOTE if results.marked else "",
         "answers": words.answers(results),
-        "environment": tables.environment(results),
+        "environment": environment.facts(results),
+        "parameters": environment.parameters(results),
         "pictures": [
-            figures.det(curves, titles, words.GROUPS[results.groups[0]]),
-            figures.histograms(results),
+            figures.det(curves, titles, group, mark),
+            figures.histograms(results, group, mark),
+            breakdown.conditions(conditions, broken_down),
+            breakdown.differences(conditions, broken_down),
             figures.layers(results.layers),
-            figures.trials(results.trials, results.search),
-            breakdown.conditions(conditions),
             breakdown.layers(layers),
+            figures.trials(results.trials, results.search),
         ],
+        "about_conditions": breakdown.ABOUT,
+        "mark": broken_down,
         "conditions": breakdown.conditions_table(conditions),
         "sensitivity": breakdown.layers_table(layers),
     }

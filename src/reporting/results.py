@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import InputError
+from src.evaluate import conditions
 from src.evaluate.accuracy import ALL, KEYS, Test, make_test, shared_speakers
 from src.evaluate.scores import read_scores
 from src.evaluate.trials import evaluated_rows
@@ -66,6 +67,7 @@ class Results:
     test: Test
     seen: int  # how many of the test speakers the encoder was trained on
     shared: int  # how many of them are in the split finetune too
+    breakdown_seen: bool  # whether such speakers are in the breakdown
 
     @property
     def groups(self):
@@ -86,6 +88,11 @@ class Results:
     def over_seen(self, group):
         """Whether figures over this group include speakers that the encoder was trained on."""
         return group == "seen" or (group == ALL and self.seen > 0)
+
+    @property
+    def marked(self):
+        """Whether any figures include speakers that the encoder was trained on."""
+        return self.breakdown_seen or any(map(self.over_seen, self.groups))
 
 
 def load(params) -> Results:
@@ -113,11 +120,12 @@ def load(params) -> Results:
         for name in TITLES
     }
     seen = {row.speaker: row.seen for row in rows}
+    broken_down = conditions.choose(rows, params.evaluate.enrolments, params.breakdown.utterances)
     return Results(
         params, models, profile, files["qat_search"],
         read_csv("macs.csv", "profile", ("layer", "gmacs", "share")),
         read_csv("trials.csv", "qat_search", ("trial", "objective")),
-        test, sum(seen.values()), len(shared),
+        test, sum(seen.values()), len(shared), any(row.seen for row in broken_down),
     )
 
 

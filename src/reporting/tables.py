@@ -3,9 +3,8 @@ from dataclasses import dataclass
 
 from src.evaluate.accuracy import KEYS
 from src.reporting.numbers import MEASURES, difference, level, points, share, speed
-from src.reporting.words import GROUPS
+from src.reporting.words import MARK, named
 
-MARK = "†"
 FOOTNOTE = (f"{MARK} Speakers that the encoder was trained on are among these: recall of them, not accuracy "
             "on new ones.")
 
@@ -57,7 +56,7 @@ def everything(results):
     models = results.models.values()
     sections = []
     for group in results.groups:
-        name = GROUPS[group] + (f" {MARK}" if results.over_seen(group) else "")
+        name = named(group, results)
         figures = [model.over(group) for model in models]
         sections.append(Section(f"Accuracy, {name}", [
             (_titled(key, MEASURES[key].unit), [Cell(*level(key, each)) for each in figures])
@@ -100,7 +99,7 @@ def _judged(figures, margin):
 
 def notes(results):
     """What must be read with `everything`."""
-    marked = [FOOTNOTE] if any(map(results.over_seen, results.groups)) else []
+    marked = [FOOTNOTE] if results.marked else []
     return [
         "With each figure is its 95 % interval, with a latency its quartiles. A difference counts as shown "
         "where its interval excludes 0. Each interval is at 95 % by itself: of twenty, one misses by chance.",
@@ -108,23 +107,17 @@ def notes(results):
         "¹ Median over the rounds of one run in which both took turns. Every model has a run of its own, so "
         "that this is not the quotient of the latencies above, and ratios of different runs must not be "
         "multiplied.",
+    ]
+
+
+def footnotes(results):
+    """What must be read with `summary`."""
+    marked = [FOOTNOTE] if results.marked else []
+    return [
+        *marked,
         "² The cosine of the mean and standard deviation of log-mel features, with no model: what channel, room "
         "and timbre alone give on these trials.",
     ]
-
-
-def environment(results):
-    """(what, value) of where the time was measured; several values where the latency files differ."""
-    timings = [model.timing for model in results.models.values()]
-    facts = [
-        ("CPU", lambda timing: timing["cpu"]["model"]),
-        ("CPU extensions", lambda timing: ", ".join(timing["cpu"]["extensions"]) or "none known"),
-        ("audio", lambda timing: f"{timing['seconds']:g} s, batch 1"),
-        ("threads", lambda timing: str(timing["threads"])),
-        ("rounds", lambda timing: str(timing["rounds"])),
-        *((name, lambda timing, name=name: timing["versions"][name]) for name in timings[0]["versions"]),
-    ]
-    return [(title, " / ".join(dict.fromkeys(map(value, timings)))) for title, value in facts]
 
 
 def _titled(key, unit):

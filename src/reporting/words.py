@@ -16,6 +16,7 @@ HYPERPARAMETERS = {
     "speaker_loss_weight": "weight of the speaker loss",
 }
 GROUPS = {ALL: "all test speakers", "unseen": "unseen speakers", "seen": "seen speakers"}
+MARK = "†"
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,15 @@ class Answer:
 
     question: str
     blocks: list
+
+
+def named(group, results):
+    """A group of speakers, marked where the encoder was trained on some of them."""
+    return GROUPS[group] + mark(results.over_seen(group))
+
+
+def mark(seen):
+    return f" {MARK}" if seen else ""
 
 
 def effect(key, figures):
@@ -57,20 +67,31 @@ def choice(results):
 
 
 def verdict(results):
-    """The outcome in a sentence or two."""
+    """The outcome in a sentence."""
     best, speakers = choice(results), _speakers(results)
-    losses = [f"{model.title} was shown to lose in {_named(hurt(model, results))}"
-              for model in _quantised(results) if hurt(model, results)]
     if best is None:
-        return (f"INT8 costs accuracy on {speakers}: {', '.join(losses)}. What costs none is the exact "
+        return (f"INT8 costs accuracy on {speakers}: {', '.join(_lost(results))}; what costs none is the exact "
                 f"rewrite in fp32.onnx: {_rewrite(results)}, and it was "
                 f"{_faster(results.models['fp32'], brief=True)}.")
     figures = best.over(results.groups[0])
     (top1, ci), (eer, eer_ci) = (difference(key, figures) for key in ("top1_accuracy", "eer"))
     return (f"{best.title} runs {share(best.cost['int8_mac_share'])} of the encoder’s multiply-accumulates "
             f"on 8-bit integers and was {_faster(best, brief=True)}, with no loss of accuracy shown on "
-            f"{speakers}: top-1 {top1} points (95 % interval {ci}), EER {eer} points ({eer_ci}). {margin(figures, results)}"
-            + "".join(f" {loss}." for loss in losses))
+            f"{speakers}: EER {eer} points (95 % interval {eer_ci}), top-1 {top1} points ({ci}).")
+
+
+def qualification(results):
+    """What belongs to the verdict: the margin, what could have been shown, which other model lost. Sentences."""
+    best = choice(results)
+    if best is None:
+        return " ".join(f"{model.title}: {margin(model.over(results.groups[0]), results)}"
+                        for model in _quantised(results))
+    return " ".join([margin(best.over(results.groups[0]), results), *(f"{loss}." for loss in _lost(results))])
+
+
+def _lost(results):
+    return [f"{model.title} was shown to lose in {_named(hurt(model, results))}"
+            for model in _quantised(results) if hurt(model, results)]
 
 
 def margin(figures, results):
@@ -135,7 +156,7 @@ def _baseline(results):
     plain = ["{}{} ({})".format(*_with_unit(key, results.trivial(main))) for key in KEYS[:2]]
     parity = math.floor(1e7 * fp32.accuracy["parity_cosine"]) / 1e7  # never rounded up to 1
     return Answer("How accurate is the encoder before quantisation, and what does it compute?", [
-        f"With {GROUPS[main]}, top-1 identification among {enrolled:,} enrolments is right for {top1} of the "
+        f"With {named(main, results)}, top-1 identification among {enrolled:,} enrolments is right for {top1} of the "
         f"test utterances. The EER is {eer}, the normalised minDCF {costs[0]} at a target prior of 0.01 and "
         f"{costs[1]} at 0.05. In brackets: 95 % intervals.",
         f"Without a model, the cosine of the mean and standard deviation of log-mel features is right for "
@@ -311,6 +332,8 @@ def _speakers(results):
     if results.params.data.source == "synthetic":
         return f"{number:,} synthetic speakers"
     if results.over_seen(main):
+        if results.seen < number:
+            return f"{number:,} speakers, {results.seen:,} of which the encoder was trained on"
         return f"{number:,} speakers that the encoder was trained on"
     return f"{number:,} unseen speakers"
 

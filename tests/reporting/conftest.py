@@ -70,6 +70,7 @@ def _accuracies(rows, damage, config):
     for name, size in {**damage, "trivial": 1.5}.items():
         result = accuracy.score(clean + size * rng.standard_normal(clean.shape), test)
         scores.write_scores(f"metrics/scores/{name}.csv", test.verification, result.scores)
+        scores.write_ranks(f"metrics/ranks/{name}.csv", result.ranks)
         measured[name] = accuracy.figures(test, result, config.evaluate.bootstrap, config.seed, reference,
                                           config.evaluate.margin)
         reference = reference or result

@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from src.evaluate import metrics
-from src.reporting import det, figures
+from src.evaluate import bootstrap, metrics
+from src.reporting import breakdown, det, figures
 from src.reporting.results import load
 from tests.reporting.conftest import write
 
@@ -47,12 +47,25 @@ def test_thinned_curve_keeps_points_and_ends():
     assert thin[0] == all_points[0] and thin[-1] == all_points[-1] and set(thin) <= set(all_points)
 
 
-def test_band_holds_the_curve(results):
-    curve = det.curves(results)["fp32"]
-    p_fa, low, high = curve.band
-    miss = np.interp(p_fa, curve.p_fa[::-1], curve.p_miss[::-1])
-    assert (low <= high).all() and (high > low).any()
-    assert ((low <= miss + 1e-9) & (miss <= high + 1e-9)).mean() > 0.9
+def test_every_curve_has_a_band_that_holds_it(results):
+    for curve in det.curves(results).values():
+        lowest = np.array([curve.p_miss[curve.p_fa == p_fa].min() for p_fa in curve.p_fa])
+        assert (curve.low <= curve.high).all() and (curve.high - curve.low).max() > 0.1
+        assert ((curve.low <= lowest + 1e-9) & (lowest <= curve.high + 1e-9)).mean() > 0.9
+        assert (np.diff(curve.low) >= 0).all() and (np.diff(curve.high) >= 0).all()
+
+
+def test_bands_are_of_the_resamples_of_the_figures(results):
+    """A resample's EER is at most e where its miss rate is at most e at a false-alarm rate of e: so the band meets
+    the diagonal at the quantiles of the EER."""
+    trials, config = results.test.verification, results.params
+    sides = trials.enrol_speakers[trials.enrol], trials.test_speakers[trials.test]
+    counts = bootstrap.resamples(len(trials.speakers), config.evaluate.bootstrap, config.seed)
+    for name, curve in det.curves(results).items():
+        eers = bootstrap.detection(results.models[name].scores, trials.targets, *sides, counts)["eer"]
+        for edge, quantile in ((curve.low, 0.025), (curve.high, 0.975)):
+            met = np.interp(0, edge - curve.p_fa, edge)
+            assert met == pytest.approx(np.nanquantile(eers, quantile), abs=0.005)
 
 
 def test_rows_are_fractions_with_the_models_in_order(results):
@@ -63,8 +76,10 @@ def test_rows_are_fractions_with_the_models_in_order(results):
 
 def test_figures_are_described_and_take_the_colours_of_the_page(results):
     titles = {name: model.title for name, model in results.models.items()}
-    pictures = [figures.det(det.curves(results), titles, "all"), figures.histograms(results),
-                figures.layers(results.layers), figures.trials(results.trials, results.search)]
+    rows, layers = breakdown.load()
+    pictures = [figures.det(det.curves(results), titles, "all"), figures.histograms(results, "all"),
+                figures.layers(results.layers), figures.trials(results.trials, results.search),
+                breakdown.conditions(rows), breakdown.differences(rows), breakdown.layers(layers)]
     for picture in pictures:
         root = ElementTree.fromstring(picture.svg)
         assert root.get("role") == "img" and root.get("width") is None
@@ -92,4 +107,4 @@ def test_perfect_scores_can_be_drawn(place):
     curves = det.curves(results)
     titles = {name: model.title for name, model in results.models.items()}
     ElementTree.fromstring(figures.det(curves, titles, "all").svg)
-    ElementTree.fromstring(figures.histograms(results).svg)
+    ElementTree.fromstring(figures.histograms(results, "all").svg)

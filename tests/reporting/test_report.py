@@ -1,6 +1,7 @@
 """The stage, from the other stages' files to the report."""
 import csv
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from src import report
 from src.errors import InputError
 from src.speech import manifest
 from tests.reporting.conftest import ROOT, UTTERANCES, write
+from tests.workspace import programs, recomputed
 
 OUTPUTS = (report.REPORT, report.PAGE, report.DET)
 
@@ -114,7 +116,51 @@ def test_breakdown_by_sex_is_shown_and_explained_where_there_is_one(place):
 def test_no_mark_without_seen_speakers(place):
     write()
     report.main()
-    assert "†" not in Path(report.REPORT).read_text(encoding="utf-8")
+    for path in (report.REPORT, report.PAGE):
+        assert "†" not in Path(path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("seen, marked", [(6, []), (16, ["det", "scores", "conditions", "differences"])])
+def test_plots_over_seen_speakers_are_marked(place, seen, marked):
+    write(seen_speakers=seen)
+    report.main()
+    page = Path(report.PAGE).read_text(encoding="utf-8")
+    figures = dict(re.findall(r'id="figure-(\w+)">\s*<h3>(.*?)</h3>', page))
+    assert len(figures) == 7 and [name for name, title in figures.items() if "†" in title] == marked
+    assert page.count("† Speakers that the encoder was trained on") == 3  # below the summary, the plots, the table
+    heading = next(line for line in Path(report.REPORT).read_text(encoding="utf-8").splitlines()
+                   if line.startswith("## Where quantisation hurts"))
+    assert heading.endswith(" †") == bool(marked)
+
+
+@pytest.mark.parametrize("group", ["seen", "unseen"])
+def test_figures_of_a_group_by_the_program_in_the_documentation(place, group):
+    write(seen_speakers=6)
+    lines = programs("docs/evaluation.md")[0].splitlines()
+    lines[4:4] = programs("docs/evaluation.md")[1].splitlines()
+    found = recomputed("\n".join(lines).replace('"unseen"', f'"{group}"').replace('"all"', f'"{group}"'), place)
+    for name, file in (("fp32", "baseline"), ("ptq", "ptq"), ("qat", "qat_search")):
+        stated = json.loads(Path(f"metrics/{file}.json").read_text(encoding="utf-8"))[group]
+        keys = ("trials", "target_trials", "top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05")
+        assert found[name] == pytest.approx([stated[key] for key in keys], abs=1e-6)
+
+
+def test_commit_and_parameters_are_told(place):
+    write(qat_search={"steps": 1234})
+    report.main()
+    for path in (report.REPORT, report.PAGE):
+        text = Path(path).read_text(encoding="utf-8")
+        assert "steps: 1234" in text and "pretrain:" not in text and "commit" not in text
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "params.yaml"], ["commit", "-qm", "a"]):
+        subprocess.run([*git, *command], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout[:12]
+    report.main()
+    assert f"\n- commit: {head}\n" in Path(report.REPORT).read_text(encoding="utf-8")
+    with open("params.yaml", "a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    report.main()
+    assert f"\n- commit: {head}, with changes not committed\n" in Path(report.REPORT).read_text(encoding="utf-8")
 
 
 def test_only_seen_speakers_are_marked_too(place):
@@ -201,6 +247,22 @@ def test_opens_in_a_browser_light_and_dark_without_console_errors(place, chromiu
     # The figures follow the theme, and are not blank in either.
     for shot in shots:
         assert len(np.unique((255 * shot[::4, ::4, :3]).astype(int).reshape(-1, 3), axis=0)) > 20
+
+
+def test_fits_a_phone(place, chromium):
+    """No scrolling sideways at the width of a phone, but for the wide table in its box."""
+    write(seen_speakers=6)
+    report.main()
+    Path("phone.html").write_text(
+        f'<iframe src="{report.PAGE}" style="width: 390px; height: 800px"></iframe><script>'
+        'const frame = document.querySelector("iframe");'
+        'frame.onload = () => document.title = "wide: " + frame.contentDocument.documentElement.scrollWidth;'
+        '</script>', encoding="utf-8")
+    done = subprocess.run(
+        [*chromium, f"--user-data-dir={place / 'profile'}", "--allow-file-access-from-files",
+         "--virtual-time-budget=5000", "--dump-dom", Path("phone.html").resolve().as_uri()],
+        capture_output=True, text=True, timeout=150, check=True)
+    assert re.search(r"<title>wide: (\d+)</title>", done.stdout)[1] == "390"
 
 
 def _pixels(path):

@@ -1,7 +1,7 @@
 """What the report says: the verdict follows the intervals, and no saving is called what it is not."""
 import pytest
 
-from src.reporting import numbers, tables, words
+from src.reporting import environment, numbers, tables, words
 from src.reporting.results import load
 from tests.reporting.conftest import change, write
 
@@ -60,16 +60,16 @@ def test_verdict_without_a_shown_loss(results):
     assert said.startswith(
         "INT8 PTQ runs 99.6 % of the encoder’s multiply-accumulates on 8-bit integers and was 2.50 times as "
         "fast as fp32.onnx, with no loss of accuracy shown on 16 synthetic speakers")
-    assert "EER +0.10 points (−0.20 to +0.30)" in said
+    assert said.endswith(": EER +0.10 points (95 % interval −0.20 to +0.30), top-1 +0.10 points (−0.20 to +0.30).")
 
 
-def test_verdict_names_the_margin_and_what_could_have_been_shown(results):
+def test_qualification_names_the_margin_and_what_could_have_been_shown(results):
     found = results(_differences(), _differences())
     for noninferior, said in ((1, "is excluded"), (0, "is not excluded")):
         change("metrics/ptq.json", noninferior=noninferior, smallest_detectable_eer=0.0123)
         found = load(found.params)
         assert (f"An EER higher by 0.50 points or more {said}; the smallest EER difference that this test would "
-                "show four times in five is 1.23 points.") in words.verdict(found)
+                "show four times in five is 1.23 points.") == words.qualification(found)
     rows = {label: [str(cell) for cell in cells] for section in tables.everything(found)
             for label, cells in section.rows}
     assert rows["EER not higher by 0.50 points"][:2] == ["–", "not shown"]
@@ -80,7 +80,7 @@ def test_a_shown_loss_in_any_measure_rules_a_model_out(results):
     found = results(_differences(min_dcf_001=LOSS), _differences())
     assert words.hurt(found.models["ptq"], found) == ["min_dcf_0.01"]
     assert words.choice(found).name == "qat"
-    assert words.verdict(found).endswith(" INT8 PTQ was shown to lose in minDCF 0.01.")
+    assert words.qualification(found).endswith(" INT8 PTQ was shown to lose in minDCF 0.01.")
     answers = [str(answer) for answer in words.answers(found)]
     assert "INT8 PTQ loses in minDCF 0.01 (+0.010, 95 % interval +0.004 to +0.020)" in answers[4]
     assert "a loss in minDCF 0.01 was shown" in answers[2]
@@ -92,7 +92,7 @@ def test_verdict_with_losses_falls_back_on_the_rewrite(results):
     said = words.verdict(found)
     assert said.startswith(
         "INT8 costs accuracy on 16 synthetic speakers: INT8 PTQ was shown to lose in EER, INT8 QAT was shown "
-        "to lose in EER and minDCF 0.05. ")
+        "to lose in EER and minDCF 0.05; what costs none ")
     assert "5.6516 GMACs become 5.4078, 4.3 % fewer" in said and "2.20 times as fast as SpeechBrain" in said
 
 
@@ -155,7 +155,7 @@ def test_environment_shows_where_runs_differ(results):
     found = results(_differences(), _differences())
     versions = found.models["fp32"].timing["versions"]
     change("metrics/ptq_latency.json", cpu={"model": "another CPU", "extensions": []})
-    facts = dict(tables.environment(load(found.params)))
+    facts = dict(environment.facts(load(found.params)))
     assert facts["CPU"].endswith(" / another CPU")
     assert facts["onnxruntime"] == versions["onnxruntime"]
 
