@@ -1,61 +1,106 @@
-"""Stage `qat_search`: quantisation-aware fine-tuning under an Optuna search, and what the best trial brings."""
+"""Stage `qat_search`: a smaller network in INT8 by quantisation-aware fine-tuning, under an Optuna search.
+
+With --worker it only runs trials of the study in `qat_search.storage`, beside the stage, on any machine that has
+the same data.
+"""
+import argparse
+import copy
+
 import torch
 
 from src import params
 from src.cost import latency, onnx_macs
-from src.encoder import load
+from src.encoder import factorise, load
 from src.encoder.export import export_onnx
+from src.encoder.frontend import SAMPLE_RATE
 from src.errors import InputError, reported
 from src.evaluate import accuracy
+from src.evaluate.trials import all_pairs
 from src.files import write_csv, write_json
-from src.quantize import ptq, qat, search
+from src.quantize import ptq, search, student, study
 from src.speech import manifest
 from src.speech.audio import load_audio
 
 MODEL = "models/qat.onnx"
-METRICS, LATENCY, TRIALS = "metrics/qat_search.json", "metrics/qat_search_latency.json", "metrics/trials.csv"
+METRICS, LATENCY = "metrics/qat_search.json", "metrics/qat_search_latency.json"
+TRIALS, FRONT, SPECTRA = "metrics/trials.csv", "metrics/pareto.csv", "metrics/spectra.csv"
 # Not an output of the stage: DVC deletes those before it runs, and an interrupted search must survive.
 STUDIES = ".optuna"
 
 
-def main():
+def main(worker=False):
     config = params.load()
+    wanted = config.qat_search
+    if worker and not wanted.storage:
+        raise InputError("params.yaml: qat_search.storage: a worker needs the URL of a database")
     rows = manifest.read()
-    ranges = ptq.read_ranges()
-    front_end, network = load.plain(config.encoder.source, config.encoder.revision)
-    task = search.Task(
-        student=ptq.prepare(network, config.ptq.observer, ptq.weight_bits(config.quantize)),
-        ranges=ranges,
-        teacher=network.requires_grad_(False),
-        front_end=front_end,
-        finetune=_speech(rows, "finetune"),
-        validation=_speech(rows, "validation"),
-        device=_device(config.device),
-        seed=config.seed,
-    )
-    result = search.run(task, config.qat_search, STUDIES)
-    student = search.student(task, result.state).cpu()
-    export_onnx(torch.nn.Sequential(front_end.cpu(), ptq.convert(student)), MODEL)
+    task = _task(config, rows)
+    result = search.run(task, wanted, STUDIES, worker)
+    if worker:
+        return
+    network, ranks = _winner(task, wanted, result.chosen)
+    export_onnx(torch.nn.Sequential(task.front_end.cpu(), ptq.convert(network.cpu())), MODEL)
     metrics = accuracy.evaluate(MODEL, "qat", rows, config, reference="fp32")
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
-    write_csv(TRIALS, list(result.trials[0]), result.trials)
+    columns = list(result.trials[0])
+    write_csv(TRIALS, columns, result.trials)
+    write_csv(FRONT, columns, [row for row in result.trials if row["front"]])
+    write_csv(SPECTRA, factorise.COLUMNS, factorise.rows(task.source.spectra, ranks))
     write_json(METRICS, {
         **metrics, **cost,
         "n_trials": len(result.trials),
-        "best": result.best,
+        "passed_validation": int(result.chosen is not None),
+        "chosen": result.chosen or {"trial": search.UNTRAINED},
         "objective_untrained": result.before,
         "objective_fp32": result.reference,
+        "weight_bits": task.source.weight_bits,
     })
-    timings = latency.against_fp32("qat", MODEL, config.profile, config.seed)
-    write_json(LATENCY, timings)
-    search.clear(STUDIES)
-    print(f"qat: {accuracy.summary(metrics)}; best trial {result.best['trial'] + 1} of {len(result.trials)}")
+    write_json(LATENCY, latency.against_fp32("qat", MODEL, config.profile, config.seed))
+    study.clear(STUDIES)
+    which = f"trial {result.chosen['trial'] + 1} of {len(result.trials)}" if result.chosen else (
+        f"none of {len(result.trials)} trials is shown to be no worse than fp32 by {wanted.eer_margin:g} on validation "
+        "speakers; this is the plain INT8 model")
+    print(f"qat: {accuracy.summary(metrics)}; {cost['gmacs']:.4f} GMACs, {cost['size_mb']:.2f} MB; {which}")
 
 
-def _speech(rows, split):
-    """The waveforms and speakers of a split."""
-    chosen = manifest.needed(rows, split)
-    return [load_audio(row) for row in chosen], [row.speaker for row in chosen]
+def _task(config, rows):
+    wanted = config.qat_search
+    calibration = manifest.spread(manifest.needed(rows, "calibration"), config.ptq.utterances)
+    finetune, validation = (manifest.needed(rows, split) for split in ("finetune", "validation"))
+    front_end, network = load.plain(config.encoder.source, config.encoder.revision)
+    network.requires_grad_(False)
+    with torch.no_grad():
+        features = [front_end(torch.from_numpy(load_audio(row))[None]) for row in calibration]
+        frames = front_end(torch.zeros(1, round(config.profile.seconds * SAMPLE_RATE))).shape[1]
+    spectra = factorise.spectra(network, features) if wanted.structure else {}
+    bits = ptq.weight_bits(config.quantize)
+    return search.Task(
+        source=student.Source(network, features, spectra, config.ptq.observer, bits),
+        teacher=copy.deepcopy(network),
+        front_end=front_end,
+        finetune=_speech(finetune),
+        validation=_speech(validation),
+        trials=all_pairs(validation, 1),
+        frames=frames,
+        resamples=config.evaluate.bootstrap,
+        device=_device(config.device),
+        seed=config.seed,
+    )
+
+
+def _winner(task, wanted, chosen):
+    """(student, its ranks): of the chosen trial, fine-tuned for longer; without one, the plain INT8 model."""
+    if chosen is None:
+        return task.source.student({}), {}
+    share = chosen["kept_macs"]
+    network, _ = search.train(
+        task, wanted, share, search.hyperparameters(chosen), wanted.final_steps, "chosen trial")
+    return network, task.source.ranks(share)
+
+
+def _speech(rows):
+    """The waveforms and speakers of manifest rows."""
+    return [load_audio(row) for row in rows], [row.speaker for row in rows]
 
 
 def _device(wanted):
@@ -66,5 +111,7 @@ def _device(wanted):
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m src.qat_search", description=__doc__)
+    parser.add_argument("--worker", action="store_true", help="run trials of a shared study, nothing else")
     with reported():
-        main()
+        main(parser.parse_args().worker)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+COLUMNS = ("layer", "components", "explained", "rank")
 MULTIPLE = 16  # of a rank: engines' integer kernels work on that many channels at a time
 
 
@@ -93,6 +94,15 @@ def _options(spectrum):
 def multiplications(network):
     """Multiplications of the network's convolutions for each frame; the linear layers' are once an utterance."""
     return sum(module.weight.numel() for module in network.modules() if isinstance(module, nn.Conv2d))
+
+
+def rows(found, chosen):
+    """For CSV, COLUMNS: for each layer, which share of its output's variance so many components explain, and
+    the rank that was chosen (its number of outputs where it stays whole)."""
+    for name, spectrum in found.items():
+        explained = spectrum.variances.cumsum(0) / spectrum.variances.sum()
+        for rank in range(MULTIPLE, spectrum.outputs + 1, MULTIPLE):
+            yield name, rank, f"{explained[rank - 1].item():.6f}", chosen.get(name, spectrum.outputs)
 
 
 def factorise(network, found, chosen):

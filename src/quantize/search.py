@@ -1,117 +1,175 @@
-"""The search for the hyperparameters of quantisation-aware fine-tuning."""
-import copy
+"""The search for a smaller network and the hyperparameters of its quantisation-aware fine-tuning."""
 import hashlib
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import optuna
 import torch
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
 
-from src.quantize import qat
-from src.quantize.ptq import observers
+from src.evaluate import compare
+from src.evaluate.trials import Trials
+from src.quantize import qat, study
+from src.quantize.student import Source
 
 # Length in samples of the validation crops: every utterance is heard once, at one length.
 VALIDATION_SAMPLES = 3 * 16_000
 # With so few trials, TPE's usual ten random ones would leave it nothing to do.
 STARTUP_TRIALS = 2
+UNTRAINED = -1  # the trial of which the plain INT8 model is the result
+DIFFERENCE = ("eer_difference", "eer_difference_low", "eer_difference_high")
 
 
 @dataclass(frozen=True)
 class Task:
     """What every trial starts from.
 
-    student: calibrated graph with its observers (`ptq.prepare`, `ptq.activation_ranges`); teacher: PlainEcapa;
-    front_end: FrontEnd; finetune and validation: (list of float32 waveforms [n], list of speakers).
+    source: of the students; teacher: its network again, which may be moved; front_end: FrontEnd; finetune and validation: (list of float32 waveforms [n], list
+    of speakers); trials: the verification trials of the validation waveforms; frames: of an utterance that
+    costs are counted for.
     """
 
-    student: torch.nn.Module
-    ranges: dict
+    source: Source
     teacher: torch.nn.Module
     front_end: torch.nn.Module
     finetune: tuple
     validation: tuple
+    trials: Trials
+    frames: int
+    resamples: int
     device: str
     seed: int
 
 
 @dataclass(frozen=True)
 class Result:
-    trials: list  # one dict a trial, by number
-    best: dict  # the trial with the lowest objective
-    state: dict  # the parameters that it ended with
-    before: float  # the objective of the student that nobody trained
-    reference: float  # the objective of the teacher
+    """trials: one dict a trial, by number, with `front`, 1 for those that no other beats in objective, GMACs and
+    size at once, and `noninferior`; chosen: the one of them that `select` chose, or None; before and reference:
+    the objectives of the plain student that nobody trained and of the teacher."""
+
+    trials: list
+    chosen: dict
+    before: float
+    reference: float
 
 
-def objective(network, task):
+def run(task, wanted, folder, worker=False):
+    """Run trials until `wanted.n_trials` are complete, and give the Result; None to a worker.
+
+    wanted: the section qat_search of the parameters. The study is kept under `folder`, or in
+    `wanted.storage`, under a name that depends on all that the trials depend on: an interrupted search goes
+    on where it was, one with other inputs starts anew. Each trial draws from a generator seeded by its number,
+    so that one worker's search repeats exactly, interrupted or not.
+    """
+    task.teacher.to(task.device), task.front_end.to(task.device)
+    teacher = _embed(task.teacher, task)
+    reference = objective(teacher, task)
+    found = study.open_study(fingerprint(task, wanted), wanted.storage, folder)
+    if not worker:
+        study.enqueue(found, wanted.n_trials)
+
+    def trial_values(trial):
+        return _trial(trial, task, wanted, teacher, reference)
+
+    study.work(found, wanted.n_trials, trial_values, lambda index: optuna.samplers.TPESampler(
+        seed=task.seed + index, n_startup_trials=STARTUP_TRIALS))
+    if worker:
+        return None
+    rows = [_row(trial, wanted) for trial in study.complete(found)[:wanted.n_trials]]
+    front(rows)
+    before = objective(_embed(task.source.student({}).to(task.device), task), task)
+    return Result(rows, select(rows), before, reference)
+
+
+def _trial(trial, task, wanted, teacher, reference):
+    """The values of a trial, as `study.DIRECTIONS` names them; what else is known of it as its attributes."""
+    index = trial.user_attrs[study.INDEX]
+    share, chosen = _suggest(trial, wanted)
+    ranks = task.source.ranks(share)
+    gmacs, megabytes = task.source.cost(ranks, task.frames)
+    network, loss = train(task, wanted, share, chosen, wanted.steps, f"trial {index + 1}/{wanted.n_trials}")
+    embeddings = _embed(network, task)
+    value = objective(embeddings, task)
+    difference = compare.eer_difference(embeddings, teacher, task.trials, task.resamples, task.seed)
+    for name, number in {"train_loss": loss, **dict(zip(DIFFERENCE, difference))}.items():
+        trial.set_user_attr(name, number)
+    print(f"trial {index + 1}/{wanted.n_trials}: {gmacs:.4f} GMACs, objective {value:.4f} (fp32 {reference:.4f}), EER "
+          f"{100 * difference[0]:+.2f} points [{100 * difference[1]:+.2f}, {100 * difference[2]:+.2f}], "
+          + ", ".join(f"{k} {v:.3g}" for k, v in asdict(chosen).items()), flush=True)
+    return value, gmacs, megabytes
+
+
+def train(task, wanted, share, chosen, steps, progress):
+    """(student, training loss): a student of this share of the multiplications, fine-tuned with the
+    Hyperparameters `chosen`; the same each time on one device."""
+    network = task.source.student(task.source.ranks(share)).to(task.device)
+    waveforms, speakers = task.finetune
+    loss = qat.finetune(
+        network, task.teacher, task.front_end, waveforms, _numbered(speakers), chosen, steps=steps,
+        samples=round(wanted.crop_seconds * 16_000), seed=task.seed, device=task.device, progress=progress,
+    )
+    return network, loss
+
+
+def objective(embeddings, task):
     """How well unseen speakers are told apart: `qat.speaker_loss` of validation utterances against
     leave-one-out prototypes of validation speakers. Lower is better.
 
     Unlike top-1 accuracy or the EER of some hundred utterances it does not stop at 0 errors nor move in steps:
     it sees every margin.
     """
-    waveforms, speakers = task.validation
-    pieces = [np.resize(w, VALIDATION_SAMPLES) if len(w) < VALIDATION_SAMPLES else w[:VALIDATION_SAMPLES]
-              for w in waveforms]
-    embeddings = qat.embed(network, task.front_end, pieces, task.device)
-    numbers = torch.as_tensor(_numbered(speakers), device=embeddings.device)
+    numbers = torch.as_tensor(_numbered(task.validation[1]), device=embeddings.device)
     return qat.speaker_loss(embeddings, qat.leave_one_out(embeddings, numbers), numbers).item()
 
 
-def run(task, wanted, folder):
-    """Run trials until `wanted.n_trials` are complete, and give the Result.
+def front(rows):
+    """Mark the rows that no other row is at least as good as in objective, GMACs and size, and better in one."""
+    values = np.array([[row["objective"], row["gmacs"], row["size_mb"]] for row in rows])
+    for row, own in zip(rows, values):
+        beaten = (values <= own).all(1) & (values < own).any(1)
+        row["front"] = int(not beaten.any())
 
-    wanted: the section qat_search of the parameters. The study and the best weights so far are kept under
-    `folder`, in a place that depends on all that the trials depend on: an interrupted search goes on where it
-    was, one with other inputs starts anew. Each trial draws from a generator seeded by the number of trials
-    complete before it, so an interrupted search ends as an undisturbed one does.
+
+def select(rows):
+    """The cheapest row of the front that is not inferior on validation speakers, None where none is.
+
+    By GMACs, then size, then objective.
     """
-    place = Path(folder) / _fingerprint(task, wanted)
-    place.mkdir(parents=True, exist_ok=True)
-    task.teacher.to(task.device), task.front_end.to(task.device)
-    before = objective(student(task), task)
-    reference = objective(task.teacher, task)
-    study = _study(place)
-    while (number := len(_complete(study))) < wanted.n_trials:
-        study.sampler = optuna.samplers.TPESampler(seed=task.seed + number, n_startup_trials=STARTUP_TRIALS)
-        trial = study.ask()
-        chosen = qat.Hyperparameters(**_suggest(trial, wanted))
-        network = student(task)
-        loss = qat.finetune(
-            network, task.teacher, task.front_end, task.finetune[0], _numbered(task.finetune[1]), chosen,
-            steps=wanted.steps, samples=round(wanted.crop_seconds * 16_000), seed=[task.seed, number],
-            device=task.device, progress=f"trial {number + 1}/{wanted.n_trials}",
-        )
-        value = objective(network, task)
-        _save(network.state_dict(), place / f"trial-{number}.pt")
-        trial.set_user_attr("train_loss", loss)
-        study.tell(trial, value)
-        print(f"trial {number + 1}/{wanted.n_trials}: objective {value:.4f} (untrained {before:.4f}, fp32 "
-              f"{reference:.4f}), " + ", ".join(f"{k} {v:.3g}" for k, v in asdict(chosen).items()), flush=True)
-    trials = [_row(number, trial) for number, trial in enumerate(_complete(study))]
-    best = min(trials, key=lambda row: row["objective"])
-    state = torch.load(place / f"trial-{best['trial']}.pt", map_location="cpu", weights_only=True)
-    return Result(trials, best, state, before, reference)
+    passed = [row for row in rows if row["front"] and row["noninferior"]]
+    return min(passed, key=lambda row: (row["gmacs"], row["size_mb"], row["objective"]), default=None)
 
 
-def clear(folder):
-    """Forget finished and unfinished searches."""
-    shutil.rmtree(folder, ignore_errors=True)
+def hyperparameters(row):
+    """The Hyperparameters of a trial's row."""
+    return qat.Hyperparameters(**{name: row[name] for name in qat.Hyperparameters.__annotations__})
 
 
-def student(task, state=None):
-    """The fake-quantised student on the task's device, as calibrated or with a trial's parameters."""
-    fresh = qat.fake_quantise(copy.deepcopy(task.student), task.ranges)
-    if state is not None:
-        fresh.load_state_dict(state)
-    return fresh.to(task.device)
+def _embed(network, task):
+    pieces = [np.resize(w, VALIDATION_SAMPLES) if len(w) < VALIDATION_SAMPLES else w[:VALIDATION_SAMPLES]
+              for w in task.validation[0]]
+    return qat.embed(network, task.front_end, pieces, task.device)
+
+
+def _suggest(trial, wanted):
+    """(share of the multiplications, Hyperparameters)."""
+    share = trial.suggest_float("kept_macs", **wanted.kept_macs.model_dump()) if wanted.structure else 1.0
+    return share, qat.Hyperparameters(
+        learning_rate=trial.suggest_float("learning_rate", **wanted.learning_rate.model_dump(), log=True),
+        weight_decay=trial.suggest_float("weight_decay", **wanted.weight_decay.model_dump(), log=True),
+        batch_size=trial.suggest_categorical("batch_size", wanted.batch_size),
+        speaker_loss_weight=trial.suggest_float("speaker_loss_weight", **wanted.speaker_loss_weight.model_dump()),
+    )
+
+
+def _row(trial, wanted):
+    value, gmacs, megabytes = trial.values
+    attributes = trial.user_attrs
+    return {
+        "trial": attributes[study.INDEX], "objective": value, "gmacs": gmacs, "size_mb": megabytes,
+        **{name: attributes[name] for name in ("train_loss", *DIFFERENCE)},
+        "noninferior": int(attributes[DIFFERENCE[2]] < wanted.eer_margin),
+        "kept_macs": 1.0, **trial.params,
+    }
 
 
 def _numbered(speakers):
@@ -119,50 +177,19 @@ def _numbered(speakers):
     return np.array([number[speaker] for speaker in speakers])
 
 
-def _suggest(trial, wanted):
-    return {
-        "learning_rate": trial.suggest_float("learning_rate", **wanted.learning_rate.model_dump(), log=True),
-        "weight_decay": trial.suggest_float("weight_decay", **wanted.weight_decay.model_dump(), log=True),
-        "batch_size": trial.suggest_categorical("batch_size", wanted.batch_size),
-        "speaker_loss_weight": trial.suggest_float(
-            "speaker_loss_weight", **wanted.speaker_loss_weight.model_dump()
-        ),
-    }
-
-
-def _study(place):
-    """The study of this place; trials that were running when it was interrupted are given up."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(place / "study.log")))
-    study = optuna.create_study(storage=storage, study_name="qat", direction="minimize", load_if_exists=True)
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-    return study
-
-
-def _complete(study):
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-
-
-def _row(number, trial):
-    return {"trial": number, "objective": trial.value, "train_loss": trial.user_attrs["train_loss"], **trial.params}
-
-
-def _fingerprint(task, wanted):
+def fingerprint(task, wanted):
     """A name for all that the trials depend on."""
     digest = hashlib.sha256()
-    settings = wanted.model_dump(exclude={"n_trials"})
-    bounds = [(name, module.quant_min, module.quant_max) for name, module in observers(task.student).items()]
-    digest.update(json.dumps([settings, bounds, task.ranges, task.seed, task.device], sort_keys=True).encode())
-    for name, tensor in [*task.teacher.state_dict().items(), *task.front_end.state_dict().items()]:
+    settings = wanted.model_dump(exclude={"n_trials", "storage", "eer_margin", "final_steps"})
+    source = task.source
+    described = [settings, source.observer, source.weight_bits, bool(source.spectra), task.seed, task.resamples,
+                 task.device]
+    digest.update(json.dumps(described, sort_keys=True).encode())
+    for name, tensor in [*source.network.state_dict().items(), *task.front_end.state_dict().items()]:
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    for features in source.features:
+        digest.update(features.numpy().tobytes())
     for waveforms, speakers in (task.finetune, task.validation):
         for waveform, speaker in zip(waveforms, speakers):
             digest.update(speaker.encode() + waveform.tobytes())
     return digest.hexdigest()[:16]
-
-
-def _save(state, path):
-    beside = path.with_suffix(".partial")
-    torch.save(state, beside)
-    os.replace(beside, path)

@@ -1,22 +1,33 @@
+import copy
+
+import numpy as np
 import pytest
 import torch
 
+from src.encoder import factorise
+from src.evaluate.trials import all_pairs
 from src.params import QatSearch
-from src.quantize import qat, search
-from tests.quantize.conftest import Frames
+from src.quantize import qat, search, student, study
+from src.speech.manifest import Row
+from tests.quantize.conftest import FRAMES, Frames
 
 
 def wanted(**changes):
     return QatSearch(**{
-        "n_trials": 3, "steps": 3, "crop_seconds": 0.3, "batch_size": [4, 6],
+        "n_trials": 3, "steps": 3, "final_steps": 4, "crop_seconds": 0.3, "batch_size": [4, 6],
         "learning_rate": {"low": 1e-4, "high": 1e-2}, "weight_decay": {"low": 1e-6, "high": 1e-3},
-        "speaker_loss_weight": {"low": 0.0, "high": 0.3}, **changes,
+        "speaker_loss_weight": {"low": 0.0, "high": 0.3}, "structure": True,
+        "kept_macs": {"low": 0.7, "high": 1.0}, "eer_margin": 0.1, "storage": None, **changes,
     })
 
 
 @pytest.fixture(scope="module")
-def task(network, calibrated, speech):
-    return search.Task(*calibrated, network, Frames(), speech, speech, "cpu", 5)
+def task(network, features, speech):
+    rows = [Row(f"u{i}", speaker, "validation", "", "", 1.0, 0, "") for i, speaker in enumerate(speech[1])]
+    bits = {"layer0": 8, "blocks": 8, "mfa": 8, "attention": 8, "fc": 8}
+    source = student.Source(network, features, factorise.spectra(network, features), "minmax", bits)
+    return search.Task(source, copy.deepcopy(network), Frames(), speech, speech, all_pairs(rows, 1), FRAMES, 100,
+                       "cpu", 5)
 
 
 @pytest.fixture(scope="module")
@@ -24,18 +35,24 @@ def undisturbed(task, tmp_path_factory):
     return search.run(task, wanted(), tmp_path_factory.mktemp("study"))
 
 
-def same(first, second):
-    assert first.trials == second.trials and first.best == second.best
-    assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
-
-
-def test_all_trials_complete_and_the_best_is_chosen(task, undisturbed):
+def test_all_trials_complete_and_have_what_is_known_of_them(task, undisturbed):
     assert [row["trial"] for row in undisturbed.trials] == [0, 1, 2]
-    assert undisturbed.best["objective"] == min(row["objective"] for row in undisturbed.trials)
     assert len({row["learning_rate"] for row in undisturbed.trials}) == 3
-    best = search.student(task, undisturbed.state)
-    assert search.objective(best, task) == pytest.approx(undisturbed.best["objective"], rel=1e-6)
-    assert undisturbed.before == pytest.approx(search.objective(search.student(task), task))
+    whole = factorise.multiplications(task.source.network)
+    for row in undisturbed.trials:
+        low, value, high = (row[name] for name in ("eer_difference_low", "eer_difference", "eer_difference_high"))
+        assert low <= value <= high
+        assert row["noninferior"] == (high < 0.1)
+        left = factorise.multiplications(factorise.factorise(
+            task.source.network, task.source.spectra, task.source.ranks(row["kept_macs"])))
+        assert left <= whole and row["gmacs"] == pytest.approx(left * FRAMES / 1e9, rel=0.2)
+
+
+def test_a_trial_can_be_made_again(task, undisturbed):
+    row = undisturbed.trials[1]
+    network, loss = search.train(task, wanted(), row["kept_macs"], search.hyperparameters(row), 3, "")
+    assert loss == row["train_loss"]
+    assert search.objective(search._embed(network, task), task) == row["objective"]
 
 
 def test_an_interrupted_search_ends_as_an_undisturbed_one(task, undisturbed, tmp_path, monkeypatch):
@@ -52,15 +69,38 @@ def test_an_interrupted_search_ends_as_an_undisturbed_one(task, undisturbed, tmp
         with pytest.raises(KeyboardInterrupt):
             search.run(task, wanted(), tmp_path)
         assert len(calls) == 2
-        same(search.run(task, wanted(), tmp_path), undisturbed)
+        assert search.run(task, wanted(), tmp_path) == undisturbed
         assert len(calls) == 4  # the finished trial was not run again
 
 
 def test_more_trials_go_on_and_other_inputs_start_anew(task, undisturbed, tmp_path, capsys):
     search.run(task, wanted(n_trials=1), tmp_path)
-    same(search.run(task, wanted(), tmp_path), undisturbed)
+    assert search.run(task, wanted(), tmp_path) == undisturbed
     capsys.readouterr()
     search.run(task, wanted(steps=2, n_trials=1), tmp_path)
     assert "trial 1/1" in capsys.readouterr().out
-    search.clear(tmp_path)
+    study.clear(tmp_path)
     assert not tmp_path.exists()
+
+
+def test_without_structure_every_operation_stays(task, tmp_path):
+    result = search.run(task, wanted(n_trials=2, structure=False), tmp_path)
+    assert {row["kept_macs"] for row in result.trials} == {1.0} and len({row["gmacs"] for row in result.trials}) == 1
+
+
+def row(trial, objective, gmacs, size, noninferior=1):
+    return {"trial": trial, "objective": objective, "gmacs": gmacs, "size_mb": size, "noninferior": noninferior}
+
+
+def test_front_and_choice():
+    rows = [row(0, 0.1, 5.0, 9.0), row(1, 0.2, 3.0, 6.0), row(2, 0.3, 3.5, 7.0), row(3, 0.9, 1.0, 2.0, 0),
+            row(4, 0.2, 3.0, 6.0)]
+    search.front(rows)
+    assert [each["front"] for each in rows] == [1, 1, 0, 1, 1]
+    assert search.select(rows)["trial"] == 1  # the cheapest that is not inferior
+    assert search.select([{**each, "noninferior": 0} for each in rows]) is None
+
+
+def test_the_objective_of_a_perfect_teacher_is_lower_than_of_noise(task):
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal((24, 24)).astype("float32"))
+    assert search.objective(search._embed(task.teacher, task), task) < search.objective(noise, task)
