@@ -24,11 +24,12 @@ def coverage(seed, speakers, utterances, noise, sets, resamples, truth_sets=1000
     the mean width of the intervals over what a normal distribution with the estimates' spread would need."""
     rng = np.random.default_rng(seed)
     test = accuracy.make_test(simulation.rows(speakers, utterances), 1)
-    first, second = simulation.truth(rng, test, speakers, utterances, noise, sets=truth_sets)
+    fitted = simulation.calibrations(rng, 24, utterances, noise)
+    first, second = simulation.truth(rng, test, fitted, speakers, utterances, noise, sets=truth_sets)
     held, found = {}, {}
     for number in range(sets):
         both = simulation.embeddings(rng, speakers, utterances, noise)
-        models = [accuracy.score(own, test) for own in both]
+        models = [accuracy.score(own, test, calibrated) for own, calibrated in zip(both, fitted)]
         figures = accuracy.figures(test, models[1], resamples, number, reference=models[0])
         for key in accuracy.KEYS:
             ci, difference = figures[f"{key}_ci"], figures["difference"][key]
