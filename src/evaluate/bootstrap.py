@@ -4,6 +4,9 @@ A resample draws as many speakers as there are, with replacement. A non-target t
 product of its two speakers' counts says; a target trial, which has one speaker, as often as that speaker's
 count says. (The count squared would make the intervals far too wide: they then hold the truth in 100 % of
 test sets.) One set of resamples serves all models, so that differences are paired.
+
+Measured: 1,000 resamples of all detection metrics of 40,000 trials take 0.2 to 0.5 s of one core (AMD EPYC), with
+48 to 1,000 speakers and up to 5,000 corners of the ROC.
 """
 import numpy as np
 from scipy.sparse import csr_array
@@ -85,8 +88,7 @@ def interval(estimate, values, counts, shift=0):
     """95 % interval (low, high) of a metric.
 
     estimate: over all trials; values: [resamples], NaN where there is none; counts: int [resamples, speakers],
-    the resamples; shift: by how many times the bias that the resamples show the interval is moved against it,
-    more than it is anyway.
+    the resamples; shift: how many times the bias that the resamples show is taken off once more.
 
     Quantiles of the values, bias-corrected and accelerated (BCa: Efron, "Better Bootstrap Confidence
     Intervals", JASA, 1987): error rates of few speakers are skewed, and a minimum over thresholds is too low on
@@ -127,11 +129,11 @@ def standard_error(values, counts):
     """Of the values' mean, as an estimate: the infinitesimal jackknife, less what chance adds to it because the
     resamples are so few (Wager, Hastie and Efron, "Confidence Intervals for Random Forests", JMLR, 2014), with
     the factor that makes up for the bootstrap's dividing by the speakers, not by one less. Input as for
-    `interval`."""
+    `interval`. At least half of the values' standard deviation: with 100 resamples chance could take all."""
     values, influence = _influence(values, counts)
     speakers = len(influence)
     variance = np.sum(influence**2) - (speakers - 1) * values.var() / len(values)
-    return np.sqrt(max(variance, 0) * speakers / (speakers - 1))
+    return np.sqrt(max(variance, values.var() / 4) * speakers / (speakers - 1))
 
 
 def smallest_detectable(differences, counts):
@@ -146,7 +148,7 @@ def smallest_detectable(differences, counts):
 
 def _influence(values, counts):
     """The values that there are, and how the metric goes with each speaker's count: their covariances over
-    these resamples, [speakers]. A sum of squares near 0 is 0."""
+    these resamples, [speakers]; 0 where the values differ by rounding alone."""
     there = ~np.isnan(values)
     values = values[there]
     influence = (values - values.mean()) @ (counts[there] - 1) / len(values)
