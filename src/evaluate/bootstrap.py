@@ -95,6 +95,8 @@ def interval(estimate, values, counts, shift=0):
     few trials, and lower again in a resample. The acceleration is from each speaker's `_influence`. The
     quantiles are taken as much further out as Student's t is than the normal distribution (Hesterberg, "What
     Teachers Should Know About the Bootstrap", The American Statistician, 2015), with `_freedom` degrees.
+    In simulation (tests/evaluate/test_coverage.py) it holds the truth in 94 to 98 % of test sets; that of cllr in
+    91 to 96 %, and that of min_cllr, with a shift of 2, in 87 to 93 %.
     """
     values, influence = _influence(values, counts)
     below, above = np.mean(values < estimate - _SAME), np.mean(values > estimate + _SAME)
@@ -116,7 +118,8 @@ def difference_interval(estimate, values, counts):
     as the estimate where that is outside. Most of what two models have in common cancels in a difference;
     what remains, of a metric that steps from trial to trial, is largely the roughness of the steps. Each
     resample adds to that, so that the values spread too far, while their mean has less of it than the
-    estimate (Efron, "Estimation and Accuracy After Model Selection", JASA, 2014).
+    estimate (Efron, "Estimation and Accuracy After Model Selection", JASA, 2014). In simulation it holds the
+    truth in 94 to 97 % of test sets, that of minDCF in 97 to 98 %.
     """
     error = standard_error(values, counts)
     values, influence = _influence(values, counts)
@@ -129,11 +132,11 @@ def standard_error(values, counts):
     """Of the values' mean, as an estimate: the infinitesimal jackknife, less what chance adds to it because the
     resamples are so few (Wager, Hastie and Efron, "Confidence Intervals for Random Forests", JMLR, 2014), with
     the factor that makes up for the bootstrap's dividing by the speakers, not by one less. Input as for
-    `interval`. At least half of the values' standard deviation: with 100 resamples chance could take all."""
+    `interval`. At least a third of the values' standard deviation: with 100 resamples chance could take all."""
     values, influence = _influence(values, counts)
     speakers = len(influence)
     variance = np.sum(influence**2) - (speakers - 1) * values.var() / len(values)
-    return np.sqrt(max(variance, values.var() / 4) * speakers / (speakers - 1))
+    return np.sqrt(max(variance, values.var() / 9) * speakers / (speakers - 1))
 
 
 def smallest_detectable(differences, counts):
