@@ -7,7 +7,7 @@ Of 600 simulated test sets, with 500 resamples each (so that a share is sure to 
     top1_accuracy                      96.5 (95.9)     95.8 (94.9)     95.7 (94.6)
     top1_accuracy difference           96.7 (96.1)     96.8 (96.5)     96.8 (95.8)
     eer                                95.0 (95.1)     95.2 (93.8)     95.2 (93.8)
-    eer difference                     96.3 (96.3)     95.3 (96.4)     96.7 (96.5)
+    eer difference                     96.5 (96.3)     95.3 (96.4)     96.7 (96.5)
     min_dcf_0.01                       96.0 (95.9)     96.5 (96.2)     96.2 (96.0)
     min_dcf_0.01 difference            98.2 (96.9)     98.2 (98.1)     98.0 (97.7)
     min_dcf_0.05                       97.8 (96.6)     96.5 (95.9)     94.7 (95.4)
