@@ -7,7 +7,7 @@ Of 600 simulated test sets, with 500 resamples each (so that a share is sure to 
     top1_accuracy                      96.5 (95.9)     95.8 (94.9)     95.7 (94.6)
     top1_accuracy difference           96.7 (96.1)     96.8 (96.5)     96.8 (95.8)
     eer                                95.0 (95.1)     95.2 (93.8)     95.2 (93.8)
-    eer difference                     96.5 (96.3)     95.3 (96.4)     96.7 (96.5)
+    eer difference                     96.5 (96.3)     96.0 (96.4)     96.7 (96.5)
     min_dcf_0.01                       96.0 (95.9)     96.5 (96.2)     96.2 (96.0)
     min_dcf_0.01 difference            98.2 (96.9)     98.2 (98.1)     98.0 (97.7)
     min_dcf_0.05                       97.8 (96.6)     96.5 (95.9)     94.7 (95.4)
@@ -27,6 +27,11 @@ Three miss 93 to 97:
   MIN_CLLR_SHIFT makes up for; its spread is larger than they show too. The bootstrap is not consistent for
   monotone regression (Sen, Banerjee and Woodroofe, "Inconsistency of Bootstrap: the Grenander Estimator", Annals of
   Statistics, 2010).
+
+Models that are far more alike (`damage` 0.05 instead of 0.25; 300 sets of 48 speakers): differences of EER 99.0, of
+minDCF 100.0 and 99.3, of Cllr 93.0, of its minimum 95.7, and of top-1 only 86.3. A test set in which both models
+identify the very same utterances gives that difference a point at 0 for an interval, and resamples cannot show that
+the truth is a little off it.
 """
 import numpy as np
 import pytest
