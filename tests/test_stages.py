@@ -12,13 +12,13 @@ import pytest
 import soundfile
 
 from src import params
-from src.evaluate import accuracy, metrics
+from src.evaluate import accuracy, calibration, metrics
 from src.evaluate.scores import read_scores
 from src.speech import manifest
 from tests.workspace import ROOT, SMALL, programs, read, recomputed, run, workspace
 
 STAGES = ("sample_data", "baseline", "profile", "ptq", "qat_search", "breakdown", "report")
-KEYS = ("top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05")
+KEYS = ("top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05", "cllr", "min_cllr")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_metrics_have_every_key_of_the_contract(pipeline):
     for name in ("baseline", "ptq", "qat_search"):
         found = read(folder, name)
         for key in KEYS:
-            assert 0 <= found[f"{key}_ci"]["low"] <= found[key] <= found[f"{key}_ci"]["high"] <= 1
+            assert 0 <= found[f"{key}_ci"]["low"] <= found[key] <= found[f"{key}_ci"]["high"]
     for name in ("profile", "ptq", "qat_search"):
         found = read(folder, name)
         for key in ("gmacs", "gflops", "int8_mac_share", "params_million", "size_mb"):
@@ -63,9 +63,10 @@ def test_figures_can_be_computed_again_from_the_scores(pipeline):
             rows = list(csv.DictReader(file))
         scores = np.array([float(row["score"]) for row in rows])
         targets = np.array([row["target"] == "1" for row in rows])
-        found = metrics.detection(scores, targets)
         stated = read(folder, report)
         stated = stated["trivial"] if name == "trivial" else stated
+        fitted = stated["calibration"]
+        found = metrics.detection(scores, targets, llrs=fitted["scale"] * scores + fitted["offset"])
         for key in KEYS[1:]:
             assert found[key] == pytest.approx(stated[key], abs=1e-6)
         assert (len(rows), targets.sum()) == (stated["trials"], stated["target_trials"])
@@ -122,7 +123,8 @@ def test_intervals_can_be_computed_again_from_scores_and_ranks(pipeline, monkeyp
         with open(f"metrics/ranks/{name}.csv") as file:
             lines = [(row["test"], row["speaker"], int(row["rank"])) for row in csv.DictReader(file)]
         results[name] = accuracy.Result(
-            read_scores(f"metrics/scores/{name}.csv", test.verification), {"all": lines})
+            read_scores(f"metrics/scores/{name}.csv", test.verification), {"all": lines},
+            calibration.read(f"metrics/calibration/{name}.json"))
     for name, stage in (("ptq", "ptq"), ("qat", "qat_search")):
         found = accuracy.figures(test, results[name], config.evaluate.bootstrap, config.seed, results["fp32"],
                                  config.evaluate.margin)

@@ -5,15 +5,18 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import InputError
-from src.evaluate import bootstrap, metrics, normalise, scores
+from src.evaluate import bootstrap, calibration, metrics, normalise, scores
+from src.evaluate.calibration import Calibration
 from src.evaluate.extract import embed
 from src.evaluate.trials import Trials, all_pairs, from_list, evaluated_rows
 from src.speech import manifest
 from src.speech.trial_list import read_trial_list
 
 FOLDER = Path("metrics")
-KEYS = ("top1_accuracy", "eer", *map(metrics.dcf_key, metrics.PRIORS))
+KEYS = ("top1_accuracy", "eer", *map(metrics.dcf_key, metrics.PRIORS), "cllr", "min_cllr")
 ALL = "all"
+# The minimum Cllr adapts to the very trials, and so is too low, by 1.7 to 2 times what the resamples show.
+MIN_CLLR_SHIFT = 2
 _DIGITS = 6
 
 
@@ -34,33 +37,45 @@ class Test:
 
 @dataclass(frozen=True)
 class Result:
-    """What a model did: the score of every verification trial, and its ranks (see `scores.write_ranks`)."""
+    """What a model did: the score of every verification trial, its ranks (see `scores.write_ranks`), and how
+    its scores become log-likelihood ratios, for Cllr."""
 
     scores: np.ndarray
     ranks: dict[str, list]
+    calibration: Calibration
 
 
 def evaluate(model, name, rows, config, reference=None) -> dict:
-    """Accuracy of a model on the test split; writes metrics/{scores,ranks}/<name>.csv.
+    """Accuracy of a model on the test split; writes metrics/{scores,ranks}/<name>.csv and
+    metrics/calibration/<name>.json.
 
     model: an ONNX file, or a function that gives the embeddings of manifest rows. rows: all of the
     manifest. config: the parameters (seed, evaluate, data.trials). reference: name
     of a model evaluated before on the same rows, to give the differences to it. Returns what `figures`
-    gives, and `trials_missing` where a trial list has trials of utterances that are not among the rows, and
-    `shared_speakers` where there are any. Raises InputError as the functions that it calls.
+    gives, `calibration` {scale, offset} and `threshold_eer` (see `Calibration`), and `trials_missing` where a
+    trial list has trials of utterances that are not among the rows, and `shared_speakers` where there are
+    any. Raises InputError as the functions that it calls.
     """
     shared = shared_speakers(rows, config.evaluate.allow_shared_speakers)
     trial_list = config.data.trials and read_trial_list(config.data.trials)
     tested = evaluated_rows(rows, config.evaluate.protocol, config.evaluate.enrolments)
     test = make_test(tested, config.evaluate.enrolments, trial_list)
-    result = score(_embed(model, tested), test, *_cohort(model, rows, config.evaluate))
+    # A trial list's enrolments are single utterances.
+    validation = calibration.rows_and_trials(rows, 1 if trial_list else config.evaluate.enrolments)
+    cohort = _cohort(model, rows, config.evaluate)
+    fitted = _calibration(model, *validation, *cohort)
+    result = score(_embed(model, tested), test, fitted, *cohort)
     other = reference and Result(
         scores.read_scores(FOLDER / "scores" / f"{reference}.csv", test.verification),
         scores.read_ranks(FOLDER / "ranks" / f"{reference}.csv", result.ranks),
+        calibration.read(FOLDER / "calibration" / f"{reference}.json"),
     )
     scores.write_scores(FOLDER / "scores" / f"{name}.csv", test.verification, result.scores)
     scores.write_ranks(FOLDER / "ranks" / f"{name}.csv", result.ranks)
+    calibration.write(FOLDER / "calibration" / f"{name}.json", fitted)
     found = figures(test, result, config.evaluate.bootstrap, config.seed, other, config.evaluate.margin)
+    found["calibration"] = {"scale": fitted.scale, "offset": fitted.offset}
+    found["threshold_eer"] = fitted.threshold_eer
     if trial_list:
         found["trials_missing"] = len(trial_list) - len(test.verification)
     if shared:
@@ -73,8 +88,7 @@ def shared_speakers(rows, allowed):
 
     Raises InputError when there are any, unless `allowed`: a model fine-tuned on a speaker knows the voice.
     """
-    test, finetune = ({row.speaker for row in manifest.select(rows, split)} for split in ("test", "finetune"))
-    shared = sorted(test & finetune)
+    shared = manifest.in_both(rows, "test", "finetune")
     if shared and not allowed:
         raise InputError(
             f"{manifest.PATH}: {len(shared)} test speakers are in the split finetune too ({shared[0]}): their "
@@ -116,17 +130,23 @@ def _cohort(model, rows, config):
     return normalise.speaker_models(_embed(model, chosen), [row.speaker for row in chosen]), top
 
 
-def score(embeddings, test, cohort=None, top=None) -> Result:
+def _calibration(model, rows, trials, cohort, top):
+    return calibration.fit(_scores(_embed(model, rows), trials, cohort, top), trials.targets)
+
+
+def _scores(embeddings, trials, cohort, top):
+    """Cosines of the trials; with `cohort`, normalised (see `normalise.s_norm`)."""
+    found = scores.cosine(embeddings, trials)
+    return found if cohort is None else normalise.s_norm(found, embeddings, trials, cohort, top)
+
+
+def score(embeddings, test, fitted, cohort=None, top=None) -> Result:
     """Scores and ranks from the embeddings [rows, dim] of the rows that the test was made from.
 
-    Cosines; with `cohort`, normalised (see `normalise.s_norm`).
+    fitted: the calibration that goes with them; cohort, top: as for `normalise.s_norm`.
     """
-    def scored(trials):
-        found = scores.cosine(embeddings, trials)
-        return found if cohort is None else normalise.s_norm(found, embeddings, trials, cohort, top)
-
-    verification, trials = scored(test.verification), test.identification
-    identification = verification if trials is test.verification else scored(trials)
+    verification, trials = _scores(embeddings, test.verification, cohort, top), test.identification
+    identification = verification if trials is test.verification else _scores(embeddings, trials, cohort, top)
     grid = identification.reshape(len(trials.enrol_names), len(trials.test_names))
     ranks = {}
     for group, mask in test.groups.items():
@@ -138,7 +158,7 @@ def score(embeddings, test, cohort=None, top=None) -> Result:
             (trials.test_names[probe], trials.speakers[trials.test_speakers[probe]], int(rank))
             for probe, rank in zip(probes, found)
         ]
-    return Result(verification, ranks)
+    return Result(verification, ranks, fitted)
 
 
 def figures(test, result, resamples, seed, reference=None, margin=None) -> dict:
@@ -169,18 +189,21 @@ def _figures(test, group, result, resamples, seed, reference, margin):
 
     def measured(model):
         correct = np.array([rank == 1 for _, _, rank in model.ranks[group]])
-        estimates = {"top1_accuracy": correct.mean(), **metrics.detection(model.scores[kept], targets)}
+        own = model.scores[kept]
+        llrs = model.calibration.llrs(own)
+        estimates = {"top1_accuracy": correct.mean(), **metrics.detection(own, targets, llrs=llrs)}
         values = {
             "top1_accuracy": bootstrap.identification(correct, probes, counts),
-            **bootstrap.detection(model.scores[kept], targets, enrol, tested, counts),
+            **bootstrap.detection(own, targets, enrol, tested, counts, llrs=llrs),
         }
         return {key: (estimates[key], values[key]) for key in KEYS}
 
     own, found = measured(result), {}
     for key, (estimate, values) in own.items():
         found[key] = round(float(estimate), _DIGITS)
-        low, high = np.clip(bootstrap.interval(estimate, values, len(used)), 0, 1)
-        found[f"{key}_ci"] = {"low": round(float(low), _DIGITS), "high": round(float(high), _DIGITS)}
+        shift, most = (MIN_CLLR_SHIFT, 1) if key == "min_cllr" else (0, np.inf)
+        low, high = bootstrap.interval(estimate, values, counts, shift)
+        found[f"{key}_ci"] = {"low": round(low, _DIGITS), "high": round(min(high, most), _DIGITS)}
     found |= {
         "trials": len(targets),
         "target_trials": int(targets.sum()),
@@ -189,17 +212,17 @@ def _figures(test, group, result, resamples, seed, reference, margin):
     }
     if reference:
         others = measured(reference)
-        found["difference"] = {key: _difference(*own[key], *others[key], len(used)) for key in KEYS}
-        smallest = bootstrap.smallest_detectable(own["eer"][1] - others["eer"][1], len(used))
+        found["difference"] = {key: _difference(*own[key], *others[key], counts) for key in KEYS}
+        smallest = bootstrap.smallest_detectable(own["eer"][1] - others["eer"][1], counts)
         found["smallest_detectable_eer"] = round(smallest, _DIGITS)
         if margin is not None:
             found["noninferior"] = int(found["difference"]["eer"]["high"] < margin)
     return found
 
 
-def _difference(estimate, values, other_estimate, other_values, speakers):
+def _difference(estimate, values, other_estimate, other_values, counts):
     value = estimate - other_estimate
-    low, high = bootstrap.interval(value, values - other_values, speakers)
+    low, high = bootstrap.difference_interval(value, values - other_values, counts)
     numbers = {"value": float(value), "low": low, "high": high}
     return {name: round(number, _DIGITS) for name, number in numbers.items()}
 

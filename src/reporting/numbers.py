@@ -22,6 +22,8 @@ MEASURES = {
     "eer": Measure("EER", 100, " %", " points", 2),
     "min_dcf_0.01": Measure("minDCF 0.01", **_COST),
     "min_dcf_0.05": Measure("minDCF 0.05", **_COST),
+    "cllr": Measure("Cllr", **_COST),
+    "min_cllr": Measure("minimum Cllr", **_COST),
 }
 MOST_DECIMALS = 4
 

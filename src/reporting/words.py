@@ -228,7 +228,7 @@ def _trade_off(results):
         ])
     moved, removed, size, time = _savings(best, results)
     return Answer(question, [
-        f"{best.title}, among the models compared: no loss was shown in top-1, EER or minDCF.",
+        f"{best.title}, among the models compared: no loss was shown in top-1, EER, minDCF or Cllr.",
         [moved, f"{removed} The exact rewrite before it: {_rewrite(results)}.", size, time],
         " ".join([*(f"{line}." for line in others), *limits]),
     ])

@@ -59,6 +59,11 @@ def select(rows, split) -> list[Row]:
     return [row for row in rows if row.split == split]
 
 
+def in_both(rows, first, second) -> list[str]:
+    """Names of the speakers who are in both splits, sorted."""
+    return sorted({row.speaker for row in select(rows, first)} & {row.speaker for row in select(rows, second)})
+
+
 def needed(rows, split) -> list[Row]:
     """As `select`; raises InputError where the split is empty."""
     chosen = select(rows, split)

@@ -28,11 +28,12 @@ def save_model(path, factor=1.0):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A folder with audio of six speakers, four utterances each, and two models. Gives the manifest rows."""
+    """A folder with audio of nine speakers, four utterances each, and two models. Gives the manifest rows; the
+    last three speakers are the split validation, the others the split test."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     rows = []
-    for speaker in range(6):
+    for speaker in range(9):
         colour = rng.normal(size=9)
         for number in range(4):
             path = f"{speaker}{number}.flac"
@@ -40,7 +41,8 @@ def project(tmp_path, monkeypatch):
             sound = np.convolve(noise, colour + 0.5 * rng.normal(size=9), "same")
             audio.save(path, (3000 * sound / np.abs(sound).max()).astype(np.int16))
             name, seconds = f"s{speaker}/{number}.wav", len(sound) / 16_000
-            rows.append(Row(name, f"s{speaker}", "test", path, seconds, int(speaker < 3)))
+            split = "test" if speaker < 6 else "validation"
+            rows.append(Row(name, f"s{speaker}", split, path, seconds, int(speaker < 3)))
     save_model("a.onnx")
     save_model("b.onnx", factor=2)
     return rows

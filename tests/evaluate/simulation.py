@@ -1,7 +1,7 @@
 """Simulated test sets whose true error rates are known."""
 import numpy as np
 
-from src.evaluate import accuracy, metrics
+from src.evaluate import accuracy, calibration, metrics, scores
 from src.speech.manifest import Row
 
 DIMENSIONS = 24
@@ -29,18 +29,27 @@ def embeddings(rng, speakers, utterances, noise, unevenness=0.35, damage=0.25):
     return [model.reshape(-1, DIMENSIONS) for model in (first, second)]
 
 
-def truth(rng, test, speakers, utterances, noise, populations=4, sets=1000):
-    """What the two models' figures would be on endless speakers; top-1 among as many as the test set has."""
+def calibrations(rng, speakers, utterances, noise):
+    """The two models' calibrations on speakers of their own."""
+    validation = accuracy.make_test(rows(speakers, utterances), 1).verification
+    return [calibration.fit(scores.cosine(model, validation), validation.targets)
+            for model in embeddings(rng, speakers, utterances, noise)]
+
+
+def truth(rng, test, fitted, speakers, utterances, noise, populations=4, sets=1000):
+    """What the two models' figures would be on endless speakers, scores calibrated with `fitted`; top-1 among
+    as many speakers as the test set has."""
     found = [{key: [] for key in accuracy.KEYS} for _ in range(2)]
     for _ in range(populations):
-        for model, own in zip(embeddings(rng, 20_000, 2, noise), found):
+        for model, own, calibrated in zip(embeddings(rng, 20_000, 2, noise), found, fitted):
             pairs = (model / np.linalg.norm(model, axis=1, keepdims=True)).reshape(-1, 2, DIMENSIONS)
-            scores = [(pairs[:, 0] * np.roll(pairs[:, 1], shift, axis=0)).sum(axis=1) for shift in range(21)]
+            cosines = np.concatenate(
+                [(pairs[:, 0] * np.roll(pairs[:, 1], shift, axis=0)).sum(axis=1) for shift in range(21)])
             targets = np.repeat([True, False], [len(pairs), 20 * len(pairs)])
-            for key, value in metrics.detection(np.concatenate(scores), targets).items():
-                own.get(key, []).append(value)
+            for key, value in metrics.detection(cosines, targets, llrs=calibrated.llrs(cosines)).items():
+                own[key].append(value)
     for _ in range(sets):
-        for model, own in zip(embeddings(rng, speakers, utterances, noise), found):
-            ranks = accuracy.score(model, test).ranks["all"]
+        for model, own, calibrated in zip(embeddings(rng, speakers, utterances, noise), found, fitted):
+            ranks = accuracy.score(model, test, calibrated).ranks["all"]
             own["top1_accuracy"].append(np.mean([rank == 1 for _, _, rank in ranks]))
     return [{key: np.mean(values) for key, values in own.items()} for own in found]

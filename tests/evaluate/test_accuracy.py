@@ -1,5 +1,7 @@
 import csv
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,11 @@ import pytest
 from src import params
 from src.errors import InputError
 from src.evaluate import accuracy
+from src.evaluate.calibration import Calibration
 from tests.evaluate import simulation
 
 CONFIG = params.load(Path(__file__).parents[2] / "params.yaml")
+FITTED = Calibration(scale=10.0, offset=-5.0, threshold_eer=0.5)
 
 
 def models(speakers, utterances, seen=0, noise=0.6):
@@ -45,14 +49,25 @@ def recomputed(name):
         before = miss, fa
 
 
+def recomputed_cllr(name, scale, offset):
+    costs = {"0": [], "1": []}
+    with open(f"metrics/scores/{name}.csv") as file:
+        for row in csv.DictReader(file):
+            sign = 1 if row["target"] == "1" else -1
+            costs[row["target"]].append(math.log2(1 + math.exp(-sign * (scale * float(row["score"]) + offset))))
+    return sum(sum(own) / len(own) for own in costs.values()) / 2
+
+
 def test_evaluate_writes_what_its_figures_follow_from(project):
     first = accuracy.evaluate("a.onnx", "fp32", project, CONFIG)
     second = accuracy.evaluate("b.onnx", "ptq", project, CONFIG, reference="fp32")
     assert (first["top1_accuracy"], first["eer"]) == pytest.approx(recomputed("fp32"), abs=1e-6)
+    assert first["cllr"] == pytest.approx(recomputed_cllr("fp32", **first["calibration"]), abs=1e-6)
     assert "difference" not in first and "trials_missing" not in first
     assert first["trials"] == 6 * 18 and first["target_trials"] == first["utterances"] == 18
     assert first["seen"]["speakers"] == first["unseen"]["speakers"] == 3
     # The second model is twice the first: no cosine differs.
+    assert Path("metrics/calibration/ptq.json").read_bytes() == Path("metrics/calibration/fp32.json").read_bytes()
     nothing = dict.fromkeys(accuracy.KEYS, {"value": 0.0, "low": 0.0, "high": 0.0})
     for part in (second, second["seen"], second["unseen"]):
         assert part.pop("difference") == nothing
@@ -64,7 +79,7 @@ def test_evaluate_writes_what_its_figures_follow_from(project):
 
 
 def test_evaluate_a_trial_list(project, tmp_path):
-    wanted = pairs(project)
+    wanted = pairs(project[:24])
     config = with_list(tmp_path / "list.txt", [*wanted, (0, "s0/0.wav", "s9/0.wav")])
     found = accuracy.evaluate("a.onnx", "fp32", project, config)
     assert (found["top1_accuracy"], found["eer"]) == pytest.approx(recomputed("fp32"), abs=1e-6)
@@ -77,11 +92,24 @@ def test_evaluate_a_trial_list(project, tmp_path):
 
 
 def test_reference_of_other_trials(project):
-    accuracy.evaluate("a.onnx", "fp32", project[:16], CONFIG)
+    accuracy.evaluate("a.onnx", "fp32", project[:16] + project[24:], CONFIG)
     with pytest.raises(InputError, match="fp32.csv: its trials are not those"):
         accuracy.evaluate("b.onnx", "ptq", project, CONFIG, reference="fp32")
     with pytest.raises(InputError, match="other.csv: no such file"):
         accuracy.evaluate("b.onnx", "ptq", project, CONFIG, reference="other")
+
+
+def test_scores_are_calibrated_on_validation_speakers_alone(project):
+    first = accuracy.evaluate("a.onnx", "fp32", project, CONFIG)
+    fitted = [first["calibration"], first["threshold_eer"]]
+    fewer = accuracy.evaluate("a.onnx", "fp32", project[8:], CONFIG)
+    assert [fewer["calibration"], fewer["threshold_eer"]] == fitted and fewer["cllr"] != first["cllr"]
+    other = accuracy.evaluate("a.onnx", "fp32", project[:-4], CONFIG)
+    assert other["calibration"] != fitted[0] and other["eer"] == first["eer"] and other["cllr"] != first["cllr"]
+    with pytest.raises(InputError, match="s0 is in the splits validation and test"):
+        accuracy.evaluate("a.onnx", "fp32", [*project, replace(project[0], split="validation")], CONFIG)
+    with pytest.raises(InputError, match="split validation, which scores are calibrated on: .* of 1 speakers 1"):
+        accuracy.evaluate("a.onnx", "fp32", project[:28], CONFIG)
 
 
 @pytest.mark.parametrize("listed", [False, True])
@@ -93,7 +121,7 @@ def test_a_group_is_what_its_speakers_alone_give(listed):
         found = []
         for own, chosen in ((rows, slice(None)), (members, kept)):
             test = accuracy.make_test(own, 1, pairs(rows) if listed else None)
-            first, second = (accuracy.score(model[chosen], test) for model in both)
+            first, second = (accuracy.score(model[chosen], test, FITTED) for model in both)
             found.append(accuracy.figures(test, second, 200, 0, first))
         assert found[0][group] == found[1]
         assert not {"seen", "unseen"} & set(found[1])
@@ -103,17 +131,18 @@ def test_lone_speaker_makes_no_group():
     rows, both = models(5, 4, seen=1)
     test = accuracy.make_test(rows, 1)
     assert set(test.groups) == {"all", "unseen"}
-    assert "unseen" in accuracy.figures(test, accuracy.score(both[0], test), 100, 0)
+    assert "unseen" in accuracy.figures(test, accuracy.score(both[0], test, FITTED), 100, 0)
 
 
 def test_intervals_and_differences():
     rows, (first, second) = models(30, 6)
     test = accuracy.make_test(rows, 2)
-    reference, result = accuracy.score(first, test), accuracy.score(second, test)
+    reference, result = accuracy.score(first, test, FITTED), accuracy.score(second, test, FITTED)
     alone = accuracy.figures(test, reference, 500, 0)
     found = accuracy.figures(test, result, 500, 0, reference)
     for key in accuracy.KEYS:
         assert 0 <= found[f"{key}_ci"]["low"] < found[key] < found[f"{key}_ci"]["high"] <= 1
+        assert found["min_cllr"] < found["cllr"]
         difference = found["difference"][key]
         assert difference["value"] == pytest.approx(found[key] - alone[key], abs=2e-6)
         # Paired: narrower than the interval of the metric itself.
@@ -125,7 +154,7 @@ def test_intervals_and_differences():
 def test_noninferior_is_below_the_margin():
     rows, (first, second) = models(30, 6)
     test = accuracy.make_test(rows, 2)
-    reference, result = accuracy.score(first, test), accuracy.score(second, test)
+    reference, result = accuracy.score(first, test, FITTED), accuracy.score(second, test, FITTED)
     high = accuracy.figures(test, result, 200, 0, reference)["difference"]["eer"]["high"]
     for margin, verdict in ((high, 0), (high + 1e-6, 1)):
         assert accuracy.figures(test, result, 200, 0, reference, margin)["noninferior"] == verdict
@@ -134,13 +163,13 @@ def test_noninferior_is_below_the_margin():
 def test_perfect_model():
     rows, _ = models(8, 4)
     test = accuracy.make_test(rows, 1)
-    found = accuracy.figures(test, accuracy.score(np.repeat(np.eye(8), 4, axis=0), test), 100, 0)
-    assert (found["top1_accuracy"], found["eer"], found["min_dcf_0.01"]) == (1, 0, 0)
+    found = accuracy.figures(test, accuracy.score(np.repeat(np.eye(8), 4, axis=0), test, FITTED), 100, 0)
+    assert (found["top1_accuracy"], found["eer"], found["min_dcf_0.01"], found["min_cllr"]) == (1, 0, 0, 0)
     assert found["eer_ci"] == {"low": 0, "high": 0}
 
 
 def test_collapsed_model_identifies_nobody():
     rows, _ = models(8, 4)
     test = accuracy.make_test(rows, 1)
-    found = accuracy.figures(test, accuracy.score(np.ones((32, 5)), test), 100, 0)
-    assert (found["top1_accuracy"], found["eer"], found["min_dcf_0.05"]) == (0, 0.5, 1)
+    found = accuracy.figures(test, accuracy.score(np.ones((32, 5)), test, FITTED), 100, 0)
+    assert (found["top1_accuracy"], found["eer"], found["min_dcf_0.05"], found["min_cllr"]) == (0, 0.5, 1, 1)

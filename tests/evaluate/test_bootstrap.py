@@ -2,7 +2,8 @@ import time
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+import scipy.stats
+from scipy.stats import norm, t
 
 from src.evaluate import bootstrap, metrics
 
@@ -20,10 +21,12 @@ def test_resample_is_what_repeating_its_trials_gives(monkeypatch, cells):
     monkeypatch.setattr(bootstrap, "_CELLS", cells)
     scores, targets, enrol, test = trials(0, 6, 120)
     counts = np.vstack([np.ones(6, dtype=int), bootstrap.resamples(6, 40, 0)])
-    found = bootstrap.detection(scores, targets, enrol, test, counts, priors=(0.01, 0.3))
+    llrs = 2 * scores - 1
+    found = bootstrap.detection(scores, targets, enrol, test, counts, (0.01, 0.3), llrs)
     for row, count in enumerate(counts):
         times = np.where(targets, count[enrol], count[enrol] * count[test])
-        for key, value in metrics.detection(scores.repeat(times), targets.repeat(times), (0.01, 0.3)).items():
+        expected = metrics.detection(scores.repeat(times), targets.repeat(times), (0.01, 0.3), llrs.repeat(times))
+        for key, value in expected.items():
             assert found[key][row] == pytest.approx(value, abs=1e-12), key
 
 
@@ -45,16 +48,16 @@ def test_smallest_detectable_is_shown_in_four_of_five_test_sets():
     counts = bootstrap.resamples(speakers, 400, 0)
 
     def detectable(values):
-        return bootstrap.smallest_detectable(counts @ values / speakers, speakers)
+        return bootstrap.smallest_detectable(counts @ values / speakers, counts)
 
     effect = np.mean([detectable(rng.normal(size=speakers)) for _ in range(100)])
     shown = []
     for _ in range(400):
         values = effect + rng.normal(size=speakers)
-        low, high = bootstrap.interval(values.mean(), counts @ values / speakers, speakers)
+        low, high = bootstrap.difference_interval(values.mean(), counts @ values / speakers, counts)
         shown.append(low > 0 or high < 0)
     assert 0.74 < np.mean(shown) < 0.86
-    assert bootstrap.smallest_detectable(np.array([np.nan, 1, 1]), 3) == 0
+    assert bootstrap.smallest_detectable(np.array([np.nan, 1, 1]), bootstrap.resamples(3, 3, 0)) == 0
 
 
 def test_resamples_draw_as_many_speakers_as_there_are():
@@ -64,18 +67,72 @@ def test_resamples_draw_as_many_speakers_as_there_are():
     assert (counts != bootstrap.resamples(7, 50, 4)).any()
 
 
-def test_interval_of_a_normal_metric():
-    values = norm.ppf((np.arange(20_000) + 0.5) / 20_000)
-    low, high = bootstrap.interval(0.0, values, 10_000)
-    assert (low, high) == pytest.approx((-1.96, 1.96), abs=0.01)
-    narrow_low, narrow_high = bootstrap.interval(0.0, values, 10)
-    assert narrow_high == pytest.approx(-narrow_low) and narrow_high == pytest.approx(2.385, abs=0.01)
-    # The resamples lie 0.2 above the estimate: the interval moves down from them, SHIFT times that.
-    assert bootstrap.interval(-0.2, values, 10_000)[0] == pytest.approx(low - 0.2 * bootstrap.SHIFT)
+def means(own, number=20_000):
+    """The mean over speakers, and in every resample, of what is each one's own; the resamples."""
+    counts = bootstrap.resamples(len(own), number, 0)
+    return own.mean(), counts @ own / len(own), counts
 
 
-def test_interval_passes_over_nan():
-    assert bootstrap.interval(0.5, np.array([np.nan, 0.5, 0.5]), 2) == (0.5, 0.5)
+@pytest.mark.parametrize("interval", [bootstrap.interval, bootstrap.difference_interval])
+def test_interval_of_a_mean_is_students(interval):
+    own = norm.ppf((np.arange(200) + 0.5) / 200)
+    expected = t.interval(0.95, 199, 0, own.std(ddof=1) / np.sqrt(200))
+    assert interval(*means(own)) == pytest.approx(expected, abs=0.005)
+
+
+@pytest.mark.parametrize("interval", [bootstrap.interval, bootstrap.difference_interval])
+def test_fewer_degrees_of_freedom_where_few_speakers_decide(interval):
+    even, odd = np.tile([1.0, -1.0], 20), np.r_[np.sqrt(20), -np.sqrt(20), np.zeros(38)]  # of one variance
+    (low, high), (odd_low, odd_high) = interval(*means(even)), interval(*means(odd))
+    assert odd_high - odd_low > 1.25 * (high - low)
+
+
+def test_interval_of_a_skewed_metric_is_bca():
+    own = np.random.default_rng(1).exponential(size=400)
+    expected = scipy.stats.bootstrap((own,), np.mean, n_resamples=20_000, method="BCa",
+                                     random_state=0).confidence_interval
+    low, high = bootstrap.interval(*means(own))
+    assert high - own.mean() > 1.1 * (own.mean() - low)
+    # Student's t goes 1 to 2 % further out.
+    assert own.mean() - low == pytest.approx(1.015 * (own.mean() - expected.low), rel=0.025)
+    assert high - own.mean() == pytest.approx(1.015 * (expected.high - own.mean()), rel=0.025)
+
+
+def test_interval_is_moved_against_the_bias():
+    estimate, values, counts = means(np.random.default_rng(1).normal(size=100))
+    low, high = bootstrap.interval(estimate, values, counts)
+    biased = bootstrap.interval(estimate, values - 0.05, counts)
+    assert biased[0] > low + 0.01 and biased[1] > high + 0.01
+    assert bootstrap.interval(estimate, values - 0.05, counts, shift=2) == pytest.approx(
+        [end + 0.1 + (values.mean() - estimate) * -2 for end in biased])
+
+
+def test_standard_error_leaves_out_what_no_speaker_explains():
+    """Noise of each resample by itself, as from a metric that steps, and much of it."""
+    own = np.random.default_rng(2).normal(size=50)
+    estimate, values, counts = means(own, 2000)
+    noisy = values + values.std() * np.random.default_rng(3).normal(size=len(values))
+    expected = own.std(ddof=1) / np.sqrt(50)
+    assert bootstrap.standard_error(values, counts) == pytest.approx(expected, rel=0.1)
+    assert bootstrap.standard_error(noisy, counts) == pytest.approx(expected, rel=0.1)
+    assert noisy.std() > 1.35 * expected
+    noise = noisy - values  # no speaker explains any of it
+    assert bootstrap.standard_error(noise, counts) == pytest.approx(noise.std() / 3, rel=0.02)
+
+
+@pytest.mark.parametrize("interval", [bootstrap.interval, bootstrap.difference_interval])
+def test_interval_passes_over_nan_and_is_a_point_where_nothing_varies(interval):
+    counts = bootstrap.resamples(3, 3, 0)
+    assert interval(0.5, np.array([np.nan, 0.5, 0.5]), counts) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("interval", [bootstrap.interval, bootstrap.difference_interval])
+@pytest.mark.parametrize("speakers", [2, 3, 30])
+def test_interval_holds_the_estimate_wherever_the_resamples_are(interval, speakers):
+    estimate, values, counts = means(np.eye(speakers)[0], 500)
+    for moved in (-3, 0, 3):
+        low, high = interval(estimate, values + moved, counts)
+        assert np.isfinite([low, high]).all() and low <= estimate <= high
 
 
 def test_speed():

@@ -73,7 +73,7 @@ def test_sexes_split_the_nontarget_trials_and_leave_out_what_is_not_known():
 
 def test_table_has_the_sexes_where_they_are_known(project):
     sexes = dict(zip(("s0", "s1", "s2", "s3", "s4", "s5"), ("f", "m", "f", "f", "m", "")))
-    told = [replace(row, seen=0, sex=sexes[row.speaker]) for row in project]
+    told = [replace(row, seen=0, sex=sexes[row.speaker]) for row in project[:24]]
     chosen = conditions.choose(told, 1, 2)
     found = conditions.breakdown({"fp32": "a.onnx"}, chosen, [load_audio(told[0])], WANTED, 1, 100, 0)
     table = {line[:2]: dict(zip(conditions.COLUMNS, line)) for line in found}

@@ -85,15 +85,25 @@ def test_min_cllr_agrees_with_scikit_learns_isotonic_regression(case):
     assert metrics.detection(scores, targets)["min_cllr"] == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_agrees_with_speechbrain(seed):
+def degenerate(kind):
+    """30 target and 570 non-target trials."""
+    targets = np.arange(600) < 30
+    return {
+        "perfect": targets + np.linspace(0, 0.5, 600),
+        "inverted": ~targets + np.linspace(0, 0.5, 600),
+        "equal": np.zeros(600),
+    }[kind], targets
+
+
+@pytest.mark.parametrize("case", [0, 1, 2, "perfect", "inverted", "equal"])
+def test_agrees_with_speechbrain(case):
     from src.encoder.load import prepare_speechbrain
 
     prepare_speechbrain()
     import torch
     from speechbrain.utils.metric_stats import EER, minDCF
 
-    scores, targets = normal_trials(seed, 600, decimals=2)
+    scores, targets = normal_trials(case, 600, decimals=2) if isinstance(case, int) else degenerate(case)
     classes = [torch.tensor(scores[mask]) for mask in (targets, ~targets)]
     found = metrics.detection(scores, targets)
     # SpeechBrain gives the mean of the two rates at the nearest point; the EER lies between them.
@@ -103,14 +113,23 @@ def test_agrees_with_speechbrain(seed):
         assert found[f"min_dcf_{prior}"] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize(("scores", "eer", "cost", "min_cllr"), [
-    ([3, 4, 1, 2], 0, 0, 0),  # perfect
-    ([1, 2, 3, 4], 1, 1, 1),  # inverted
-    ([1, 1, 1, 1], 0.5, 1, 1),  # equal
+@pytest.mark.parametrize(("scores", "eer", "cost", "min_cllr", "cllr"), [
+    ([300, 400, -100, -200], 0, 0, 0, 0),  # perfect, and as likelihood ratios too
+    ([-100, -200, 300, 400], 1, 1, 1, 250 / np.log(2)),  # inverted
+    ([0, 0, 0, 0], 0.5, 1, 1, 1),  # equal
 ])
-def test_extremes(scores, eer, cost, min_cllr):
+def test_extremes(scores, eer, cost, min_cllr, cllr):
     found = metrics.detection(scores, [1, 1, 0, 0])
-    assert [found[key] for key in ("eer", "min_dcf_0.01", "min_cllr")] == pytest.approx([eer, cost, min_cllr])
+    keys = ("eer", "min_dcf_0.01", "min_cllr", "cllr")
+    assert [found[key] for key in keys] == pytest.approx([eer, cost, min_cllr, cllr])
+
+
+def test_cllr_is_of_the_llrs_and_nothing_else_is():
+    scores, targets = normal_trials(0, 500)
+    calibrated, plain = metrics.detection(scores, targets, llrs=2 * scores - 2), metrics.detection(scores, targets)
+    assert calibrated.pop("cllr") == pytest.approx(metrics.cllr(2 * scores - 2, targets))
+    assert plain.pop("cllr") == pytest.approx(metrics.cllr(scores, targets))
+    assert calibrated == plain
 
 
 def test_min_cllr_is_reached_by_calibrated_scores_only():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.errors import InputError
-from src.evaluate import accuracy, normalise, scores
+from src.evaluate import accuracy, calibration, normalise, scores
 from src.evaluate.trials import all_pairs
 from tests.evaluate.simulation import embeddings, rows
 from tests.evaluate.test_accuracy import CONFIG
@@ -53,8 +53,8 @@ def test_a_cohort_that_tells_nothing_is_refused():
 
 
 def with_cohort(project):
-    """The last three speakers as cohort."""
-    return [replace(row, split="finetune") if row.speaker > "s2" else row for row in project]
+    """The last three speakers of the split test as cohort."""
+    return [replace(row, split="finetune") if "s2" < row.speaker < "s6" else row for row in project]
 
 
 def configured(**changes):
@@ -69,10 +69,15 @@ def test_evaluate_writes_normalised_scores(project, name, top):
     test = accuracy.make_test(manifest[:12], 1)
     written = scores.read_scores("metrics/scores/fp32.csv", test.verification)
     by_hand = accuracy.embed("a.onnx", project)
-    cohort = normalise.speaker_models(by_hand[12:], [row.speaker for row in project[12:]])
+    cohort = normalise.speaker_models(by_hand[12:24], [row.speaker for row in project[12:24]])
     plain = scores.cosine(by_hand[:12], test.verification)
     expected = normalise.s_norm(plain, by_hand[:12], test.verification, cohort, top)
     np.testing.assert_array_equal(written, expected)
+    # So are those that they are calibrated with.
+    validation = all_pairs(manifest[24:], 1)
+    plain_validation = scores.cosine(by_hand[24:], validation)
+    normalised = normalise.s_norm(plain_validation, by_hand[24:], validation, cohort, top)
+    assert calibration.read("metrics/calibration/fp32.json") == calibration.fit(normalised, validation.targets)
     # Without normalisation the cohort has no say.
     accuracy.evaluate("a.onnx", "plain", manifest, CONFIG)
     np.testing.assert_array_equal(scores.read_scores("metrics/scores/plain.csv", test.verification), plain)
@@ -81,7 +86,7 @@ def test_evaluate_writes_normalised_scores(project, name, top):
 def test_unusable_cohorts_are_refused(project):
     rows_ = with_cohort(project)
     with pytest.raises(InputError, match="s5 is in the cohort .* and in the test split"):
-        normalise.cohort_rows([*rows_, project[-1]])
+        normalise.cohort_rows([*rows_, project[23]])
     with pytest.raises(InputError, match="cohort_top: 4: the cohort .* has 3 speakers"):
         accuracy.evaluate("a.onnx", "fp32", rows_, configured(normalisation="as-norm", cohort_top=4))
     with pytest.raises(InputError, match="has 0 speakers; two are needed"):

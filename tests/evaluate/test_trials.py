@@ -29,7 +29,7 @@ def test_speakers_with_too_few_utterances_are_left_out():
     trials = all_pairs(some[:1] + some[3:], 2)
     assert trials.enrol_names == ("s001", "s002", "s003")
     assert [trials.speakers[index] for index in trials.enrol_speakers] == ["s001", "s002", "s003"]
-    with pytest.raises(InputError, match="evaluate.enrolments: 3: of 4 test speakers 0 have more"):
+    with pytest.raises(InputError, match="evaluate.enrolments: 3: of 4 speakers 0 have more"):
         all_pairs(some, 3)
 
 

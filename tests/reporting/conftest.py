@@ -8,7 +8,7 @@ import yaml
 
 from src import params
 from src.cost import latency, macs
-from src.evaluate import accuracy, conditions, scores
+from src.evaluate import accuracy, calibration, conditions, scores
 from src.files import write_csv, write_json
 from src.speech import manifest
 
@@ -68,7 +68,9 @@ def _accuracies(rows, damage, config):
     clean += 0.8 * rng.standard_normal(clean.shape)
     measured, reference = {}, None
     for name, size in {**damage, "trivial": 1.5}.items():
-        result = accuracy.score(clean + size * rng.standard_normal(clean.shape), test)
+        embeddings = clean + size * rng.standard_normal(clean.shape)
+        cosines = scores.cosine(embeddings, test.verification)
+        result = accuracy.score(embeddings, test, calibration.fit(cosines, test.verification.targets))
         scores.write_scores(f"metrics/scores/{name}.csv", test.verification, result.scores)
         scores.write_ranks(f"metrics/ranks/{name}.csv", result.ranks)
         measured[name] = accuracy.figures(test, result, config.evaluate.bootstrap, config.seed, reference,

@@ -1,11 +1,11 @@
 """What the report says: the verdict follows the intervals, and no saving is called what it is not."""
 import pytest
 
+from src.evaluate.accuracy import KEYS
 from src.reporting import environment, numbers, tables, words
 from src.reporting.results import load
 from tests.reporting.conftest import change, write
 
-KEYS = ("top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05")
 OPEN = {"value": 0.001, "low": -0.002, "high": 0.003}
 LOSS = {"value": 0.01, "low": 0.004, "high": 0.02}
 
