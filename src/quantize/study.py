@@ -22,10 +22,10 @@ def open_study(name, storage, folder):
     """The study called `name`, made when it is not there.
 
     storage: an Optuna storage URL (a database that many machines reach), or None for a file under `folder`.
-    On a file there is one worker: a trial that runs when it opens was interrupted, and waits again. Raises
-    InputError when the database cannot be reached.
+    On a file there is one worker: a trial that runs when it opens was interrupted. Raises InputError when the
+    database cannot be reached.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     if storage is None:
         place = Path(folder)
@@ -44,13 +44,13 @@ def open_study(name, storage, folder):
     if storage is None:
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)
-            study.enqueue_trial({}, user_attrs={INDEX: trial.user_attrs[INDEX]})
     return study
 
 
 def enqueue(study, wanted):
-    """Let trials wait until there are `wanted` of them, whatever became of them."""
-    known = {trial.user_attrs[INDEX] for trial in study.get_trials(deepcopy=False)}
+    """Let trials wait until `wanted` of them wait, run or are complete."""
+    states = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
+    known = {trial.user_attrs.get(INDEX) for trial in study.get_trials(deepcopy=False, states=states)}
     for index in sorted(set(range(wanted)) - known):
         study.enqueue_trial({}, user_attrs={INDEX: index})
 
