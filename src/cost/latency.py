@@ -34,7 +34,7 @@ def measure(models, seconds, rounds, threads, seed=0):
     """
     samples = round(seconds * SAMPLE_RATE)
     waveform = (0.1 * np.random.default_rng([seed, 1]).standard_normal((1, samples))).astype(np.float32)
-    with _torch_threads(threads):
+    with torch_threads(threads):
         calls = {name: lambda model=model: model(waveform) for name, model in models.items()}
         times = interleave(calls, rounds)
     reference = next(iter(models))
@@ -128,7 +128,8 @@ def cpu():
 
 
 @contextlib.contextmanager
-def _torch_threads(threads):
+def torch_threads(threads):
+    """PyTorch on this many threads, while the context lasts."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
