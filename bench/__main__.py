@@ -47,8 +47,10 @@ def main():
         made = peers.Peers(classifier, [load_audio(row) for row in calibration], folder)
         others = [name for name in wanted if name in peers.NAMES]
         models = {name: getattr(made, name)() for name in tqdm(others, "peers", unit="model", disable=None)} | own
-        with latency.torch_threads(os.cpu_count()):
-            found = accuracy.measure({name: model.on(os.cpu_count()) for name, model in models.items()}, rows, config)
+        most = max(options.threads)
+        with latency.torch_threads(most):
+            found = accuracy.measure({name: model.on(most) for name, model in models.items()}, rows, config)
+        compared = {name: model for name, model in models.items() if name in only}
         shapes = [(seconds, batch) for seconds in options.seconds for batch in options.batch]
         results = {
             "conditions": {
@@ -62,7 +64,7 @@ def main():
             "models": {name: {"title": model.title, "setting": model.setting, "size_mb": model.size_mb, **found[name]}
                        for name, model in models.items()},
             "settings": [setting for threads in options.threads for setting in timing.measure(
-                {name: models[name] for name in wanted if name in only}, shapes, threads, options.rounds, options.budget, config.seed)],
+                compared, shapes, threads, options.rounds, options.budget, config.seed)],
         }
         if not options.skip_growth:
             results["growth"] = growth.measure({name: models[name] for name in growth.MODELS}, options.rounds,
@@ -78,7 +80,7 @@ def _options():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=_count, default=30, help="at most, in each setting (default: %(default)s)")
-    parser.add_argument("--budget", type=float, default=30,
+    parser.add_argument("--budget", type=float, default=20,
                         help="seconds that the rounds of a setting may take, as long as there are "
                              f"{timing.FEWEST} (default: %(default)s)")
     parser.add_argument("--threads", type=_count, nargs="+", default=[1, 2])

@@ -73,10 +73,11 @@ class Peers:
                      lambda threads: self._after_front_end(latency.onnx_file(path, threads)))
 
     def nncf(self):
+        """With the preset that gives activations a zero point: nearer SpeechBrain than the default, no slower."""
         with _quiet():
             model = nncf.quantize(openvino.Core().read_model(self.plain), nncf.Dataset(self.features),
-                                  subset_size=len(self.features))
-        return self._in_openvino("NNCF quantize, OpenVINO", "default preset", model)
+                                  subset_size=len(self.features), preset=nncf.QuantizationPreset.MIXED)
+        return self._in_openvino("NNCF quantize, OpenVINO", "preset MIXED", model)
 
     def _in_openvino(self, title, setting, model):
         path = self.folder / f"{title}.xml"

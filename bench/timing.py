@@ -26,7 +26,7 @@ def measure(models, shapes, threads, rounds, budget, seed):
             waveform = (0.1 * np.random.default_rng([seed, 1]).standard_normal(size)).astype(np.float32)
             calls = {name: lambda call=call: call(waveform) for name, call in ready.items()}
             fitting = int(min(rounds, max(FEWEST, budget / _one_round(calls))))
-            taken = latency.summarise(latency.interleave(calls, fitting), next(iter(models)), seed)
+            taken = latency.summarise(latency.interleave(calls, fitting, warm_up=1), next(iter(models)), seed)
             found.append({"threads": threads, "seconds": seconds, "batch": batch, "rounds": fitting, "models": taken})
     return found
 

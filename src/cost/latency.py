@@ -58,15 +58,15 @@ def against_fp32(name, path, profile, seed):
     return measure(models, profile.seconds, profile.rounds, profile.threads, seed)
 
 
-def interleave(calls, rounds):
+def interleave(calls, rounds, warm_up=WARM_UP):
     """Seconds that each call took, {name: array [rounds]}.
 
     Every round runs each call once; the order rotates from round to round, so that none always runs in the
-    wake of the same other. Some calls before the clock starts are thrown away.
+    wake of the same other. `warm_up` rounds before the clock starts are thrown away.
     """
     names = list(calls)
     times = {name: np.empty(rounds) for name in names}
-    for _ in range(WARM_UP):
+    for _ in range(warm_up):
         for call in calls.values():
             call()
     for i in tqdm(range(rounds), "latency", disable=None):
