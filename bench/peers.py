@@ -4,6 +4,7 @@ import copy
 import io
 import logging
 import os
+import sys
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -74,7 +75,7 @@ class Peers:
 
     def nncf(self):
         """With the preset that gives activations a zero point: nearer SpeechBrain than the default, no slower."""
-        with _quiet():
+        with _quiet(), contextlib.redirect_stdout(sys.stderr):  # it shows its progress among the results
             model = nncf.quantize(openvino.Core().read_model(self.plain), nncf.Dataset(self.features),
                                   subset_size=len(self.features), preset=nncf.QuantizationPreset.MIXED)
         return self._in_openvino("NNCF quantize, OpenVINO", "preset MIXED", model)
