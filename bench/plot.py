@@ -58,6 +58,7 @@ def growth(path, results):
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.tick_params(axis="x", which="minor", bottom=False)
             axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:g}")
             axes.grid(axis="y", which="both")
         panels[0].set(title="ms for 1 s of audio, batch 1", xlabel="length, s")
         panels[1].set(title=f"ms for 1 s of audio, {found['batches'][0]['seconds']:g} s each", xlabel="batch")
