@@ -29,7 +29,7 @@ def measure(models, seconds, rounds, threads, seed=0):
     """
     samples = round(seconds * SAMPLE_RATE)
     waveform = (0.1 * np.random.default_rng([seed, 1]).standard_normal((1, samples))).astype(np.float32)
-    with _torch_threads(threads):
+    with torch_threads(threads):
         calls = {name: lambda model=model: model(waveform) for name, model in models.items()}
         times = interleave(calls, rounds)
     reference = next(iter(models))
@@ -53,15 +53,15 @@ def against_fp32(name, path, profile, seed):
     return measure(models, profile.seconds, profile.rounds, profile.threads, seed)
 
 
-def interleave(calls, rounds):
+def interleave(calls, rounds, warm_up=WARM_UP):
     """Seconds that each call took, {name: array [rounds]}.
 
     Every round runs each call once; the order rotates from round to round, so that none always runs in the
-    wake of the same other. Some calls before the clock starts are thrown away.
+    wake of the same other. `warm_up` rounds before the clock starts are thrown away.
     """
     names = list(calls)
     times = {name: np.empty(rounds) for name in names}
-    for _ in range(WARM_UP):
+    for _ in range(warm_up):
         for call in calls.values():
             call()
     for i in tqdm(range(rounds), "latency", disable=None):
@@ -109,7 +109,8 @@ def onnx_file(path, threads):
 
 
 @contextlib.contextmanager
-def _torch_threads(threads):
+def torch_threads(threads):
+    """PyTorch on this many threads, while the context lasts."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -9,6 +9,8 @@ from tqdm import tqdm
 from src.errors import InputError
 from src.speech.audio import load_audio
 
+QUEUED = 256  # utterances handed to the threads at once: a pool keeps some memory for every one that waits
+
 
 def session(path):
     """An ONNX Runtime session on one CPU thread, so that results do not depend on how many run beside it."""
@@ -27,8 +29,9 @@ def embed(model, rows, workers=None, audio=load_audio):
 
     model: an ONNX file, or a `session`, with input `waveform` float32 [batch, samples] and output
     `embedding`. Utterances run one at a time at their full length, on `workers` threads (None: one for each
-    CPU); the result does not depend on their number. audio: gives a row's waveform, float32 [n]. Raises
-    InputError when a file cannot be read or an embedding is zero or not finite.
+    CPU); the result does not depend on their number. Memory is that of the embeddings and of what the threads
+    work on. audio: gives a row's waveform, float32 [n]. Raises InputError when a file cannot be read or an
+    embedding is zero or not finite.
     """
     if not hasattr(model, "run"):
         model = session(model)
@@ -40,5 +43,6 @@ def embed(model, rows, workers=None, audio=load_audio):
         return embedding
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        found = tqdm(pool.map(one, rows), "embeddings", len(rows), unit="utterance", disable=None)
-        return np.stack(list(found))
+        found = (part for start in range(0, len(rows), QUEUED) for part in pool.map(one, rows[start:start + QUEUED]))
+        shown = tqdm(found, "embeddings", len(rows), unit="utterance", disable=None)
+        return np.fromiter(shown, (np.float32, model.get_outputs()[0].shape[1]), len(rows))

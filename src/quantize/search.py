@@ -65,14 +65,14 @@ def run(task, wanted, folder, worker=False):
     teacher = _embed(task.teacher, task)
     reference = objective(teacher, task)
     found = study.open_study(fingerprint(task, wanted), wanted.storage, folder)
-    if not worker:
+    if not worker and wanted.storage:
         study.enqueue(found, wanted.n_trials)
 
     def trial_values(trial):
         return _trial(trial, task, wanted, teacher, reference)
 
     study.work(found, wanted.n_trials, trial_values, lambda index: optuna.samplers.TPESampler(
-        seed=task.seed + index, n_startup_trials=STARTUP_TRIALS))
+        seed=task.seed + index, n_startup_trials=STARTUP_TRIALS), alone=not wanted.storage)
     if worker:
         return None
     rows = [_row(trial, wanted) for trial in study.complete(found)[:wanted.n_trials]]

@@ -55,14 +55,17 @@ def enqueue(study, wanted):
         study.enqueue_trial({}, user_attrs={INDEX: index})
 
 
-def work(study, wanted, run, sampler):
-    """Run waiting trials until `wanted` are complete, whoever ran them.
+def work(study, wanted, run, sampler, alone):
+    """Run trials until `wanted` are complete, whoever ran them.
 
-    run: what gives a trial's values; sampler: what gives the sampler for a trial's index. Raises InputError
-    when a trial was given up too often.
+    run: what gives a trial's values; sampler: what gives the sampler for a trial's index; alone: no other worker
+    can reach the study, so that trials are made one by one, in order, and one that was interrupted comes
+    before those after it. Raises InputError when a trial was given up too often.
     """
     while len(complete(study)) < wanted:
         fail_stale_trials(study)
+        if alone:
+            enqueue(study, len(complete(study)) + 1)
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         if waiting:
             study.sampler = sampler(min(trial.user_attrs[INDEX] for trial in waiting))

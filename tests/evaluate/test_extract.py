@@ -18,6 +18,21 @@ def test_each_row_gets_its_own_embedding_whatever_the_number_of_workers(project)
     np.testing.assert_array_equal(alone[7], direct)
 
 
+def test_order_is_kept_from_one_queue_to_the_next_and_none_is_read_far_ahead(project, monkeypatch):
+    whole, opened = extract.embed("a.onnx", project), []
+    monkeypatch.setattr(extract, "QUEUED", 7)
+    np.testing.assert_array_equal(whole, extract.embed("a.onnx", project, workers=3))
+    broken = dataclasses.replace(project[0], path="nowhere.flac")
+
+    def audio(row):
+        opened.append(row.path)
+        return load_audio(row)
+
+    with pytest.raises(InputError, match="nowhere.flac"):
+        extract.embed("a.onnx", [broken, *project], workers=3, audio=audio)
+    assert len(opened) <= 7
+
+
 def test_missing_audio_is_named(project):
     with pytest.raises(InputError, match="nowhere.flac"):
         extract.embed("a.onnx", [*project, dataclasses.replace(project[0], path="nowhere.flac")])

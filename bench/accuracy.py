@@ -1,0 +1,34 @@
+"""What each model's embeddings are worth: how near SpeechBrain's, and their EER on the test split."""
+import numpy as np
+from tqdm import tqdm
+
+from bench.models import REFERENCE
+from src.evaluate import accuracy, scores
+from src.speech import manifest
+from src.speech.audio import load_audio
+from src.speech.trial_list import read_trial_list
+
+
+def measure(models, rows, config):
+    """{name: {cosine_mean, cosine_min, eer, eer_ci}} over the test split, each utterance whole.
+
+    models: {name: callable} with REFERENCE among them, whose embeddings the cosines are to. rows: all of the
+    manifest; config: the parameters. Scores are cosines, not normalised. Fractions; the interval is at 95 %.
+    """
+    tested = manifest.needed(rows, "test")
+    trial_list = config.data.trials and read_trial_list(config.data.trials)
+    test = accuracy.make_test(tested, config.evaluate.enrolments, trial_list)
+    embeddings = {name: [] for name in models}
+    for row in tqdm(tested, "accuracy", unit="utterance", disable=None):
+        waveform = load_audio(row)[None]
+        for name, model in models.items():
+            embeddings[name].append(model(waveform).reshape(-1))
+    reference = scores.normalised(np.stack(embeddings[REFERENCE]).astype(np.float64))
+    found = {}
+    for name, own in embeddings.items():
+        own = np.stack(own).astype(np.float64)
+        cosines = (scores.normalised(own) * reference).sum(axis=1)
+        figures = accuracy.figures(test, accuracy.score(own, test), config.evaluate.bootstrap, config.seed)
+        found[name] = {"cosine_mean": float(cosines.mean()), "cosine_min": float(cosines.min()),
+                       "eer": figures["eer"], "eer_ci": figures["eer_ci"]}
+    return found
