@@ -2,7 +2,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from src.evaluate import bootstrap, metrics
 
@@ -62,7 +62,7 @@ def _thinned(p_fa, p_miss):
     if len(p_fa) <= MOST_POINTS:
         return p_fa, p_miss
     lowest = min(rates[rates > 0].min() for rates in (p_fa, p_miss)) / 2
-    x, y = (norm.ppf(np.clip(rates, lowest, 1 - lowest)) for rates in (p_fa, p_miss))
+    x, y = (ndtri(np.clip(rates, lowest, 1 - lowest)) for rates in (p_fa, p_miss))
     along = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
     kept = np.searchsorted(along, np.linspace(0, along[-1], MOST_POINTS - 1))
     kept = np.unique(np.append(kept, len(along) - 1))

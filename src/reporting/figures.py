@@ -8,10 +8,11 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from src.evaluate import metrics
 from src.reporting.numbers import share
+from src.reporting.results import DIFFERENCE
 
 # Colours that stand for the page's CSS variables of the same name.
 COLOURS = {"ink": "#010101", "muted": "#020202", "line": "#030303", "fp32": "#040404", "ptq": "#050505",
@@ -32,6 +33,7 @@ STYLE = {
 LEGEND = {"columnspacing": 1.1, "handlelength": 1.6, "handletextpad": 0.5, "borderaxespad": 0}
 WIDTH = 4.4  # inches; as wide as a phone shows without shrinking the letters
 MOST_BARS = 15
+LINES = ("fp32", "ptq", "qat", "target", "nontarget")  # colours of lines that stand for no model
 RATES = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
@@ -76,10 +78,10 @@ def det(curves, titles, group, mark=""):
     found = np.concatenate([rates for curve in curves.values() for rates in (curve.p_fa, curve.p_miss)])
     lowest = max(RATES[0], found[found > 0].min())
     ticks = [rate for rate in RATES if rate >= lowest]
-    low, high = norm.ppf(0.8 * lowest), norm.ppf(0.5)
+    low, high = ndtri(0.8 * lowest), ndtri(0.5)
 
     def probit(rates):
-        return np.clip(norm.ppf(rates), low - 1, high + 1)
+        return np.clip(ndtri(rates), low - 1, high + 1)
 
     def draw(figure):
         axes = figure.subplots()
@@ -95,8 +97,8 @@ def det(curves, titles, group, mark=""):
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
         axes.set(xlabel="false alarms, %", title="misses, %")
         labels = [f"{100 * rate:g}" for rate in ticks]
-        axes.set_xticks(norm.ppf(ticks), labels)
-        axes.set_yticks(norm.ppf(ticks), labels)
+        axes.set_xticks(ndtri(ticks), labels)
+        axes.set_yticks(ndtri(ticks), labels)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2, **LEGEND)
 
     rates = "; ".join(f"{titles[name]} {100 * curve.eer:.2f} %" for name, curve in curves.items())
@@ -187,30 +189,64 @@ def _part(layer):
     return ".".join(names[:1] if names[0] != "blocks" else names[:3] if len(names) > 3 else names[:2])
 
 
-def trials(rows, search):
-    """Objective of every trial, beside that of the untrained and of the fp32 model."""
-    objective = [float(row["objective"]) for row in rows]
-    best = search["best"]["trial"]
-    references = {"before training": search["objective_untrained"], "fp32": search["objective_fp32"]}
+def front(rows, search, margin):
+    """EER of every trial on validation speakers, less that of fp32, against what it computes."""
+    gmacs = np.array([float(row["gmacs"]) for row in rows])
+    value, low, high = (100 * np.array([float(row[key]) for row in rows]) for key in DIFFERENCE)
+    best = np.array([row["front"] == "1" for row in rows])
+    chosen = next((place for place, row in enumerate(rows) if int(row["trial"]) == search["chosen"]["trial"]), None)
 
     def draw(figure):
         axes = figure.subplots()
-        number = np.arange(1, len(objective) + 1)
-        for (label, value), style in zip(references.items(), ((0, (3, 2)), "-")):
-            axes.axhline(value, color=COLOURS["muted"], linewidth=1.2, linestyle=style, label=label)
-        axes.plot(number, objective, "o", color=COLOURS["qat"], markersize=6, label="trial")
-        axes.plot(best + 1, objective[best], "o", markersize=13, markerfacecolor="none", markeredgewidth=1.5,
-                  markeredgecolor=COLOURS["qat"], label="best trial")
-        axes.set(xlabel="trial", title="objective on validation speakers", xlim=(0.5, len(objective) + 0.5))
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.margins(y=0.15)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4, **LEGEND)
+        axes.axhline(0, color=COLOURS["muted"], linewidth=1.2, label="fp32")
+        axes.axhline(100 * margin, color=COLOURS["muted"], linewidth=1.2, linestyle=(0, (3, 2)), label="margin")
+        for mask, face, label in ((best, COLOURS["qat"], "trial on the front"), (~best, "none", "other trial")):
+            if mask.any():
+                reach = np.maximum([value - low, high - value], 0)[:, mask]
+                axes.errorbar(gmacs[mask], value[mask], reach, fmt="o", color=COLOURS["qat"], markerfacecolor=face,
+                              markersize=6, elinewidth=1, label=label)
+        if chosen is not None:
+            axes.plot(gmacs[chosen], value[chosen], "o", markersize=14, markerfacecolor="none", markeredgewidth=1.5,
+                      markeredgecolor=COLOURS["ptq"], label="chosen")
+        axes.set(xlabel="GMACs", title="EER less fp32’s on validation speakers, points")
+        axes.margins(x=0.1, y=0.15)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=5, **LEGEND)
 
+    told = "none was chosen" if chosen is None else f"trial {int(rows[chosen]['trial']) + 1} was chosen"
     return picture(
-        "trials", "Trials of the search",
-        f"Objective of {len(objective)} trials, from {min(objective):.4f} to {max(objective):.4f}; before "
-        f"training {references['before training']:.4f}, fp32 {references['fp32']:.4f}. Trial {best + 1} is "
-        "the best.",
-        "The speaker loss over validation speakers after each trial of quantisation-aware training; lower is "
-        "better.",
-        2.8, draw)
+        "front", "The search: operations against accuracy",
+        f"Points of {len(rows)} trials from {gmacs.min():.4f} to {gmacs.max():.4f} GMACs, with EER differences to fp32 "
+        f"from {value.min():+.2f} to {value.max():+.2f} points; {told}.",
+        "After each trial’s training, with 95 % intervals. The cheapest trial on the front whose whole interval lies below "
+        "the margin is chosen. metrics/trials.csv has every trial, metrics/pareto.csv the front.",
+        3.4, draw)
+
+
+def spectra(rows):
+    """What share of each layer's variance is left out when only so many components are kept."""
+    layers = defaultdict(list)
+    for row in rows:
+        layers[row["layer"]].append((int(row["components"]), 1 - float(row["explained"]), int(row["rank"])))
+
+    def draw(figure):
+        axes = figure.subplots()
+        for number, (name, points) in enumerate(layers.items()):
+            components, lost, ranks = np.array(points).T
+            line, = axes.plot(components / components[-1], np.maximum(lost, 1e-5), linewidth=1.4, label=name,
+                              color=COLOURS[LINES[number % len(LINES)]],
+                              linestyle=("-", (0, (4, 1.5)), (0, (1.5, 1.2)))[number // len(LINES) % 3])
+            if ranks[0] < components[-1]:
+                at = np.searchsorted(components, ranks[0])
+                axes.plot(components[at] / components[-1], max(lost[at], 1e-5), "o", color=line.get_color())
+        axes.set(xlabel="components kept, as a share of the layer’s outputs", yscale="log", ylim=(1e-5, 1),
+                 title="share of the variance of the layer’s outputs left out")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
+
+    kept = "; ".join(f"{name} {int(points[0][2])} of {points[-1][0]}" for name, points in layers.items()
+                     if points[0][2] < points[-1][0])
+    return picture(
+        "spectra", "How redundant each layer is",
+        f"A falling line for each of {len(layers)} layers. Kept in the chosen model: {kept or 'all of every layer'}.",
+        "The faster a line falls, the more of that layer can go: principal components of its outputs over calibration "
+        "speech. A dot is what the chosen model keeps; layers without one stayed whole.",
+        4.2, draw)

@@ -19,6 +19,7 @@ TITLES = {"fp32": "fp32", "ptq": "INT8 PTQ", "qat": "INT8 QAT"}
 _ACCURACY = [*(key + end for key in KEYS for end in ("", "_ci")), "trials", "target_trials", "speakers"]
 _COST = ["gmacs", "gflops", "int8_mac_share", "front_end_gmacs", "params_million", "size_mb"]
 _COMPARED = ["difference", "noninferior", "smallest_detectable_eer"]
+DIFFERENCE = ("eer_difference", "eer_difference_low", "eer_difference_high")
 _TIMING = ["models", "reference", "seconds", "rounds", "threads", "cpu", "versions"]
 _FILES = {
     "baseline": ("baseline", [*_ACCURACY, "parity_cosine", "trivial"]),
@@ -27,7 +28,7 @@ _FILES = {
     "ptq": ("ptq", [*_ACCURACY, *_COST, *_COMPARED, "int8_mac_share_in_file", "calibration_utterances"]),
     "ptq_latency": ("ptq", _TIMING),
     "qat_search": ("qat_search", [*_ACCURACY, *_COST, *_COMPARED, "int8_mac_share_in_file", "n_trials",
-                                  "best", "objective_untrained", "objective_fp32"]),
+                                  "passed_validation", "chosen", "objective_untrained", "objective_fp32"]),
     "qat_search_latency": ("qat_search", _TIMING),
 }
 
@@ -64,6 +65,7 @@ class Results:
     search: dict
     layers: list[dict]  # rows of macs.csv
     trials: list[dict]  # rows of trials.csv
+    spectra: list[dict]  # rows of spectra.csv; none where the search keeps every operation
     test: Test
     seen: int  # how many of the test speakers the encoder was trained on
     shared: int  # how many of them are in the split finetune too
@@ -124,7 +126,8 @@ def load(params) -> Results:
     return Results(
         params, models, profile, files["qat_search"],
         read_csv("macs.csv", "profile", ("layer", "gmacs", "share")),
-        read_csv("trials.csv", "qat_search", ("trial", "objective")),
+        read_csv("trials.csv", "qat_search", ("trial", "objective", "gmacs", "front", *DIFFERENCE)),
+        read_csv("spectra.csv", "qat_search", ("layer", "components", "explained", "rank"), empty=True),
         test, sum(seen.values()), len(shared), any(row.seen for row in broken_down),
     )
 
@@ -143,14 +146,15 @@ def _json(name, stage, keys):
     return content
 
 
-def read_csv(name, stage, columns):
-    """The rows of a CSV in metrics/, each a dict. Raises InputError when it is missing or has none of these."""
+def read_csv(name, stage, columns, empty=False):
+    """The rows of a CSV in metrics/, each a dict. Raises InputError when it is missing, or lacks a value in one
+    of these columns, or has no rows and may not be empty."""
     path = FOLDER / name
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run the stage {stage}") from None
-    if not rows or any(row.get(column) is None for row in rows for column in columns):
+    if not (rows or empty) or any(row.get(column) is None for row in rows for column in columns):
         raise InputError(f"{path}: rows with {', '.join(columns)} are needed; run the stage {stage} again")
     return rows

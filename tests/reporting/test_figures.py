@@ -78,8 +78,9 @@ def test_figures_are_described_and_take_the_colours_of_the_page(results):
     titles = {name: model.title for name, model in results.models.items()}
     rows, layers = breakdown.load()
     pictures = [figures.det(det.curves(results), titles, "all"), figures.histograms(results, "all"),
-                figures.layers(results.layers), figures.trials(results.trials, results.search),
-                breakdown.conditions(rows), breakdown.differences(rows), breakdown.layers(layers)]
+                figures.layers(results.layers), figures.front(results.trials, results.search, 0.005),
+                figures.spectra(results.spectra), breakdown.conditions(rows), breakdown.differences(rows),
+                breakdown.layers(layers)]
     for picture in pictures:
         root = ElementTree.fromstring(picture.svg)
         assert root.get("role") == "img" and root.get("width") is None

@@ -126,7 +126,7 @@ def test_plots_over_seen_speakers_are_marked(place, seen, marked):
     report.main()
     page = Path(report.PAGE).read_text(encoding="utf-8")
     figures = dict(re.findall(r'id="figure-(\w+)">\s*<h3>(.*?)</h3>', page))
-    assert len(figures) == 7 and [name for name, title in figures.items() if "†" in title] == marked
+    assert len(figures) == 8 and [name for name, title in figures.items() if "†" in title] == marked
     assert page.count("† Speakers that the encoder was trained on") == 3  # below the summary, the plots, the table
     heading = next(line for line in Path(report.REPORT).read_text(encoding="utf-8").splitlines()
                    if line.startswith("## Where quantisation hurts"))

@@ -58,8 +58,8 @@ def test_verdict_without_a_shown_loss(results):
     assert words.choice(found).name == "ptq"  # the same computation: the lower EER
     said = words.verdict(found)
     assert said.startswith(
-        "INT8 PTQ runs 99.6 % of the encoder’s multiply-accumulates on 8-bit integers and was 2.50 times as "
-        "fast as fp32.onnx, with no loss of accuracy shown on 16 synthetic speakers")
+        "INT8 PTQ computes 5.408 GMACs instead of SpeechBrain’s 5.652, 4.3 % fewer, 99.6 % of them on 8-bit integers, "
+        "and was 2.50 times as fast as fp32.onnx, with no loss of accuracy shown on 16 synthetic speakers")
     assert said.endswith(": EER +0.10 points (95 % interval −0.20 to +0.30), top-1 +0.10 points (−0.20 to +0.30).")
 
 
@@ -76,14 +76,34 @@ def test_qualification_names_the_margin_and_what_could_have_been_shown(results):
     assert rows["smallest EER difference to be shown, 80 % power"][1] == "1.23 points"
 
 
-def test_a_shown_loss_in_any_measure_rules_a_model_out(results):
-    found = results(_differences(min_dcf_001=LOSS), _differences())
-    assert words.hurt(found.models["ptq"], found) == ["min_dcf_0.01"]
+def test_a_shown_loss_rules_a_model_out_beyond_the_margin(results):
+    found = results(_differences(top1_accuracy={"value": -0.02, "low": -0.03, "high": -0.01}), _differences())
+    assert words.hurt(found.models["ptq"], found) == ["top1_accuracy"]
     assert words.choice(found).name == "qat"
-    assert words.qualification(found).endswith(" INT8 PTQ was shown to lose in minDCF 0.01.")
+    assert words.qualification(found).endswith(" INT8 PTQ was shown to lose in top-1.")
     answers = [str(answer) for answer in words.answers(found)]
-    assert "INT8 PTQ loses in minDCF 0.01 (+0.010, 95 % interval +0.004 to +0.020)" in answers[4]
-    assert "a loss in minDCF 0.01 was shown" in answers[2]
+    assert "INT8 PTQ loses in top-1 (−2.00 points, 95 % interval −3.00 to −1.00)" in answers[4]
+    assert "a loss in top-1 was shown" in answers[2]
+
+
+def test_a_shown_loss_of_eer_within_the_margin_is_called_that(results):
+    small = {"value": 0.002, "low": 0.001, "high": 0.003}
+    for noninferior, chosen in ((1, "ptq"), (0, "qat")):
+        found = results(_differences(eer=small), _differences(eer={**small, "low": -0.001}))
+        change("metrics/ptq.json", noninferior=noninferior)
+        change("metrics/qat_search.json", noninferior=0)
+        found = load(found.params)
+        assert words.choice(found).name == chosen
+        assert ("with a loss of EER within the margin on" in words.verdict(found)) == bool(noninferior)
+
+
+def test_fewer_operations_win_among_those_within_the_margin(results):
+    found = results(_differences(), _differences())
+    change("metrics/ptq.json", noninferior=1)
+    for noninferior, chosen in ((1, "qat"), (0, "ptq")):
+        change("metrics/qat_search.json", gmacs=1.7, noninferior=noninferior)
+        assert words.choice(load(found.params)).name == chosen
+    assert "computes 5.408 GMACs" in words.verdict(load(found.params))
 
 
 def test_verdict_with_losses_falls_back_on_the_rewrite(results):
@@ -92,7 +112,7 @@ def test_verdict_with_losses_falls_back_on_the_rewrite(results):
     said = words.verdict(found)
     assert said.startswith(
         "INT8 costs accuracy on 16 synthetic speakers: INT8 PTQ was shown to lose in EER, INT8 QAT was shown "
-        "to lose in EER and minDCF 0.05; what costs none ")
+        "to lose in EER; what costs none ")
     assert "5.6516 GMACs become 5.4078, 4.3 % fewer" in said and "2.20 times as fast as SpeechBrain" in said
 
 
@@ -125,11 +145,19 @@ def test_moved_removed_and_measured_are_told_apart(results):
 def test_answers_name_the_trial_and_the_demonstration(results):
     found = results(_differences(), _differences())
     search = str(words.answers(found)[3])
-    assert "The best of 4 trials was trial 2, with learning rate 3.16e−4" in search
-    assert "Training lowered the objective" in search
-    assert "1.2900 before, 1.2400 after; fp32 has 1.2200" in search
+    assert "Of 4 trials, trial 2 computes least, 3.0000 GMACs" in search
+    assert "(+0.10 points, 95 % interval −0.10 to +0.34)" in search
+    assert "It was trained with learning rate 3.16e−4" in search
+    assert "is 1.2400; fp32 has 1.2200, the plain INT8 model before any training 1.2900" in search
     assert "demonstration set and not real speech" in " ".join(words.material(found))
     assert "not for production" in " ".join(words.material(found))
+
+
+def test_a_search_without_a_candidate_says_so(results):
+    found = results(_differences(), _differences())
+    change("metrics/qat_search.json", passed_validation=0, chosen={"trial": -1})
+    said = str(words.answers(load(found.params))[3])
+    assert "None of 4 trials was shown to raise the EER of validation speakers by less than 0.50 points" in said
 
 
 @pytest.mark.parametrize("name, said", [
