@@ -1,0 +1,125 @@
+"""Where the time of a model goes in ONNX Runtime, operator by operator: python -m bench.account models/ptq.onnx
+
+One thread, batch 1, 3 s. Each operator's time is the median over the runs of what ONNX Runtime's own profiler says.
+Beside the convolutions is the rate at which the same kernel multiplies on its own: a lone 1x1 convolution of the
+size of the model's largest, so that what is lost to the shapes of the others can be told from the rest.
+"""
+import argparse
+import json
+import os
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from src.cost import onnx_macs
+from src.cost.cpu import cpu
+from src.encoder.frontend import SAMPLE_RATE
+from src.errors import reported
+
+SECONDS, WARM_UP = 3, 5
+KINDS = {
+    "convolutions": {"QLinearConv", "Conv", "FusedConv", "NhwcFusedConv"},
+    "products": {"MatMul", "Gemm", "FusedGemm", "QGemm", "MatMulIntegerToFloat", "FusedMatMul"},
+    "to and from integers": {"QuantizeLinear", "DequantizeLinear"},
+    "moving values": {"Transpose", "Concat", "QLinearConcat", "Split", "Slice", "Pad", "Reshape", "Squeeze", "Unsqueeze",
+                      "ReorderInput", "ReorderOutput"},
+    "sums and means": {"ReduceSum", "ReduceMean", "ReduceMax", "QLinearGlobalAveragePool", "GlobalAveragePool"},
+}
+
+
+def account(model, waveform, rounds):
+    """{(operator, name of the node): milliseconds}, medians over the runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = _session(model, os.path.join(folder, "profile"))
+        for _ in range(WARM_UP + rounds):
+            session.run(None, {session.get_inputs()[0].name: waveform})
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    taken = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            taken[event["args"]["op_name"], event["name"]].append(event["dur"] / 1e3)
+    return {key: float(np.median(times[WARM_UP:])) for key, times in taken.items()}
+
+
+def _session(model, profile=None):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def lone_convolution(inputs, outputs, frames, rounds):
+    """Milliseconds of an integer 1x1 convolution of this size and nothing else."""
+    rng = np.random.default_rng(0)
+    weight = rng.integers(-127, 128, (outputs, inputs, 1, 1)).astype(np.int8)
+    constants = {
+        "x_scale": np.float32(0.02), "x_zero": np.uint8(0), "weight": weight,
+        "w_scale": np.full(outputs, 0.01, np.float32), "w_zero": np.zeros(outputs, np.int8),
+        "y_scale": np.float32(5), "y_zero": np.uint8(0), "bias": np.zeros(outputs, np.int32),
+    }
+    node = helper.make_node("QLinearConv", ["x", *constants], ["y"])
+    graph = helper.make_graph(
+        [node], "lone",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, [1, inputs, 1, frames])],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, [1, outputs, 1, frames])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    found = account(model.SerializeToString(), rng.integers(0, 256, (1, inputs, 1, frames)).astype(np.uint8), rounds)
+    return sum(time for (kind, _), time in found.items() if kind == "QLinearConv")
+
+
+def main(path, rounds):
+    waveform = (0.1 * np.random.default_rng(0).standard_normal((1, SECONDS * SAMPLE_RATE))).astype(np.float32)
+    found = account(path, waveform, rounds)
+    layers = [layer for layer in onnx_macs.count(path, waveform, optimised=True) if not layer.front_end]
+    gmacs = sum(layer.macs for layer in layers) / 1e9
+    total = sum(found.values())
+    kinds = defaultdict(lambda: [0.0, 0])
+    for (kind, _), time in found.items():
+        group = next((name for name, members in KINDS.items() if kind in members), "elementwise and the rest")
+        kinds[group][0] += time
+        kinds[group][1] += 1
+    print(f"{path}: {gmacs:.3f} GMACs, {total:.2f} ms in {len(found)} nodes; {cpu()['model']}, "
+          f"{', '.join(cpu()['extensions'])}; ONNX Runtime {onnxruntime.__version__}\n")
+    print("| what | nodes | ms | share |\n| --- | ---: | ---: | ---: |")
+    for name, (time, nodes) in sorted(kinds.items(), key=lambda item: -item[1][0]):
+        print(f"| {name} | {nodes} | {time:.2f} | {100 * time / total:.1f} % |")
+    integer = sum(time for (kind, _), time in found.items() if kind == "QLinearConv")
+    if integer:
+        convolved = sum(layer.macs for layer in layers if layer.op == "QLinearConv") / 1e9
+        inputs, outputs, frames = _largest(path, waveform)
+        alone = lone_convolution(inputs, outputs, frames, rounds)
+        rate = inputs * outputs * frames / 1e9 / (alone / 1e3)
+        print(f"\nInteger convolutions: {convolved:.3f} GMACs in {integer:.2f} ms, {convolved / integer * 1e3:.0f} "
+              f"GMACs a second. A lone 1x1 convolution of {inputs} to {outputs} channels reaches {rate:.0f}: at that rate "
+              f"they would take {1e3 * convolved / rate:.2f} ms.")
+    print("\nThe longest:\n\n| operator | node | ms |\n| --- | --- | ---: |")
+    for (kind, name), time in sorted(found.items(), key=lambda item: -item[1])[:12]:
+        print(f"| {kind} | {name.removesuffix('_kernel_time')} | {time:.2f} |")
+
+
+def _largest(path, waveform):
+    """(inputs, outputs, frames) of the 1x1 convolution with the most multiplications."""
+    graph = onnx.load(path).graph
+    weights = [tuple(tensor.dims) for tensor in graph.initializer
+               if tensor.data_type in (TensorProto.INT8, TensorProto.INT4) and len(tensor.dims) == 4]
+    outputs, inputs = max((dims[:2] for dims in weights if dims[2:] == (1, 1)), key=np.prod)
+    largest = max(layer.macs for layer in onnx_macs.count(path, waveform) if not layer.front_end)
+    return inputs, outputs, round(largest / inputs / outputs)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m bench.account", description=__doc__)
+    parser.add_argument("model", nargs="?", default="models/ptq.onnx")
+    parser.add_argument("--rounds", type=int, default=50)
+    chosen = parser.parse_args()
+    with reported():
+        main(chosen.model, chosen.rounds)
