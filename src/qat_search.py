@@ -15,7 +15,6 @@ from src.encoder.export import export_onnx
 from src.encoder.frontend import SAMPLE_RATE
 from src.errors import InputError, reported
 from src.evaluate import accuracy
-from src.evaluate.trials import all_pairs
 from src.files import write_csv, write_json
 from src.quantize import ptq, search, student, study
 from src.speech import manifest
@@ -80,7 +79,7 @@ def _task(config, rows):
         front_end=front_end,
         finetune=_speech(finetune),
         validation=_speech(validation),
-        trials=all_pairs(validation, 1),
+        test=accuracy.make_test(validation, 1),
         frames=frames,
         resamples=config.evaluate.bootstrap,
         device=_device(config.device),

@@ -215,7 +215,7 @@ def _chosen(search, wanted):
     before, reference = search["objective_untrained"], search["objective_fp32"]
     if not search["passed_validation"]:
         return (f"None of {trials} was shown to raise the EER of validation speakers by less than "
-                f"{points(wanted.eer_margin)}, so this is the plain INT8 model, with nothing removed and nothing "
+                f"{points(wanted.eer_margin)}, with no loss of top-1 shown, so this is the plain INT8 model, with nothing removed and nothing "
                 f"trained. Its objective, the speaker loss over validation speakers (lower is better), is "
                 f"{before:.4f}; fp32 has {reference:.4f}.")
     chosen = ", ".join(f"{title} {best[key] if isinstance(best[key], int) else significant(best[key])}"
@@ -224,7 +224,8 @@ def _chosen(search, wanted):
         "value": best["eer_difference"], "low": best["eer_difference_low"], "high": best["eer_difference_high"]}}})
     return (f"Of {trials}, trial {best['trial'] + 1} computes least, {best['gmacs']:.4f} GMACs, among those that no other "
             f"beats in objective, GMACs and size at once and whose EER on validation speakers is shown to be higher than "
-            f"fp32’s by less than {points(wanted.eer_margin)} ({change} points, 95 % interval {ci}). It was trained with "
+            f"fp32’s by less than {points(wanted.eer_margin)} ({change} points, 95 % interval {ci}) and whose top-1 is not "
+            f"shown to be lower. It was trained with "
             f"{chosen}, and then anew for {count(wanted.final_steps, 'step')}. Its objective, the speaker loss over "
             f"validation speakers (lower is better), is {best['objective']:.4f}; fp32 has {reference:.4f}, the plain INT8 "
             f"model before any training {before:.4f}.")
