@@ -97,6 +97,16 @@ def test_ten_lines_compute_every_accuracy_figure_again(pipeline):
     assert f"{trials:,} trials, {targets:,} of them target trials" in (folder / "metrics/report.md").read_text()
 
 
+def test_ten_more_lines_compute_cllr_again(pipeline):
+    folder, _ = pipeline
+    program = programs("docs/evaluation.md")[2]
+    assert len(program.strip().splitlines()) == 10 and "src" not in program
+    found = recomputed(program, folder)
+    for name, stage in (("fp32", "baseline"), ("ptq", "ptq"), ("qat", "qat_search")):
+        stated = read(folder, stage)
+        assert found[name] == pytest.approx([stated["cllr"], stated["min_cllr"]], abs=1e-6)
+
+
 def report_table(folder):
     """{label: the models' cells} of the table of all figures; a label's second row gets ` (2)`."""
     lines = (folder / "metrics/report.md").read_text().split("## All figures")[1].split("\n\n")[1].splitlines()

@@ -47,8 +47,7 @@ def programs(document):
 
 
 def recomputed(program, folder):
-    """What the program in docs/evaluation.md prints in a folder: {model: [trials, target trials, top-1, EER,
-    minDCF 0.01, minDCF 0.05]}."""
+    """What a program of docs/evaluation.md prints in a folder: {model: [its figures]}."""
     output = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
     assert output.returncode == 0 and not output.stderr, output.stderr
     lines = [line.split() for line in output.stdout.splitlines()]
