@@ -12,7 +12,7 @@ from importlib.metadata import version
 from tqdm import tqdm
 
 from src import params
-from src.cost import latency
+from src.cost import cpu, latency
 from src.encoder import load
 from src.errors import InputError, reported
 from src.files import write_json
@@ -54,7 +54,7 @@ def main():
         shapes = [(seconds, batch) for seconds in options.seconds for batch in options.batch]
         results = {
             "conditions": {
-                "cpu": latency.cpu() | {"cores": os.cpu_count()},
+                "cpu": cpu.cpu() | {"cores": os.cpu_count()},
                 "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
                 "encoder": config.encoder.source,
                 "calibration_utterances": len(calibration),

@@ -210,7 +210,7 @@ def front(rows, search, margin):
                       markeredgecolor=COLOURS["ptq"], label="chosen")
         axes.set(xlabel="GMACs", title="EER less fp32’s on validation speakers, points")
         axes.margins(x=0.1, y=0.15)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=5, **LEGEND)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
 
     told = "none was chosen" if chosen is None else f"trial {int(rows[chosen]['trial']) + 1} was chosen"
     return picture(
@@ -219,7 +219,7 @@ def front(rows, search, margin):
         f"from {value.min():+.2f} to {value.max():+.2f} points; {told}.",
         "After each trial’s training, with 95 % intervals. The cheapest trial on the front whose whole interval lies below "
         "the margin is chosen. metrics/trials.csv has every trial, metrics/pareto.csv the front.",
-        3.4, draw)
+        3.7, draw)
 
 
 def spectra(rows):
