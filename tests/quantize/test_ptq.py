@@ -4,13 +4,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from torchao.quantization.pt2e import MovingAveragePerChannelMinMaxObserver
 
 from src.cost import onnx_macs
 from src.encoder.export import export_onnx
 from src.encoder.frontend import FrontEnd
 from src.params import Quantize
 from src.quantize import ptq
-from src.quantize.quantizer import GROUPS
+from src.quantize.quantizer import GROUPS, ClippingObserver
 
 
 def export(network, tmp_path, name):
@@ -102,6 +103,22 @@ def test_reduced_range_keeps_sums_of_two_products_in_16_bits_and_stays_near(netw
     assert len(weights) > 15 and max(np.abs(weight.astype(int)).max() for weight in weights) == 63
     assert 2 * 255 * 63 < 2**15 < 2 * 255 * 127
     assert min(torch.cosine_similarity(converted(x), network(x)).item() for x in features) > 0.99
+
+
+def test_clipping_rounds_with_less_error_than_the_whole_range():
+    weight = torch.from_numpy(np.random.default_rng(0).standard_t(4, (8, 64, 1, 3)).astype("float32"))
+    errors = []
+    for kind in (ClippingObserver, MovingAveragePerChannelMinMaxObserver):
+        observer = kind(dtype=torch.int8, quant_min=-7, quant_max=7, qscheme=torch.per_channel_symmetric, ch_axis=0,
+                        averaging_constant=1.0)
+        assert observer(weight) is weight
+        scale, zero = observer.calculate_qparams()
+        assert not zero.any()
+        step = scale[:, None, None, None]
+        errors.append((weight - (weight / step).round().clamp(-7, 7) * step).square().sum((1, 2, 3)))
+    assert (errors[0] <= errors[1] * (1 + 1e-6)).all() and errors[0].sum() < 0.9 * errors[1].sum()
+    observer(0 * weight)
+    assert observer.calculate_qparams()[0].isfinite().all()  # a channel without weights
 
 
 def test_four_bit_weights_are_stored_in_four_bits_and_run_on_integers(network, features, tmp_path):
