@@ -28,7 +28,7 @@ def measure(models, rows, config):
     for name, own in embeddings.items():
         own = np.stack(own).astype(np.float64)
         cosines = (scores.normalised(own) * reference).sum(axis=1)
-        figures = accuracy.figures(test, accuracy.score(own, test), config.evaluate.bootstrap, config.seed)
+        figures = accuracy.figures(test, accuracy.score_uncalibrated(own, test), config.evaluate.bootstrap, config.seed)
         found[name] = {"cosine_mean": float(cosines.mean()), "cosine_min": float(cosines.min()),
                        "eer": figures["eer"], "eer_ci": figures["eer_ci"]}
     return found

@@ -161,6 +161,12 @@ def score(embeddings, test, fitted, cohort=None, top=None) -> Result:
     return Result(verification, ranks, fitted)
 
 
+def score_uncalibrated(embeddings, test) -> Result:
+    """As `score`, of cosines, with a calibration that is fitted to these very trials: no Cllr is to be read off."""
+    embeddings, trials = np.asarray(embeddings), test.verification
+    return score(embeddings, test, calibration.fit(scores.cosine(embeddings, trials), trials.targets))
+
+
 def figures(test, result, resamples, seed, reference=None, margin=None) -> dict:
     """Accuracy over all trials, and in `seen` and `unseen` over those of the group.
 
