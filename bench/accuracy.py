@@ -4,7 +4,7 @@ from tqdm import tqdm
 
 from bench.models import REFERENCE
 from src.evaluate import accuracy, scores
-from src.speech import manifest
+from src.evaluate.trials import evaluated_rows
 from src.speech.audio import load_audio
 from src.speech.trial_list import read_trial_list
 
@@ -15,7 +15,7 @@ def measure(models, rows, config):
     models: {name: callable} with REFERENCE among them, whose embeddings the cosines are to. rows: all of the
     manifest; config: the parameters. Scores are cosines, not normalised. Fractions; the interval is at 95 %.
     """
-    tested = manifest.needed(rows, "test")
+    tested = evaluated_rows(rows, config.evaluate.protocol, config.evaluate.enrolments)
     trial_list = config.data.trials and read_trial_list(config.data.trials)
     test = accuracy.make_test(tested, config.evaluate.enrolments, trial_list)
     embeddings = {name: [] for name in models}

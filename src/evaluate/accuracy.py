@@ -8,7 +8,7 @@ from src.errors import InputError
 from src.evaluate import bootstrap, calibration, metrics, normalise, scores
 from src.evaluate.calibration import Calibration
 from src.evaluate.extract import embed
-from src.evaluate.trials import Trials, all_pairs, from_list, evaluated_rows
+from src.evaluate.trials import Trials, all_pairs, evaluated_rows, from_list
 from src.speech import manifest
 from src.speech.trial_list import read_trial_list
 
