@@ -24,6 +24,8 @@ DIRECTIONS = ("minimize", "minimize", "minimize")  # validation objective, GMACs
 HEARTBEAT, GRACE = 5, 30
 RETRIES = 3
 WAIT = 1  # seconds between two looks at what other workers do
+# What a database says to all but one of those that make the same tables at the same moment; SQLite says it in words.
+TWICE = (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError)
 ALIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
 
@@ -45,12 +47,11 @@ def connect(url):
         try:
             return RDBStorage(full, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=HEARTBEAT,
                               grace_period=GRACE)
-        except (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError) as error:
-            caught = error  # another worker makes the tables at this moment, unless it lasts
-            time.sleep(attempt)
         except Exception as error:  # of SQLAlchemy, of the driver, or that there is no driver
             caught = error
+        if not isinstance(caught, TWICE) and "already exists" not in str(caught):
             break
+        time.sleep(attempt)
     reason = _reason(caught).replace(full, str(url)).replace(url.password or full, "***")
     raise InputError(f"qat_search.storage: {reason}")
 
@@ -117,8 +118,13 @@ def work(study, wanted, run, sampler, alone):
                 _next(study, run, sampler)
             else:
                 time.sleep(WAIT)
-    except StorageInternalError as error:
-        raise InputError(f"qat_search.storage: {_reason(error.__cause__ or error)}; the same command goes on where "
+    except Exception as error:
+        lost = error
+        while lost and not isinstance(lost, StorageInternalError):  # Optuna fails again while it handles it
+            lost = lost.__context__
+        if not lost:
+            raise
+        raise InputError(f"qat_search.storage: {_reason(lost.__cause__ or lost)}; the same command goes on where "
                          "this stopped") from None
 
 

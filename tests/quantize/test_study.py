@@ -1,5 +1,6 @@
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import pytest
@@ -70,7 +71,7 @@ def test_a_file_whose_worker_was_killed_is_opened_and_goes_on(tmp_path):
     assert done(again, 2) == [0, 1] and study.complete(again, 2)[0].params == study.complete(found, 1)[0].params
 
 
-def test_many_workers_run_each_trial_once_and_draw_different_parameters(database, quick):
+def test_many_workers_run_each_trial_once_and_draw_different_parameters(database):
     ran = []
 
     def worker():
@@ -81,13 +82,11 @@ def test_many_workers_run_each_trial_once_and_draw_different_parameters(database
         time.sleep(0.05)
         return values(trial)
 
-    threads = [threading.Thread(target=worker) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    with ThreadPoolExecutor(3) as pool:
+        for ended in [pool.submit(worker) for _ in range(3)]:
+            ended.result()
     found = study.open_study("a", database, None)
-    assert sorted(ran) == done(found, 8) == list(range(8))
+    assert sorted(ran) == done(found, 8) == list(range(8)), found.trials_dataframe()
     assert len({trial.params["x"] for trial in study.complete(found, 8)}) == 8
 
 
@@ -109,7 +108,6 @@ def test_a_failed_trial_is_run_again_with_its_parameters(database, quick):
     with pytest.raises(OSError, match="disk full"):
         complete_all(found, 2, broken)
     (failed,) = found.get_trials(states=(TrialState.FAIL,))
-    found.sampler = None
     study.work(found, 2, values, lambda index: RandomSampler(seed=9), alone=False)
     assert study.complete(found, 2)[0].params == failed.params
 
@@ -186,6 +184,7 @@ def test_a_database_that_cannot_be_used_is_told_in_one_line_without_the_password
     assert "secret" not in message and "\n" not in message
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of the heartbeat
 def test_a_database_that_is_lost_is_told_in_one_line(database, quick, tmp_path):
     def lost(trial):
         (tmp_path / "study.db").unlink()
