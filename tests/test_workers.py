@@ -85,7 +85,7 @@ def start(folder, *arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "src.qat_search", *arguments], cwd=folder, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PGPASSWORD": PASSWORD})
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PGPASSWORD": PASSWORD, "OMP_NUM_THREADS": "1"})
 
 
 def until(found, what, *alive):

@@ -101,20 +101,18 @@ def _await(name, backend):
 def work(study, wanted, run, sampler, alone):
     """Run trials until the first `wanted` are complete, whoever ran them.
 
-    run: what gives a trial's values; sampler: what gives the sampler for a trial's index; alone: no other worker
-    can reach the study, so that trials are made one by one, in order, and one that was interrupted comes
-    before those after it. Otherwise the trial of a worker that died, or failed, is given to another with the
-    parameters that it had. Raises InputError when one has failed too often since this worker began, or the
-    database is lost.
+    run: what gives a trial's values; sampler: what gives the sampler for a trial's index. Trials begin in order, one
+    that was interrupted before those after it. alone: no other worker can reach the study; otherwise the trial of
+    a worker that died, or failed, is given to another with the parameters that it had. Raises InputError when one
+    has failed too often since this worker began, or the database is lost.
     """
     before, silent = _failures(study), {}
     try:
-        while (done := len(complete(study, wanted))) < wanted:
+        while len(complete(study, wanted)) < wanted:
             if not alone:
                 _give_up(study, silent)
                 _check(_failures(study) - before)
-            _enqueue(study, done + 1 if alone else wanted, keep=not alone)
-            if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if _waits(study) or _enqueue(study, wanted, keep=not alone):
                 _next(study, run, sampler)
             else:
                 time.sleep(WAIT)
@@ -128,16 +126,22 @@ def work(study, wanted, run, sampler, alone):
                          "this stopped") from None
 
 
-def _enqueue(study, wanted, keep):
-    """Let the first `wanted` trials wait that do not wait, do not run and are not complete.
+def _waits(study):
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
-    keep: those that failed with the parameters that they had.
+
+def _enqueue(study, wanted, keep):
+    """Let the first of the `wanted` trials wait that does not run and is not complete; whether there is one.
+
+    keep: with the parameters that it had, if it failed.
     """
     trials = study.get_trials(deepcopy=False)
     known = {trial.user_attrs.get(INDEX) for trial in trials if trial.state in ALIVE}
     failed = {trial.user_attrs.get(INDEX): trial.params for trial in trials if trial.state == TrialState.FAIL}
-    for index in sorted(set(range(wanted)) - known):
+    index = next((index for index in range(wanted) if index not in known), None)
+    if index is not None:
         study.enqueue_trial(failed.get(index, {}) if keep else {}, user_attrs={INDEX: index})
+    return index is not None
 
 
 def _next(study, run, sampler):
