@@ -161,7 +161,7 @@ def test_a_wrong_password_is_one_line_and_is_not_shown(prepared, server):
     (prepared / "params.yaml").write_text(text.replace("study@", "study:not-this-one@"))
     for arguments in ((), ("--worker",)):
         process = start(prepared, *arguments)
-        output, _ = process.communicate(timeout=100)
+        output, _ = process.communicate(timeout=400)
         assert process.returncode == 1 and len(output.splitlines()) == 1
         assert output.startswith("error: qat_search.storage: ") and "password authentication failed" in output
         assert "not-this-one" not in output and PASSWORD not in output
