@@ -32,6 +32,8 @@ def main(worker=False):
     wanted = config.qat_search
     if worker and not wanted.storage:
         raise InputError("params.yaml: qat_search.storage: a worker needs the URL of a database")
+    if wanted.storage:
+        study.connect(wanted.storage)  # what is wrong with it is said before the data are read
     rows = manifest.read()
     task = _task(config, rows)
     result = search.run(task, wanted, STUDIES, worker)

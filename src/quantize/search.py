@@ -60,12 +60,10 @@ def run(task, wanted, folder, worker=False):
     on where it was, one with other inputs starts anew. Each trial draws from a generator seeded by its number,
     so that one worker's search repeats exactly, interrupted or not.
     """
+    found = study.open_study(fingerprint(task, wanted), wanted.storage, folder, wait=worker)
     task.teacher.to(task.device), task.front_end.to(task.device)
     teacher = _embed(task.teacher, task)
     reference, teacher = objective(teacher, task), _result(teacher, task)
-    found = study.open_study(fingerprint(task, wanted), wanted.storage, folder)
-    if not worker and wanted.storage:
-        study.enqueue(found, wanted.n_trials)
 
     def trial_values(trial):
         return _trial(trial, task, wanted, teacher, reference)
@@ -74,7 +72,7 @@ def run(task, wanted, folder, worker=False):
         seed=task.seed + index, n_startup_trials=STARTUP_TRIALS), alone=not wanted.storage)
     if worker:
         return None
-    rows = [_row(trial, wanted) for trial in study.complete(found)[:wanted.n_trials]]
+    rows = [_row(trial, wanted) for trial in study.complete(found, wanted.n_trials)]
     front(rows)
     before = objective(_embed(task.source.student({}).to(task.device), task), task)
     return Result(rows, select(rows), before, reference)
