@@ -12,6 +12,7 @@ from src.speech.candidate import AudioError
 
 RATE = 16_000
 LOWEST_RATE = 8_000
+MAX_SECONDS = 60.0  # of a recording, unless told: the memory that an encoder takes grows with the length
 SHORTEST = 0.3  # seconds; the encoder is not held to anything below
 SILENCE = 1e-4  # standard deviation, full scale 1: three steps of 16-bit audio
 _BLOCK = 1 << 18  # frames decoded at once, so that a header's false length allocates nothing
