@@ -17,7 +17,7 @@ from src.evaluate.scores import read_scores
 from src.speech import manifest
 from tests.workspace import ROOT, SMALL, programs, read, recomputed, run, workspace
 
-STAGES = ("sample_data", "baseline", "profile", "ptq", "qat_search", "breakdown", "report")
+STAGES = ("sample_data", "baseline", "profile", "ptq", "qat_search", "breakdown", "report", "release")
 KEYS = ("top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05", "cllr", "min_cllr")
 
 
