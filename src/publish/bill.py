@@ -2,9 +2,10 @@
 import json
 import subprocess
 import sys
-from importlib.metadata import metadata
+from importlib.metadata import metadata, requires
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from src.errors import InputError
@@ -29,23 +30,22 @@ def bill(model, synthetic) -> dict:
     InputError when the environment cannot be read.
     """
     found = _environment()
-    needs = {entry["ref"]: entry.get("dependsOn", []) for entry in found["dependencies"]}
     refs = {canonicalize_name(component["name"]): component["bom-ref"] for component in found["components"]}
     pinned = {canonicalize_name(line.partition("==")[0]) for line in REQUIREMENTS.read_text().splitlines()
               if "==" in line}
     missing = sorted(pinned - refs.keys())
     if missing:
         raise InputError(f"requirements.txt: {', '.join(missing)}: not installed")
-    runtime = [refs[name] for name in RUNTIME]
-    required, kept = _closure(runtime, needs), _closure([refs[name] for name in pinned], needs)
-    components = [
+    required, kept = ({refs[name] for name in _closure(names, refs)} for names in (RUNTIME, pinned))
+    found["metadata"]["component"] = model
+    found["components"] = [
         _licensed(component) | {"scope": "required" if component["bom-ref"] in required else "excluded"}
         for component in found["components"] if component["bom-ref"] in kept
-    ]
-    found["metadata"]["component"] = model
-    found["components"] = components + [ESPEAK] * synthetic
-    found["dependencies"] = [entry for entry in found["dependencies"] if entry["ref"] in kept] + [
-        {"ref": model["bom-ref"], "dependsOn": sorted(runtime)}]
+    ] + [ESPEAK] * synthetic
+    found["dependencies"] = [
+        {**entry, "dependsOn": [ref for ref in entry.get("dependsOn", ()) if ref in kept]}
+        for entry in found["dependencies"] if entry["ref"] in kept
+    ] + [{"ref": model["bom-ref"], "dependsOn": sorted(refs[name] for name in RUNTIME)}]
     return found
 
 
@@ -58,14 +58,18 @@ def _environment():
     return json.loads(done.stdout)
 
 
-def _closure(refs, needs):
-    found, open_ = set(), list(refs)
-    while open_:
-        ref = open_.pop()
-        if ref not in found:
-            found.add(ref)
-            open_ += needs.get(ref, ())
-    return found
+def _closure(names, installed):
+    """These packages and all that they need, without the extras that nothing asks for (the graph of the bill has
+    them all)."""
+    found, todo = set(), [(name, "") for name in names]
+    while todo:
+        name, extra = todo.pop()
+        if name in installed and (name, extra) not in found:
+            found.add((name, extra))
+            for needed in map(Requirement, requires(name) or ()):
+                if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                    todo += [(canonicalize_name(needed.name), each) for each in ("", *needed.extras)]
+    return {name for name, _ in found}
 
 
 def _licensed(component):

@@ -101,6 +101,7 @@ def text(results, model):
         "parameters": f"{model.cost['params_million']:.2f}",
         "about_conditions": breakdown.ABOUT,
         "conditions": breakdown.conditions_table([row for row in rows if row["model"] in ("fp32", model.name)]),
+        "shortest": f"{results.params.data.min_seconds:g}",
         "longest": f"{results.params.data.max_seconds:g}",
     }
 

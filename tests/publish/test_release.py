@@ -107,11 +107,10 @@ def test_the_hub_can_read_the_card(folder, about):
 
 def test_the_card_says_what_must_be_known(folder):
     text = ModelCard.load(folder / "README.md").text
-    assert "Do not use this model in production" in text and "says nothing about real voices" in text.replace(
-        "say nothing", "says nothing")
+    assert "Do not use this model in production" in text and "say nothing about real voices" in text
     for title in ("What it is for", "How it was evaluated", "Where it fails"):
         assert f"\n## {title}\n" in text
-    assert "GPL-3.0-or-later" in text and "of the test utterance: 1 s" not in text and "| seconds: 1 s" in text
+    assert "GPL-3.0-or-later" in text and "| seconds: 1 s" in text
 
 
 def test_the_program_in_the_card_runs(folder, tmp_path):
@@ -139,7 +138,10 @@ def test_the_bill_is_valid_and_names_what_is_installed(folder, about):
         if version:
             assert components[name.lower().replace("_", "-")]["version"].partition("+")[0] == version
     required = {name for name, each in components.items() if each["scope"] == "required"}
-    assert {"onnxruntime", "numpy", "soundfile", "cffi"} <= required and "torch" not in required
+    assert {"onnxruntime", "numpy", "soundfile", "cffi"} <= required
+    assert not {"torch", "scipy", "pydantic", "jinja2", "aiohttp"} & required
+    known = {each["bom-ref"] for each in bill["components"]} | {"model"}
+    assert all({entry["ref"], *entry.get("dependsOn", ())} <= known for entry in bill["dependencies"])
     assert components["espeak-ng"]["licenses"] == [{"license": {"id": "GPL-3.0-or-later"}}]
     listed = (folder / "LICENSES.md").read_text()
     assert all(f"| {each['name']} |" in listed for each in bill["components"])
