@@ -7,7 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src.evaluate.accuracy import KEYS
 from src.reporting import breakdown, words
-from src.reporting.numbers import MEASURES, difference, level, share
+from src.reporting.numbers import MEASURES, difference, level, points, share
 from src.reporting.tables import markdown
 
 TAGS = ["speaker-verification", "speaker-recognition", "speaker-embeddings", "ecapa-tdnn", "onnx"]
@@ -90,6 +90,7 @@ def text(results, model):
         "material": words.material(results),
         "table": markdown(["measure", "value [95 %]", *["less fp32’s [95 %]"] * compared], table),
         "judged": words.margin(figures, results) if compared else "",
+        "margin": points(results.params.evaluate.margin),
         "normalisation": results.params.evaluate.normalisation,
         "enrolments": results.params.evaluate.enrolments,
         "marked": results.marked,

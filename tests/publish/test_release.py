@@ -157,7 +157,7 @@ def test_without_an_int8_model_that_loses_nothing_fp32_is_released(place):
     data = metadata_load(release.FOLDER / "README.md")
     assert about["model"] == "fp32" and "int8" not in data["tags"] and "base_model_relation" not in data
     assert (release.FOLDER / "model.onnx").read_bytes() == Path("models/fp32.onnx").read_bytes()
-    assert "every INT8 model (INT8 PTQ, INT8 QAT) was shown to lose accuracy" in " ".join(
+    assert "every INT8 model (INT8 PTQ, INT8 QAT) was shown to lose top-1, or EER" in " ".join(
         (release.FOLDER / "README.md").read_text().split())
 
 
