@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from src.errors import InputError
-from src.evaluate import extract
+from src.evaluate import engine, extract
 from src.speech import manifest
 
 
@@ -34,7 +34,7 @@ def measure(model, workers, utterances):
 
 def _extract(model, workers, utterances):
     rows = list(itertools.islice(itertools.cycle(manifest.read()), utterances))
-    session = extract.session(model)
+    session = engine.session(model)
     start = time.perf_counter()
     extract.embed(session, rows, workers)
     seconds = time.perf_counter() - start

@@ -8,7 +8,7 @@ from src.encoder.frontend import FrontEnd
 from src.encoder.rewrite import rewrite
 from src.errors import InputError, reported
 from src.evaluate import accuracy, trivial
-from src.evaluate.extract import session
+from src.evaluate.engine import session
 from src.files import write_json
 from src.speech import manifest
 from src.speech.audio import load_audio

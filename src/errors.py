@@ -8,9 +8,10 @@ class InputError(Exception):
 
 
 @contextlib.contextmanager
-def reported():
-    """Run a stage: an InputError ends it with its message on standard error and exit status 1."""
+def reported(status=1):
+    """Run a program: an InputError ends it with its message on standard error and this exit status."""
     try:
         yield
     except InputError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(status)

@@ -1,5 +1,6 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and their checksums."""
 import csv
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -12,6 +13,12 @@ def write_text(path, text):
     beside = path.with_name(f".{path.name}.partial")
     beside.write_text(text, encoding="utf-8", newline="")
     os.replace(beside, path)
+
+
+def sha256(path):
+    """The checksum of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path, content):

@@ -152,6 +152,11 @@ class Breakdown(Section):
         return self
 
 
+class Release(Section):
+    license: str | None = Field(min_length=1)
+    language: str | None = Field(min_length=2)
+
+
 class Params(Section):
     seed: int = Field(ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda"]
@@ -164,6 +169,7 @@ class Params(Section):
     qat_search: QatSearch
     pretrain: Pretrain
     breakdown: Breakdown
+    release: Release
 
     @model_validator(mode="after")
     def consistent(self):

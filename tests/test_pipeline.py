@@ -8,7 +8,8 @@ import yaml
 from src.params import Params
 
 ROOT = Path(__file__).parent.parent
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES = PIPELINE["stages"]
 # They read, check and tell, and compute nothing: a change there must not run everything again.
 UNLISTED = {"src/__init__.py", "src/params.py", "src/errors.py", "src/files.py", "src/hub.py"}
 
@@ -65,3 +66,9 @@ def test_metrics_are_in_git_and_only_pretrain_is_frozen():
         for entry in stage.get("metrics", ()):
             ((path, options),) = entry.items()
             assert options["cache"] is False and path.startswith("metrics/")
+
+
+def test_the_artifact_is_an_output():
+    (artifact,) = PIPELINE["artifacts"].values()
+    outputs = [Path(out) for stage in STAGES.values() for out in stage.get("outs", ()) if isinstance(out, str)]
+    assert artifact["type"] == "model" and Path(artifact["path"]).parent in outputs

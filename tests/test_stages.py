@@ -12,12 +12,12 @@ import pytest
 import soundfile
 
 from src import params
-from src.evaluate import accuracy, calibration, metrics
+from src.evaluate import accuracy, llr, metrics
 from src.evaluate.scores import read_scores
 from src.speech import manifest
 from tests.workspace import ROOT, SMALL, programs, read, recomputed, run, workspace
 
-STAGES = ("sample_data", "baseline", "profile", "ptq", "qat_search", "breakdown", "report")
+STAGES = ("sample_data", "baseline", "profile", "ptq", "qat_search", "breakdown", "report", "release")
 KEYS = ("top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05", "cllr", "min_cllr")
 
 
@@ -134,7 +134,7 @@ def test_intervals_can_be_computed_again_from_scores_and_ranks(pipeline, monkeyp
             lines = [(row["test"], row["speaker"], int(row["rank"])) for row in csv.DictReader(file)]
         results[name] = accuracy.Result(
             read_scores(f"metrics/scores/{name}.csv", test.verification), {"all": lines},
-            calibration.read(f"metrics/calibration/{name}.json"))
+            llr.read(f"metrics/calibration/{name}.json"))
     for name, stage in (("ptq", "ptq"), ("qat", "qat_search")):
         found = accuracy.figures(test, results[name], config.evaluate.bootstrap, config.seed, results["fp32"],
                                  config.evaluate.margin)

@@ -1,13 +1,13 @@
 """How accurate a model is on the test split and how far that is from another model, with 95 % intervals."""
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from src.errors import InputError
-from src.evaluate import bootstrap, calibration, metrics, normalise, scores
-from src.evaluate.calibration import Calibration
+from src.evaluate import bootstrap, calibration, llr, metrics, normalise, scores
 from src.evaluate.extract import embed
+from src.evaluate.llr import Calibration
 from src.evaluate.trials import Trials, all_pairs, evaluated_rows, from_list
 from src.speech import manifest
 from src.speech.trial_list import read_trial_list
@@ -63,16 +63,16 @@ def evaluate(model, name, rows, config, reference=None) -> dict:
     # A trial list's enrolments are single utterances.
     validation = calibration.rows_and_trials(rows, 1 if trial_list else config.evaluate.enrolments)
     cohort = _cohort(model, rows, config.evaluate)
-    fitted = _calibration(model, *validation, *cohort)
+    fitted = replace(_calibration(model, *validation, *cohort), normalisation=config.evaluate.normalisation)
     result = score(_embed(model, tested), test, fitted, *cohort)
     other = reference and Result(
         scores.read_scores(FOLDER / "scores" / f"{reference}.csv", test.verification),
         scores.read_ranks(FOLDER / "ranks" / f"{reference}.csv", result.ranks),
-        calibration.read(FOLDER / "calibration" / f"{reference}.json"),
+        llr.read(FOLDER / "calibration" / f"{reference}.json"),
     )
     scores.write_scores(FOLDER / "scores" / f"{name}.csv", test.verification, result.scores)
     scores.write_ranks(FOLDER / "ranks" / f"{name}.csv", result.ranks)
-    calibration.write(FOLDER / "calibration" / f"{name}.json", fitted)
+    llr.write(FOLDER / "calibration" / f"{name}.json", fitted)
     found = figures(test, result, config.evaluate.bootstrap, config.seed, other, config.evaluate.margin)
     found["calibration"] = {"scale": fitted.scale, "offset": fitted.offset}
     found["threshold_eer"] = fitted.threshold_eer

@@ -1,31 +1,15 @@
 """Scores as log-likelihood ratios: an affine map, fitted on speakers who are not tested."""
-import json
-from dataclasses import asdict, dataclass
-
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
 from src.errors import InputError
 from src.evaluate import metrics, trials
-from src.files import write_json
+from src.evaluate.llr import Calibration
 from src.speech import manifest
 
 SPLIT = "validation"
 _DIGITS = 6
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """scale, offset: scale * score + offset is a natural-log likelihood ratio, same speaker over different
-    ones. threshold_eer: the score at which miss and false-alarm rate are equal. All from trials of SPLIT."""
-
-    scale: float
-    offset: float
-    threshold_eer: float
-
-    def llrs(self, scores):
-        return self.scale * scores + self.offset
 
 
 def rows_and_trials(rows, enrolments):
@@ -71,18 +55,3 @@ def fit(scores, targets) -> Calibration:
     slope, intercept = minimize(cost, np.zeros(2), jac=True, method="BFGS", options={"gtol": 1e-9}).x
     scale = slope / std
     return Calibration(*(round(float(value), _DIGITS) for value in (scale, intercept - scale * mean, threshold)))
-
-
-def write(path, calibration):
-    write_json(path, asdict(calibration))
-
-
-def read(path) -> Calibration:
-    """What `write` wrote. Raises InputError when the file is missing or not a calibration."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return Calibration(**{key: float(value) for key, value in json.load(file).items()})
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run the stage that writes it") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a calibration: {error}; run its stage again") from None

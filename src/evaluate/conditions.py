@@ -8,7 +8,8 @@ import numpy as np
 
 from src.errors import InputError
 from src.evaluate import bootstrap, metrics, scores
-from src.evaluate.extract import embed, session
+from src.evaluate.engine import session
+from src.evaluate.extract import embed
 from src.evaluate.trials import all_pairs
 from src.speech.audio import RATE, load_audio
 

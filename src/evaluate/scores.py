@@ -36,9 +36,14 @@ def vectors(embeddings, trials):
     embeddings: [rows, dim] of the rows that the trials were made from, none of them zero. An enrolment is the
     mean of its utterances' length-normalised embeddings.
     """
-    unit = normalised(np.asarray(embeddings, dtype=np.float64))
-    enrolled = normalised(np.stack([unit[list(rows)].mean(axis=0) for rows in trials.enrol_rows]))
-    return enrolled, unit[trials.test_rows]
+    embeddings = np.asarray(embeddings, dtype=np.float64)
+    enrolled = np.stack([mean_direction(embeddings[list(rows)]) for rows in trials.enrol_rows])
+    return enrolled, normalised(embeddings[trials.test_rows])
+
+
+def mean_direction(embeddings):
+    """The mean of length-normalised embeddings [n, dim], length-normalised: float64 [dim]."""
+    return normalised(normalised(np.asarray(embeddings, dtype=np.float64)).mean(axis=0))
 
 
 def normalised(values):

@@ -6,13 +6,13 @@ import stat
 
 import numpy as np
 import soundfile
-import soxr
 
 from src.errors import InputError
 from src.speech.candidate import AudioError
 
 RATE = 16_000
 LOWEST_RATE = 8_000
+MAX_SECONDS = 60.0  # of a recording, unless told: the memory that an encoder takes grows with the length
 SHORTEST = 0.3  # seconds; the encoder is not held to anything below
 SILENCE = 1e-4  # standard deviation, full scale 1: three steps of 16-bit audio
 _BLOCK = 1 << 18  # frames decoded at once, so that a header's false length allocates nothing
@@ -89,7 +89,7 @@ def prepare(samples, rate, min_seconds=SHORTEST, max_seconds=None):
     if speech.ndim == 2:
         speech = speech.mean(axis=1, dtype=np.float32)
     if rate != RATE:
-        speech = _fit(soxr.resample(speech, rate, RATE, quality="HQ"))
+        speech = _fit(_resampled(speech, rate))
     if max_seconds is not None:
         speech = speech[: round(max_seconds * RATE)]
     if len(speech) < min_seconds * RATE:
@@ -97,6 +97,24 @@ def prepare(samples, rate, min_seconds=SHORTEST, max_seconds=None):
     if speech.std(dtype=np.float64) < SILENCE:
         raise AudioError("silent")
     return np.clip(np.rint(speech * 32768), -32768, 32767).astype(np.int16)
+
+
+def _resampled(speech, rate):
+    try:
+        import soxr  # what runs a model on 16 kHz audio does without
+    except ImportError:
+        raise AudioError(f"sample rate: {rate} Hz; to convert it to {RATE} Hz, install soxr") from None
+    return soxr.resample(speech, rate, RATE, quality="HQ")
+
+
+def waveform(path, max_seconds=None):
+    """A recording as the pipeline's models hear it: float32 [n], 16 kHz, in [-1, 1].
+
+    Any rate and channel count; converted, checked and cut by `prepare`. Raises AudioError as `decode_path` and
+    `prepare`.
+    """
+    pcm = prepare(*decode_path(path, max_seconds), max_seconds=max_seconds)
+    return pcm.astype(np.float32) / 32768
 
 
 def _fit(samples):

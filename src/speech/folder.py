@@ -27,10 +27,18 @@ def candidates(path, seconds) -> list[Candidate]:
     except OSError as error:
         raise InputError(f"data.path: {path}: cannot be read: {error.strerror}") from None
     visited = {os.path.realpath(root)}
-    found = [found for speaker in speakers for found in _walk(root, speaker.path, seconds, set(visited))]
+    found = [
+        _candidate(root, file, partial(_fail, fault) if fault else partial(decode_path, file, seconds))
+        for speaker in speakers for file, fault in _walk(speaker.path, set(visited))
+    ]
     if not found:
         raise InputError(f"data.path: {path}: no <speaker>/**/*.{{wav,flac,ogg,mp3}} in it")
     return _with_sexes(found, path)
+
+
+def audio_files(path):
+    """(path, None) of every audio file under a folder, by name; (path, reason) of what cannot be reached."""
+    return _walk(os.fspath(path), set())
 
 
 def named(path, names) -> list[Candidate]:
@@ -54,27 +62,31 @@ def _is_folder(entry):
     return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
 
 
-def _walk(root, folder, seconds, visited):
+def _walk(folder, visited):
     real = os.path.realpath(folder)
     if real in visited:
-        yield _candidate(root, folder, partial(_fail, "link to a folder already read"))
+        yield folder, "link to a folder already read"
         return
     visited.add(real)
     try:
         entries = _entries(folder)
     except OSError as error:
-        yield _candidate(root, folder, partial(_fail, f"unreadable: {error.strerror}"))
+        yield folder, f"unreadable: {error.strerror}"
         return
     for entry in entries:
         if _is_folder(entry):
-            yield from _walk(root, entry.path, seconds, visited)
+            yield from _walk(entry.path, visited)
         elif entry.name.lower().endswith(SUFFIXES):
-            yield _candidate(root, entry.path, partial(decode_path, entry.path, seconds))
+            yield entry.path, None
+
+
+def relative_name(path, root):
+    """The path within the folder. What is not UTF-8 in it is escaped: a name is printed and written to files."""
+    return os.fsencode(Path(path).relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _candidate(root, path, read):
-    # A name that is not UTF-8 is kept, escaped: it has to be written to a CSV and printed.
-    utt_id = os.fsencode(Path(path).relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
+    utt_id = relative_name(path, root)
     return Candidate(utt_id, utt_id.split("/")[0], read)
 
 

@@ -10,7 +10,7 @@ import pytest
 from src import params
 from src.errors import InputError
 from src.evaluate import accuracy
-from src.evaluate.calibration import Calibration
+from src.evaluate.llr import Calibration
 from tests.evaluate import simulation
 
 CONFIG = params.load(Path(__file__).parents[2] / "params.yaml")

@@ -6,7 +6,6 @@ from sklearn.linear_model import LogisticRegression
 
 from src.errors import InputError
 from src.evaluate import calibration, metrics
-from src.evaluate.calibration import Calibration
 from tests.evaluate.simulation import rows
 from tests.evaluate.test_metrics import normal_trials
 
@@ -55,16 +54,3 @@ def test_rows_and_trials_are_those_of_the_split():
     manifest = [replace(row, split="validation" if row.speaker < "s003" else "test") for row in rows(5, 3)]
     chosen, trials = calibration.rows_and_trials(manifest, 2)
     assert chosen == manifest[:9] and len(trials) == 9 and trials.targets.sum() == 3
-
-
-def test_is_read_as_it_was(tmp_path):
-    path = tmp_path / "a.json"
-    fitted = Calibration(12.345678, -0.5, 0.25)
-    calibration.write(path, fitted)
-    assert calibration.read(path) == fitted
-    for text in ("{", "[]", '{"scale": 1}', '{"scale": "x", "offset": 0, "threshold_eer": 0}'):
-        path.write_text(text)
-        with pytest.raises(InputError, match="a.json: not a calibration"):
-            calibration.read(path)
-    with pytest.raises(InputError, match="no such file"):
-        calibration.read(tmp_path / "b.json")

@@ -1,10 +1,11 @@
 import dataclasses
 
 import numpy as np
+import onnx
 import pytest
 
 from src.errors import InputError
-from src.evaluate import extract
+from src.evaluate import engine, extract
 from src.speech.audio import load_audio
 from tests.evaluate.conftest import save_model
 
@@ -13,8 +14,8 @@ def test_each_row_gets_its_own_embedding_whatever_the_number_of_workers(project)
     alone = extract.embed("a.onnx", project, workers=1)
     assert alone.dtype == np.float32 and alone.shape == (len(project), 5)
     np.testing.assert_array_equal(alone, extract.embed("a.onnx", project, workers=5))
-    np.testing.assert_array_equal(alone[::-1], extract.embed(extract.session("a.onnx"), project[::-1]))
-    direct = extract.session("a.onnx").run(None, {"waveform": load_audio(project[7])[None]})[0][0]
+    np.testing.assert_array_equal(alone[::-1], extract.embed(engine.session("a.onnx"), project[::-1]))
+    direct = engine.session("a.onnx").run(None, {"waveform": load_audio(project[7])[None]})[0][0]
     np.testing.assert_array_equal(alone[7], direct)
 
 
@@ -47,6 +48,10 @@ def test_useless_embedding_is_an_error(project, factor):
 
 def test_no_model(project, tmp_path):
     (tmp_path / "text.onnx").write_text("not a model")
-    for name in ("text.onnx", "missing.onnx"):
-        with pytest.raises(InputError, match=name):
-            extract.session(name)
+    other = onnx.load("a.onnx")
+    other.graph.node[0].input[0] = other.graph.input[0].name = "audio"
+    onnx.save(other, "other.onnx")
+    for name, reason in (("text.onnx", "not a model"), ("missing.onnx", "not a model"),
+                         ("other.onnx", "makes embedding of audio, not embedding of waveform")):
+        with pytest.raises(InputError, match=f"{name}: .*{reason}"):
+            engine.session(name)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.errors import InputError
-from src.evaluate import accuracy, calibration, normalise, scores
+from src.evaluate import accuracy, calibration, llr, normalise, scores
 from src.evaluate.trials import all_pairs
 from tests.evaluate.simulation import embeddings, rows
 from tests.evaluate.test_accuracy import CONFIG
@@ -77,7 +77,8 @@ def test_evaluate_writes_normalised_scores(project, name, top):
     validation = all_pairs(manifest[24:], 1)
     plain_validation = scores.cosine(by_hand[24:], validation)
     normalised = normalise.s_norm(plain_validation, by_hand[24:], validation, cohort, top)
-    assert calibration.read("metrics/calibration/fp32.json") == calibration.fit(normalised, validation.targets)
+    assert llr.read("metrics/calibration/fp32.json") == replace(
+        calibration.fit(normalised, validation.targets), normalisation=name)
     # Without normalisation the cohort has no say.
     accuracy.evaluate("a.onnx", "plain", manifest, CONFIG)
     np.testing.assert_array_equal(scores.read_scores("metrics/scores/plain.csv", test.verification), plain)

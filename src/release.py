@@ -1,0 +1,73 @@
+"""Stage `release`: the model that the report chooses, ready to be passed on."""
+import os
+import shutil
+from pathlib import Path
+
+from src import params
+from src.errors import InputError, reported
+from src.evaluate import engine, llr
+from src.evaluate.accuracy import FOLDER as METRICS, KEYS
+from src.files import sha256, write_json, write_text
+from src.publish import bill, card, provenance
+from src.reporting import results, words
+from src.speech.audio import RATE
+
+FOLDER = Path("models/release")
+_COST = ("gmacs", "gflops", "int8_mac_share", "params_million", "size_mb")
+
+
+def main():
+    config = params.load()
+    found = results.load(config)
+    model = words.choice(found) or found.models["fp32"]
+    source = Path(f"models/{model.name}.onnx")
+    if not source.is_file():
+        raise InputError(f"{source}: no such file; run the stage that writes it")
+    readme, about = card.card(found, model), _config(config, found, model, source)
+    component = {"type": "machine-learning-model", "bom-ref": "model", "name": model.title,
+                 "hashes": [{"alg": "SHA-256", "content": about["sha256"]}]}
+    synthetic = config.data.source == "synthetic" or config.encoder.source == words.SHIPPED
+    materials = bill.bill(component, synthetic)
+    beside = FOLDER.with_name(f".{FOLDER.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    write_json(beside / "config.json", about)
+    write_text(beside / "README.md", readme)
+    write_json(beside / "bom.json", materials)
+    write_text(beside / "LICENSES.md", bill.licences(materials))
+    shutil.copyfile(source, beside / "model.onnx")
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    os.replace(beside, FOLDER)
+    print(f"{FOLDER}: {model.title}")
+
+
+def _config(config, found, model, source):
+    """config.json: what a program needs to use the model, what was measured, what it was made from."""
+    calibration = METRICS / "calibration" / f"{model.name}.json"
+    fitted, group = llr.read(calibration), found.groups[0]
+    figures = model.over(group)
+    kept = [*(key + end for key in KEYS for end in ("", "_ci")), "difference", "trials", "target_trials", "speakers"]
+    outputs = {each.name: each.shape[-1] for each in engine.session(source).get_outputs()}
+    return {
+        "model": model.title,
+        "file": "model.onnx",
+        "sha256": sha256(source),
+        "sample_rate": RATE,
+        "channels": 1,
+        "input": engine.INPUT,
+        "output": engine.OUTPUT,
+        "embedding_size": outputs[engine.OUTPUT],
+        "score": "cosine",
+        "normalisation": fitted.normalisation,
+        "enrolments": config.evaluate.enrolments,
+        "threshold_eer": fitted.threshold_eer,
+        "scale": fitted.scale,
+        "offset": fitted.offset,
+        "metrics": {"speakers_are": group, **{key: figures[key] for key in kept if key in figures},
+                    **{key: model.cost[key] for key in _COST}},
+        "provenance": provenance.provenance(config, ["models/fp32.onnx", source, calibration]),
+    }
+
+
+if __name__ == "__main__":
+    with reported():
+        main()

@@ -1,0 +1,211 @@
+"""The stage, from the other stages' files to a folder that the hub takes."""
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard import metadata_load
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from huggingface_hub.utils import validate_repo_id
+
+from src import release
+from src.errors import InputError
+from src.evaluate import llr
+from src.publish import card
+from src.reporting import results, words
+from tests.evaluate.conftest import save_model
+from tests.reporting.conftest import ROOT, place, write  # noqa: F401 (place is a fixture)
+
+FILES = {"model.onnx", "config.json", "README.md", "bom.json", "LICENSES.md"}
+KEYS = {"accuracy": "top1_accuracy", "eer": "eer", "min_dcf_0.01": "min_dcf_0.01", "min_dcf_0.05": "min_dcf_0.05",
+        "cllr": "cllr", "min_cllr": "min_cllr"}
+NO_LOSS = {"fp32": 0, "ptq": 0.0, "qat": 0.0}
+
+
+def prepared(**changes):
+    """What the stages before leave behind, in the working directory. Gives the parameters."""
+    config = write(**changes)
+    shutil.copytree(ROOT / "models/pretrained", "models/pretrained")
+    for number, name in enumerate(("fp32", "ptq", "qat")):
+        save_model(f"models/{name}.onnx", factor=1 + number)
+        llr.write(f"metrics/calibration/{name}.json", llr.Calibration(10.5, -4.25 + number, 0.4 + 0.01 * number))
+    return config
+
+
+def digests():
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in release.FOLDER.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("release"))
+        prepared(damage=NO_LOSS)
+        release.main()
+        yield release.FOLDER.absolute()
+
+
+@pytest.fixture
+def about(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def test_everything_is_there_and_belongs_together(folder, about):
+    assert {path.name for path in folder.iterdir()} == FILES
+    model = folder / "model.onnx"
+    assert about["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
+    name = {"INT8 PTQ": "ptq", "INT8 QAT": "qat", "fp32": "fp32"}[about["model"]]
+    project = folder.parents[1]
+    assert model.read_bytes() == (project / f"models/{name}.onnx").read_bytes()
+    assert llr.read(folder / "config.json") == llr.read(project / f"metrics/calibration/{name}.json")
+    assert (about["sample_rate"], about["embedding_size"]) == (16_000, 5)
+    stated = json.loads((project / f"metrics/{name.replace('qat', 'qat_search')}.json").read_text())
+    for key, value in about["metrics"].items():
+        assert key == "speakers_are" or value == stated[key], key
+    for path, checksum in about["provenance"]["checksums"].items():
+        assert checksum == hashlib.sha256((project / path).read_bytes()).hexdigest()
+    assert {"data/manifest.csv", f"models/{name}.onnx"} < about["provenance"]["checksums"].keys()
+    assert about["provenance"]["params"]["seed"] == 0
+
+
+def test_a_second_run_gives_the_same_bytes_and_no_time_is_in_them(folder, monkeypatch):
+    monkeypatch.chdir(folder.parents[1])
+    before = digests()
+    release.main()
+    assert digests() == before
+    text = (folder / "config.json").read_text() + (folder / "README.md").read_text()
+    assert "_ms" not in text and " ms" not in text
+
+
+def test_the_hub_can_read_the_card(folder, about):
+    loaded = ModelCard.load(folder / "README.md")
+    data = metadata_load(folder / "README.md")
+    assert (data["license"], data["language"], data["library_name"]) == ("apache-2.0", "en", "onnx")
+    for name in (data["base_model"], *data["datasets"]):
+        validate_repo_id(name)
+    assert {"speaker-verification", "onnx", "int8"} <= set(data["tags"])
+    name, found = model_index_to_eval_results(data["model-index"])
+    assert name == loaded.data.model_name and [each.unique_identifier for each in found] == [
+        each.unique_identifier for each in loaded.data.eval_results]
+    assert len(found) == len(KEYS)
+    for each in found:
+        key = KEYS[each.metric_type]
+        scale = 100 if key in ("top1_accuracy", "eer") else 1
+        ci = about["metrics"][f"{key}_ci"]
+        numbers = [each.metric_value, each.metric_args["low"], each.metric_args["high"]]
+        assert numbers == pytest.approx([scale * value for value in (about["metrics"][key], ci["low"], ci["high"])])
+        assert each.dataset_args["trials"] == about["metrics"]["trials"] and "95 % interval" in each.metric_name
+
+
+def test_the_card_says_what_must_be_known(folder):
+    text = ModelCard.load(folder / "README.md").text
+    assert "Do not use this model in production" in text and "say nothing about real voices" in text
+    for title in ("What it is for", "How it was evaluated", "Where it fails"):
+        assert f"\n## {title}\n" in text
+    assert "GPL-3.0-or-later" in text and "| seconds: 1 s" in text
+
+
+def test_the_program_in_the_card_runs(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    (program,) = [part.split("```")[0] for part in (folder / "README.md").read_text().split("```python\n")[1:]]
+    for seed, name in enumerate(("enrol.wav", "test.wav")):
+        soundfile.write(tmp_path / "copy" / name, np.random.default_rng(seed).uniform(-0.5, 0.5, 16_000), 16_000)
+    output = subprocess.run([sys.executable, "-c", program], cwd=tmp_path / "copy", capture_output=True, text=True)
+    assert output.returncode == 0, output.stderr
+    score, llr_, same = output.stdout.split()
+    config = json.loads((folder / "config.json").read_text())
+    assert float(llr_) == pytest.approx(config["scale"] * float(score) + config["offset"], abs=1e-4)
+    assert same == str(float(score) >= config["threshold_eer"])
+
+
+def test_the_bill_is_valid_and_names_what_is_installed(folder, about):
+    text = (folder / "bom.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bill = json.loads(text)
+    assert bill["metadata"]["component"]["hashes"][0]["content"] == about["sha256"]
+    assert "timestamp" not in bill["metadata"] and "serialNumber" not in bill
+    components = {each["name"].lower().replace("_", "-"): each for each in bill["components"]}
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        name, _, version = line.partition("==")
+        if version:
+            assert components[name.lower().replace("_", "-")]["version"].partition("+")[0] == version
+    required = {name for name, each in components.items() if each["scope"] == "required"}
+    assert {"onnxruntime", "numpy", "soundfile", "cffi"} <= required
+    assert not {"torch", "scipy", "pydantic", "jinja2", "aiohttp"} & required
+    known = {each["bom-ref"] for each in bill["components"]} | {"model"}
+    assert all({entry["ref"], *entry.get("dependsOn", ())} <= known for entry in bill["dependencies"])
+    assert components["espeak-ng"]["licenses"] == [{"license": {"id": "GPL-3.0-or-later"}}]
+    listed = (folder / "LICENSES.md").read_text()
+    assert all(f"| {each['name']} |" in listed for each in bill["components"])
+    assert "| espeak-ng |  | GPL-3.0-or-later |" in listed
+
+
+def test_without_an_int8_model_that_loses_nothing_fp32_is_released(place):
+    config = prepared(damage={"fp32": 0, "ptq": 4.0, "qat": 4.0})
+    found = results.load(config)
+    assert words.choice(found) is None
+    release.main()
+    about = json.loads((release.FOLDER / "config.json").read_text())
+    data = metadata_load(release.FOLDER / "README.md")
+    assert about["model"] == "fp32" and "int8" not in data["tags"] and "base_model_relation" not in data
+    assert (release.FOLDER / "model.onnx").read_bytes() == Path("models/fp32.onnx").read_bytes()
+    assert "every INT8 model (INT8 PTQ, INT8 QAT) was shown to lose top-1, or EER" in " ".join(
+        (release.FOLDER / "README.md").read_text().split())
+
+
+def test_what_a_stranger_must_not_see_or_assume(place):
+    config = prepared(damage=NO_LOSS, qat_search={"storage": "mysql://me:secret@host/db"},
+                      encoder={"source": "speechbrain/spkrec-ecapa-voxceleb"},
+                      data={"source": "folder", "path": "/home/me/My Speech"},
+                      evaluate={"normalisation": "s-norm"})
+    found = results.load(config)
+    data = card.metadata(found, found.models["ptq"])
+    assert (data.license, data.license_name) == ("other", "not-stated") and data.language is None
+    assert data.base_model == "speechbrain/spkrec-ecapa-voxceleb" and data.datasets == ["My-Speech"]
+    text = card.card(found, found.models["ptq"])
+    assert "licence of the encoder was not stated" in text and "after s-norm" in text and "threshold_eer" not in text
+    assert "secret" not in json.dumps(release.provenance.provenance(config, []))
+
+
+@pytest.mark.parametrize(("given", "expected"), [({"license": "cc-by-4.0", "language": "de"}, ("cc-by-4.0", "de"))])
+def test_licence_and_language_can_be_stated(place, given, expected):
+    found = results.load(prepared(damage=NO_LOSS, release=given))
+    data = card.metadata(found, found.models["qat"])
+    assert (data.license, data.language) == expected
+
+
+def test_nothing_is_left_where_a_file_is_missing(place):
+    prepared(damage=NO_LOSS)
+    Path("metrics/calibration/ptq.json").unlink()
+    Path("metrics/calibration/qat.json").unlink()
+    with pytest.raises(InputError, match="calibration/.*: no such file"):
+        release.main()
+    assert not release.FOLDER.exists() and not list(Path("models").glob(".release*"))
+
+
+def test_the_commit_is_the_last_that_changed_the_code(place):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+    assert release.provenance.commit() is None
+    git("init")
+    Path("src").mkdir()
+    Path("src/a.py").write_text("1")
+    git("add", "src")
+    git("commit", "-m", "code")
+    first = git("rev-parse", "HEAD")
+    Path("words.md").write_text("1")
+    git("add", "words.md")
+    git("commit", "-m", "words")
+    assert release.provenance.commit() == {"id": first, "modified": False}
+    Path("src/a.py").write_text("2")
+    assert release.provenance.commit() == {"id": first, "modified": True}

@@ -1,0 +1,153 @@
+"""The model on a folder: what is written, what is skipped, and that an interrupted run goes on."""
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from src import embed
+from src.errors import InputError
+from src.evaluate import engine
+from src.speech.audio import waveform
+from tests.evaluate.conftest import save_model
+from tests.workspace import ROOT
+
+NAMES = [f"s{number % 3}/{number:02}.{suffix}" for number, suffix in enumerate(("wav", "flac", "ogg", "WAV") * 5)]
+KILLED = """
+import os, signal, sys
+from src import embed
+embed.SAVED, count = 0, 0
+plain = embed.waveform
+def waveform(path, seconds):
+    global count
+    count += 1
+    if count == 9:
+        os.kill(os.getpid(), signal.{signal})
+    return plain(path, seconds)
+embed.waveform = waveform
+sys.argv = ["embed", "speech", "--model", "a.onnx", "--workers", "1", "--out", "out.npz"]
+embed.main()
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(NAMES):
+        path = tmp_path / "speech" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, 8000 + 100 * seed), 16_000)
+    save_model("a.onnx")
+    save_model("b.onnx", factor=2)
+    return tmp_path
+
+
+def run(**changes):
+    embed.embed(**{"folder": "speech", "out": "out.npz", "model": "a.onnx", **changes})
+    with np.load(changes.get("out", "out.npz")) as found:
+        return found["paths"].tolist(), found["embeddings"], found["skipped"].tolist()
+
+
+def by_hand(names, model="a.onnx"):
+    session = engine.session(model)
+    return np.stack([engine.embedding(session, waveform(f"speech/{name}")) for name in names])
+
+
+def killed(how):
+    output = subprocess.run([sys.executable, "-c", KILLED.format(signal=how)], capture_output=True, text=True,
+                            env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert not os.path.exists("out.npz")
+    return output
+
+
+def test_every_file_has_its_embedding(place):
+    paths, embeddings, skipped = run(workers=3)
+    assert paths == sorted(NAMES) and skipped == [] and embeddings.dtype == np.float32
+    np.testing.assert_array_equal(embeddings, by_hand(paths))
+    assert sorted(os.listdir()) == ["a.onnx", "b.onnx", "out.npz", "speech"]
+    first = (place / "out.npz").read_bytes()
+    run(workers=1)
+    assert (place / "out.npz").read_bytes() == first
+
+
+def test_what_cannot_be_used_is_listed_with_the_reason(place, capsys):
+    (place / "speech/empty.wav").touch()
+    (place / "speech/text.mp3").write_text("no sound")
+    (place / "speech/gone.wav").symlink_to("nowhere")
+    soundfile.write("speech/short.wav", np.ones(100), 16_000)
+    paths, _, skipped = run()
+    assert paths == sorted(NAMES)
+    found = dict(skipped)
+    assert list(found) == ["empty.wav", "gone.wav", "short.wav", "text.mp3"]
+    assert found["empty.wav"] == "empty" and found["short.wav"].startswith("too short")
+    assert found["text.mp3"].startswith("not decodable")
+    told = capsys.readouterr()
+    assert all(f"skipped: {name}: {reason}\n" in told.err for name, reason in skipped)
+    assert f"{len(NAMES)} embeddings; 4 skipped" in told.out and "\r" not in told.err
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
+def test_an_interrupted_run_goes_on(place, capsys, monkeypatch, how):
+    output = killed(how)
+    assert output.returncode == {"SIGKILL": -signal.SIGKILL, "SIGINT": 130}[how]
+    with sqlite3.connect("out.npz.partial") as partial:
+        (done,) = partial.execute("SELECT count(*) FROM done").fetchone()
+    assert 0 < done <= 9
+    opened = []
+    monkeypatch.setattr(embed, "waveform", lambda *arguments: opened.append(arguments) or waveform(*arguments))
+    paths, embeddings, _ = run()
+    assert len(opened) == len(NAMES) - done
+    np.testing.assert_array_equal(embeddings, by_hand(sorted(NAMES)))
+    assert f"{done} of {len(NAMES)} were done before" in capsys.readouterr().err
+    assert not os.path.exists("out.npz.partial")
+
+
+def test_what_has_changed_since_is_done_anew(place):
+    killed("SIGKILL")
+    first, gone = sorted(NAMES)[:2]
+    soundfile.write(f"speech/{first}", np.random.default_rng(99).uniform(-0.5, 0.5, 9000), 16_000)
+    os.unlink(f"speech/{gone}")
+    paths, embeddings, _ = run()
+    assert gone not in paths
+    np.testing.assert_array_equal(embeddings, by_hand(paths))
+
+
+def test_another_model_starts_anew(place):
+    killed("SIGKILL")
+    paths, embeddings, _ = run(model="b.onnx")
+    np.testing.assert_array_equal(embeddings, by_hand(paths, "b.onnx"))
+
+
+def test_two_runs_do_not_write_the_same_file(place):
+    with sqlite3.connect("out.npz.partial") as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(InputError, match="another run is writing it"):
+            run()
+
+
+def test_long_recordings_are_cut(place):
+    _, whole, _ = run()
+    _, cut, _ = run(max_seconds=0.4)
+    session = engine.session("a.onnx")
+    path = f"speech/{sorted(NAMES)[0]}"
+    np.testing.assert_array_equal(cut[0], engine.embedding(session, waveform(path)[:6400]))
+    assert not np.array_equal(whole[0], cut[0])
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"folder": "nowhere"}, "nowhere: no such folder"),
+    ({"folder": "empty"}, "empty: no .* in it"),
+    ({"folder": "broken"}, "broken: none of 1 files can be used; a.wav: empty"),
+    ({"model": "nowhere.onnx"}, "nowhere.onnx: not a model"),
+])
+def test_faults_are_told_in_a_line(place, changes, message):
+    (place / "empty").mkdir()
+    (place / "broken").mkdir()
+    (place / "broken/a.wav").touch()
+    with pytest.raises(InputError, match=message):
+        run(**changes)
+    assert not os.path.exists("out.npz")
