@@ -69,7 +69,7 @@ class Data(Section):
 class Encoder(Section):
     source: str = Field(min_length=1)
     revision: str | None
-    trust: bool
+    trust: bool = Field(strict=True)
 
 
 class Evaluate(Section):

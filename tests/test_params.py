@@ -61,7 +61,7 @@ def test_shipped_parameters_are_valid():
     ("data.min_seconds", float("nan"), "finite number, got nan"),
     ("qat_search.learning_rate", {"low": 1e-6, "high": float("inf")}, "finite number, got inf"),
     ("data.path", "a\0b", "not a text that a path can hold"),
-    ("encoder.trust", "perhaps", "boolean, got 'perhaps'"),
+    ("encoder.trust", "yes", "boolean, got 'yes'"),
     ("encoder.source", "", "at least 1 character, got ''"),
 ])
 def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path, where, value, said):
