@@ -194,7 +194,7 @@ def _names(model, where):
 
 
 def _explain(error):
-    where = ".".join(str(part) for part in error["loc"]) or "the file"
+    where = ".".join(str(part) for part in error["loc"])[:_SHOWN] or "the file"
     if error["type"] == "extra_forbidden":
         allowed = _names(Params, error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), allowed, 1)

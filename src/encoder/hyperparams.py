@@ -125,7 +125,7 @@ def _tagged(loader, _, node):
 def _refuse(_, node):
     tag = node.tag.replace("tag:yaml.org,2002:", "!!")
     why = "with such a value is not loaded" if tag in ALLOWED_TAGS else "is not loaded"
-    raise InputError(f"line {node.start_mark.line + 1}: {tag} {why}; allowed: {', '.join(ALLOWED_TAGS)}")
+    raise InputError(f"line {node.start_mark.line + 1}: {tag[:100]} {why}; allowed: {', '.join(ALLOWED_TAGS)}")
 
 
 _Loader.add_multi_constructor("!", _tagged)
@@ -169,15 +169,15 @@ def _arguments(value, entries, key, kind, model):
         raise InputError(f"{key} is {name}, not {kind}")
     given = {}
     for argument, content in value.arguments.items():
-        content = _resolved(content, entries, f"{key}.{argument}")
+        content = _resolved(content, entries, f"{key}.{argument}"[:150])
         if isinstance(content, list):
-            content = [_resolved(item, entries, f"{key}.{argument}") for item in content]
+            content = [_resolved(item, entries, f"{key}.{argument}"[:150]) for item in content]
         given[argument] = content
     try:
         found = model.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join([key, *map(str, first["loc"])])
+        place = ".".join([key, *map(str, first["loc"])])[:150]
         message = first["msg"].removeprefix("Value error, ")
         got = f", got {str(first['input'])[:60]!r}" if first["loc"] else ""
         raise InputError(f"{place}: {message}{got}; allowed: {', '.join(model.model_fields)}") from None
@@ -204,7 +204,7 @@ def _weights(entries):
     paths = pretrainer.arguments.get("paths", {})
     if not isinstance(paths, dict):
         raise InputError("pretrainer.paths is not a mapping")
-    files = {key: _within(value, f"pretrainer.paths.{key}") for key, value in paths.items()}
+    files = {key: _within(value, f"pretrainer.paths.{key}"[:150]) for key, value in paths.items()}
     return files.get("embedding_model", "embedding_model.ckpt")
 
 
@@ -213,5 +213,5 @@ def _within(value, key):
     # The file says where it was published; what is loaded comes from where this file lies.
     name = text.strip().removeprefix("<pretrained_path>/") if isinstance(value, _Reference) else text
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or {".", ".."} & set(PurePosixPath(name).parts):
-        raise InputError(f"{key}: {text[:200]} leads out of the checkpoint; only <pretrained_path>/name is read")
+        raise InputError(f"{key}: {' '.join(text.split())[:150]} leads out of the checkpoint; only <pretrained_path>/name is read")
     return name
