@@ -42,8 +42,8 @@ def cases(number):
 
 def damaged(text):
     """Copies of a text in which some places are cut, repeated or overwritten."""
-    piece = st.sampled_from(["!", "&a ", "*a", "!ref <", ">", "[", "{", "- ", ": ", "\n", "!!int ", "!new:os.system", "<<: ",
-                             "1" * 5_000, "\x00", "é", "..", "!!timestamp "]) | st.text(max_size=6)
+    piece = st.sampled_from(["!", "&a ", "*a", "!ref <", ">", "[", "{", "- ", ": ", "\n", "!!int ", "!new:os.system",
+                             "<<: ", "1" * 5_000, "\x00", "é", "..", "!!timestamp "]) | st.text(max_size=6)
     edit = st.tuples(st.integers(0, len(text)), st.integers(0, 40), piece)
 
     def apply(edits):
@@ -131,7 +131,8 @@ def usable(data):
 
 @cases(900)
 @given(st.sampled_from(ENCODINGS), st.sampled_from([8_000, 16_000, 44_100, 96_000]), st.integers(1, 2),
-       st.lists(st.tuples(st.integers(0, 20_000), st.binary(min_size=1, max_size=8)), max_size=12), st.integers(0, 40_000))
+       st.lists(st.tuples(st.integers(0, 20_000), st.binary(min_size=1, max_size=8)), max_size=12),
+       st.integers(0, 40_000))
 def test_audio_with_damaged_bytes(encoding, rate, channels, damage, cut):
     if encoding[0] == "MP3" and rate == 96_000:
         rate = 48_000
@@ -145,7 +146,8 @@ def test_audio_with_damaged_bytes(encoding, rate, channels, damage, cut):
 
 
 @cases(300)
-@given(st.binary(max_size=400), st.sampled_from([b"", b"RIFF\x00\x10\x00\x00WAVEfmt ", b"fLaC", b"OggS", b"\xff\xfb\x90"]))
+@given(st.binary(max_size=400),
+       st.sampled_from([b"", b"RIFF\x00\x10\x00\x00WAVEfmt ", b"fLaC", b"OggS", b"\xff\xfb\x90"]))
 def test_any_bytes_as_audio(tail, head):
     usable(head + tail)
 

@@ -77,7 +77,8 @@ def test_what_is_taken_is_locked_and_a_change_is_refused_by_name(hub, tmp_path):
     change(parquet, parquet.read_bytes()[100:110], b"0123456789")
     assert ask("speakers()", "encoder()") == ["7165", "20767552"]  # of the locked commit, which the cache has
     speakers, encoder, trusted, rows = ask("speakers()", "encoder()", "encoder(trust=True)", "rows()", cache="second")
-    for message, name in ((speakers, "label_encoder.txt"), (encoder, "hyperparams.yaml"), (trusted, "hyperparams.yaml")):
+    messages = {speakers: "label_encoder.txt", encoder: "hyperparams.yaml", trusted: "hyperparams.yaml"}
+    for message, name in messages.items():
         assert f"encoder.source: {ENCODER}, no folder, so from the hub: {name} has changed: its SHA-256 is " in message
         assert f"delete the entry models/{ENCODER}@newest there" in message
     assert f"data.repo: {DATA}: si/test-00000-of-00001.parquet has changed" in rows

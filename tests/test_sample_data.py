@@ -175,7 +175,8 @@ def test_bad_audio_is_skipped_with_its_reason_or_repaired_and_the_run_goes_on(wo
     found = skipped()
     reasons = {name.removeprefix("bad/"): reason for name, reason in found.items() if name.startswith("bad/")}
     assert len(reasons.pop("clipped.wav")) > 40 and reasons == {
-        "empty.wav": "empty", "text.flac": "not decodable: Format not recognised", "cut.wav": "truncated: it ends after 0.94 s",
+        "empty.wav": "empty", "text.flac": "not decodable: Format not recognised",
+        "cut.wav": "truncated: it ends after 0.94 s",
         "nan.wav": "NaN or infinite samples", "infinite.wav": "NaN or infinite samples", "zeros.wav": "silent",
         "constant.wav": "silent", "blip.wav": "too short: 0.02 s", "dangling.wav": "dangling link",
         "other.m4a": "extension: .m4a, not .wav, .flac, .ogg, .mp3", "pipe.wav": "not a regular file",

@@ -42,6 +42,7 @@ def find(source, name, revision=None):
         return None
     if not os.path.isfile(path):
         raise InputError(f"{where(source)}: {name} is not a regular file")
-    if path.stat().st_size > largest:
-        raise InputError(f"{where(source)}: {name} has {path.stat().st_size:,} bytes; {largest:,} are the most that is read")
+    size = path.stat().st_size
+    if size > largest:
+        raise InputError(f"{where(source)}: {name} has {size:,} bytes; {largest:,} are the most that is read")
     return path

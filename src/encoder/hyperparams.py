@@ -153,11 +153,10 @@ def read(path, where) -> Hyperparams:
         raise InputError(f"{where}: {', '.join(missing)} missing; a SpeechBrain ECAPA-TDNN has them")
     try:
         modules = entries["modules"] if isinstance(entries["modules"], dict) else {}
-        return Hyperparams(
-            *(_arguments(modules.get(key), entries, f"modules.{key}", kind, model) for key, kind, model in (
-                ("compute_features", FBANK, _Fbank), ("mean_var_norm", NORM, _Norm), ("embedding_model", ECAPA, _Ecapa))),
-            _weights(entries),
-        )
+        parts = (("compute_features", FBANK, _Fbank), ("mean_var_norm", NORM, _Norm),
+                 ("embedding_model", ECAPA, _Ecapa))
+        found = [_arguments(modules.get(key), entries, f"modules.{key}", *kind) for key, *kind in parts]
+        return Hyperparams(*found, _weights(entries))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -213,5 +212,6 @@ def _within(value, key):
     # The file says where it was published; what is loaded comes from where this file lies.
     name = text.strip().removeprefix("<pretrained_path>/") if isinstance(value, _Reference) else text
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or {".", ".."} & set(PurePosixPath(name).parts):
-        raise InputError(f"{key}: {' '.join(text.split())[:150]} leads out of the checkpoint; only <pretrained_path>/name is read")
+        shown = " ".join(text.split())[:150]
+        raise InputError(f"{key}: {shown} leads out of the checkpoint; only <pretrained_path>/name is read")
     return name

@@ -18,7 +18,8 @@ def training_speakers(source, revision=None) -> set[str]:
 
     `source` is a folder or a hub id, of which just the label file is fetched, at `revision`. A checkpoint
     without that file gives an empty set, and a warning is logged. Raises InputError as `checkpoint.find`, and
-    when the file is not SpeechBrain's. VoxCeleb1's test speakers never count as trained on by a VoxCeleb-dev checkpoint.
+    when the file is not SpeechBrain's. VoxCeleb1's test speakers never count as trained on by a VoxCeleb-dev
+    checkpoint.
     """
     file = checkpoint.find(source, checkpoint.LABELS, revision)
     if file is None:

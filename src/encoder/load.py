@@ -120,7 +120,8 @@ def _tensors(path, where):
     except Exception as error:
         if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise InputError(f"{where}: it holds {named[1]}, which would run code; only tensors are loaded") from None
-        raise InputError(f"{where}: damaged, or not a file of tensors: {type(error).__name__}: {_line(error)}") from None
+        why = f"{type(error).__name__}: {_line(error)}"
+        raise InputError(f"{where}: damaged, or not a file of tensors: {why}") from None
 
 
 def _fitting(state, network, where):
@@ -133,7 +134,8 @@ def _fitting(state, network, where):
     for name, like in wanted.items():
         value = state[name] if name in state else torch.zeros_like(like, device="cpu")
         if value.shape != like.shape or value.is_floating_point() != like.is_floating_point() or value.is_sparse:
-            raise InputError(f"{where}: does not fit {checkpoint.HYPERPARAMS}: {name} is {_kind(value)}, not {_kind(like)}")
+            raise InputError(
+                f"{where}: does not fit {checkpoint.HYPERPARAMS}: {name} is {_kind(value)}, not {_kind(like)}")
         fitting[name] = value.to(like.dtype).contiguous()
         if not np.isfinite(fitting[name].numpy()).all():
             raise InputError(f"{where}: {name} holds values that are not finite")

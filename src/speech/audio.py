@@ -117,7 +117,7 @@ def _clipped(samples):
 
 def _fit(samples):
     """Scaled down to full scale where above it; otherwise as it is."""
-    peak = np.abs(samples).max()
+    peak = np.abs(samples).max(initial=0)  # of a rate that no device has, resampling may leave nothing
     return samples / peak if peak > 1 else samples
 
 

@@ -10,8 +10,9 @@ from src.speech.candidate import AudioError, Candidate
 from src.speech.sexes import read_sexes
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-OTHER_AUDIO = (".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".m4a", ".mp4", ".opus", ".pcm", ".raw", ".sph", ".webm",
-               ".wma")
+OTHER_AUDIO = tuple(
+    ".aac .aif .aiff .amr .au .caf .m4a .mp4 .opus .pcm .raw .sph .webm .wma".split()
+)
 
 
 def candidates(path, seconds) -> list[Candidate]:

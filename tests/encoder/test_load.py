@@ -198,8 +198,10 @@ except InputError as error:
 def test_hub(shared, tmp_path):
     environment = {"HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, shared / "hub/serve.py", shared / "hub/root", "--", sys.executable, "-c", HUB]
-    done = subprocess.run(command, env=os.environ | environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, env=os.environ | environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines() == [
         "20767552",
-        "encoder.source: speechbrain/absent, no folder, so from the hub: no such repository on the hub, or it is private",
+        "encoder.source: speechbrain/absent, no folder, so from the hub: no such repository on the hub, or it is "
+        "private",
     ], done.stderr

@@ -131,7 +131,8 @@ def test_resampling_is_that_of_a_reference(rate):
     divisor = math.gcd(16_000, rate)
     up, down = 16_000 // divisor, rate // divisor
     longest = max(up, down)
-    reference = resample_poly(band.astype(float), up, down, window=firwin(400 * longest + 1, 1 / longest, window=("kaiser", 12)))
+    window = firwin(400 * longest + 1, 1 / longest, window=("kaiser", 12))
+    reference = resample_poly(band.astype(float), up, down, window=window)
     short = min(len(ours), len(reference))
     assert np.abs(ours[:short] - reference[:short])[800:-800].max() < 1e-4
 
