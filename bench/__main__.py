@@ -42,7 +42,7 @@ def main():
     only = {REFERENCE, *options.only}
     wanted = [name for name in NAMES if name in only or (name in growth.MODELS and not options.skip_growth)]
     own = {name: ours(name) for name in wanted if name in OURS}
-    classifier = load.load(config.encoder.source, config.encoder.revision)
+    classifier = load.load(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     with tempfile.TemporaryDirectory() as folder:
         made = peers.Peers(classifier, [load_audio(row) for row in calibration], folder)
         others = [name for name in wanted if name in peers.NAMES]

@@ -22,7 +22,7 @@ CHECKED, SAME = 16, 0.99999
 def main():
     config = params.load()
     rows = manifest.read()
-    classifier = load.load(config.encoder.source, config.encoder.revision)
+    classifier = load.load(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     network = rewrite(classifier.mods["embedding_model"])
     export_onnx(torch.nn.Sequential(FrontEnd(classifier.mods["compute_features"]), network).eval(), FP32)
     tested = manifest.select(rows, "test")

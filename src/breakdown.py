@@ -42,7 +42,7 @@ def main():
 
 def _sensitivity(config, rows):
     ranges = ptq.read_ranges()
-    front_end, network = load.plain(config.encoder.source, config.encoder.revision)
+    front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     prepared = ptq.prepare(network, config.ptq.observer, ptq.weight_bits(config.quantize))
     student = qat.fake_quantise(prepared, ranges)
     waveforms = [torch.from_numpy(load_audio(row)[: SECONDS * RATE])[None] for row in rows]

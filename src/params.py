@@ -1,18 +1,31 @@
 """params.yaml as typed, validated objects."""
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from src.errors import InputError
 
+_SHOWN = 100  # characters of a wrong value
 SPLITS = ("calibration", "finetune", "validation", "test")
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def plain(cls, value, info):
+        """Pydantic takes true for 1, and any text for a path."""
+        kind = cls.model_fields[info.field_name].annotation
+        values = value if isinstance(value, list) else [value]
+        if kind is not bool and bool not in get_args(kind) and any(isinstance(item, bool) for item in values):
+            raise ValueError(f"true and false are not allowed here, got {value!r}")
+        if isinstance(value, str) and ("\0" in value or any("\ud800" <= sign <= "\udfff" for sign in value)):
+            raise ValueError(f"not a text that a path can hold, got {ascii(value)[:_SHOWN]}")
+        return value
 
 
 class Splits(Section):
@@ -56,6 +69,7 @@ class Data(Section):
 class Encoder(Section):
     source: str = Field(min_length=1)
     revision: str | None
+    trust: bool = Field(strict=True)
 
 
 class Evaluate(Section):
@@ -186,18 +200,23 @@ def _names(model, where):
 
 
 def _explain(error):
-    where = ".".join(str(part) for part in error["loc"])
+    where = ".".join(str(part) for part in error["loc"])[:_SHOWN] or "the file"
     if error["type"] == "extra_forbidden":
         allowed = _names(Params, error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), allowed, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed)}"
-        return f"{where}: unknown key; {hint}"
+        return f"{where}: unknown key, got {_shown(error['input'])}; {hint}"
     if error["type"] == "missing":
         return f"{where}: missing"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return f"{where}: {message}" if where else message
-    return f"{where}: {message}, got {error['input']!r}"
+        return f"{where}: {message}"
+    return f"{where}: {message}, got {_shown(error['input'])}"
+
+
+def _shown(value):
+    text = ascii(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def load(path="params.yaml") -> Params:
@@ -210,8 +229,10 @@ def load(path="params.yaml") -> Params:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except Exception as error:  # PyYAML's constructors raise whatever Python does with a bad date or number
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
     try:
         return Params.model_validate(raw)
     except ValidationError as error:

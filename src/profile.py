@@ -19,7 +19,7 @@ def main():
     wanted = config.profile
     if not Path(latency.FP32).is_file():
         raise InputError(f"{latency.FP32}: no such file; run the stage baseline")
-    classifier = load.load(config.encoder.source, config.encoder.revision)
+    classifier = load.load(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     layers, metrics = _costs(classifier, wanted.seconds)
     models = {"speechbrain": latency.speechbrain(classifier), "fp32": latency.onnx_file(latency.FP32, wanted.threads)}
     timings = latency.measure(models, wanted.seconds, wanted.rounds, wanted.threads, config.seed)
@@ -37,7 +37,6 @@ def _costs(classifier, seconds):
     layers = macs.count(network, features)
     total = sum(layer.macs for layer in layers)
     file = onnx_macs.cost(latency.FP32, seconds)
-    checkpoint = classifier.hparams.pretrainer.paths["embedding_model"]
     return layers, {
         "seconds": seconds,
         "gmacs": total / 1e9,
@@ -46,7 +45,7 @@ def _costs(classifier, seconds):
         "front_end_gmacs": file["front_end_gmacs"],
         "int8_mac_share": file["int8_mac_share"],
         "params_million": sum(p.numel() for p in network.parameters()) / 1e6,
-        "checkpoint_mb": os.path.getsize(checkpoint) / 1e6,
+        "checkpoint_mb": os.path.getsize(classifier.hparams.checkpoint) / 1e6,
         "size_mb": file["size_mb"],
     }
 

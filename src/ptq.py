@@ -20,7 +20,7 @@ def main():
     config = params.load()
     rows = manifest.read()
     chosen = manifest.spread(manifest.needed(rows, "calibration"), config.ptq.utterances)
-    front_end, network = load.plain(config.encoder.source, config.encoder.revision)
+    front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     bits = ptq.weight_bits(config.quantize)
     prepared = ptq.prepare(network, config.ptq.observer, bits)
     ptq.calibrate(prepared, [front_end(torch.from_numpy(load_audio(row))[None]) for row in chosen])

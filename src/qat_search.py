@@ -68,7 +68,7 @@ def _task(config, rows):
     wanted = config.qat_search
     calibration = manifest.spread(manifest.needed(rows, "calibration"), config.ptq.utterances)
     finetune, validation = (manifest.needed(rows, split) for split in ("finetune", "validation"))
-    front_end, network = load.plain(config.encoder.source, config.encoder.revision)
+    front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     network.requires_grad_(False)
     with torch.no_grad():
         features = [front_end(torch.from_numpy(load_audio(row))[None]) for row in calibration]

@@ -56,6 +56,13 @@ def test_shipped_parameters_are_valid():
     ("breakdown.utterances", 0, "greater than or equal to 1"),
     ("device", "tpu", "'auto', 'cpu' or 'cuda'"),
     ("seed", -1, "greater than or equal to 0"),
+    ("seed", True, "true and false are not allowed here, got True"),
+    ("breakdown.seconds", [True], "true and false are not allowed here, got [True]"),
+    ("data.min_seconds", float("nan"), "finite number, got nan"),
+    ("qat_search.learning_rate", {"low": 1e-6, "high": float("inf")}, "finite number, got inf"),
+    ("data.path", "a\0b", "not a text that a path can hold"),
+    ("encoder.trust", "yes", "boolean, got 'yes'"),
+    ("encoder.source", "", "at least 1 character, got ''"),
 ])
 def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path, where, value, said):
     path = write(tmp_path, where, value)
@@ -73,3 +80,14 @@ def test_a_missing_key_a_missing_file_and_broken_yaml(tmp_path):
     (tmp_path / "broken.yaml").write_text("data: [")
     with pytest.raises(InputError, match="not valid YAML"):
         params.load(tmp_path / "broken.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: 2001-99-99", "a: !!timestamp x", "a: !!bool x", "a: !!python/name:os.system",
+                                  "a: " + "9" * 5_000, "[" * 5_000, "? {a: b}\n: c", "\x00", "- 1", "", "1: 2"])
+def test_nonsense_is_one_clear_error(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        params.load(tmp_path / "params.yaml")
+    assert str(tmp_path / "params.yaml") in str(caught.value)
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        params.load(tmp_path)

@@ -3,25 +3,18 @@ import os
 import re
 import sys
 import types
-from pathlib import Path
+import warnings
+import zipfile
 
-import yaml
+import numpy as np
+import torch
 
-from src.encoder import frontend, rewrite
+from src.encoder import checkpoint, frontend, hyperparams, rewrite
 from src.errors import InputError
+from src.hub import Lock
 
-HYPERPARAMS = "hyperparams.yaml"
-ECAPA = "speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN"
-# hyperparams.yaml builds any Python object that it names, so that a stranger's file could run anything.
-# These are the objects of the published layout; no other is built.
-ALLOWED_TAGS = frozenset({
-    "!ref", "!copy", "!tuple", "!name:torch.nn.ReLU", f"!new:{ECAPA}",
-    "!new:speechbrain.lobes.features.Fbank",
-    "!new:speechbrain.processing.features.InputNormalization",
-    "!new:speechbrain.lobes.models.ECAPA_TDNN.Classifier",
-    "!new:speechbrain.dataio.encoder.CategoricalEncoder",
-    "!new:speechbrain.utils.parameter_transfer.Pretrainer",
-})
+_MOST_PARAMETERS = 300_000_000
+_COUNTER = "num_batches_tracked"  # of BatchNorm; of no use outside training, and not in every file
 
 
 def prepare_speechbrain():
@@ -52,141 +45,143 @@ def prepare_speechbrain():
             module.__file__ = None
 
 
-def load(source, revision=None, device="cpu"):
+def load(source, revision=None, device="cpu", trust=False):
     """SpeechBrain's EncoderClassifier with float32 weights, in eval mode, its parameters frozen.
 
-    `source` is a folder in SpeechBrain's pretrained layout, or a hub id (`owner/name`) fetched at
-    `revision` (null: the newest) into the hub's cache. Nothing is written anywhere else.
+    `source` is a folder in SpeechBrain's pretrained layout, or a hub id (`owner/name`) fetched at `revision`
+    (null: the newest) into the hub's cache, locked as `src.hub.fetch`. `hparams.checkpoint` is the path of the
+    weights. What `encode_batch` uses is there (`mods`: compute_features, mean_var_norm, embedding_model), built
+    here from the numbers in the checkpoint, none of whose content is executed; its classifier and its statistics
+    of embeddings are not read. With `trust`, SpeechBrain's own loader reads all of it, and runs what it says.
 
     Raises InputError when the folder, the repository or one of its files is missing or cannot be read, when
     it is not an ECAPA-TDNN, or when its front end or network has a part that the rewrite cannot reproduce.
     """
     prepare_speechbrain()
-    from speechbrain.inference.classifiers import EncoderClassifier
-    from speechbrain.utils.fetching import FetchConfig, fetch
-
-    source = str(source)
-    local = Path(source).is_dir()
-    if not local and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
-        raise InputError(f"encoder source {source}: no such folder, and not a hub id (owner/name)")
-    source = str(Path(source).resolve()) if local else source
-    config = FetchConfig(revision=None if local else revision)
-    try:
-        if not local:
-            _reach(source, revision)
-        _check_hyperparams(fetch(HYPERPARAMS, source, fetch_config=config), source)
-        classifier = EncoderClassifier.from_hparams(
-            source,
-            fetch_config=config,
-            # The file names where it was published; what is loaded must come from `source`.
-            overrides={"pretrained_path": source},
-            overrides_must_match=False,
-            run_opts={"device": "cuda:0" if str(device) == "cuda" else str(device)},
-        )
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(_explain(error, source, revision, local)) from error
-    _check_files(classifier, source)
-    stats = classifier.mods["mean_var_norm_emb"] if "mean_var_norm_emb" in classifier.mods else None
-    if stats is not None:
-        # load_state_dict converts parameters stored as fp16; these plain tensors it does not see.
-        stats.glob_mean, stats.glob_std = stats.glob_mean.float(), stats.glob_std.float()
-    frontend.check(classifier.mods["compute_features"], classifier.mods["mean_var_norm"], source)
-    rewrite.check(classifier.mods["embedding_model"], source)
+    where, source = checkpoint.where(source), str(source)
+    device = "cuda:0" if str(device) == "cuda" else str(device)
+    path = _needed(source, checkpoint.HYPERPARAMS, revision)
+    if trust:
+        classifier = _trusted(source, revision, device, where)
+    else:
+        given = hyperparams.read(path, where)
+        classifier = _built(given, _needed(source, given.weights, revision), device, where)
+    frontend.check(classifier.mods["compute_features"], classifier.mods["mean_var_norm"], where)
+    rewrite.check(classifier.mods["embedding_model"], where)
     return classifier
 
 
-def plain(source, revision=None):
+def plain(source, revision=None, trust=False):
     """The encoder as (FrontEnd, PlainEcapa), both in eval mode, for the same arguments as `load`."""
-    classifier = load(source, revision)
+    classifier = load(source, revision, trust=trust)
     front_end = frontend.FrontEnd(classifier.mods["compute_features"])
     return front_end.eval(), rewrite.rewrite(classifier.mods["embedding_model"])
 
 
-def _reach(source, revision):
-    """Fail at once where the hub cannot be reached: its client alone would go on trying for half a minute."""
-    import huggingface_hub as hub
+def _needed(source, name, revision):
+    path = checkpoint.find(source, name, revision)
+    if path is None:
+        raise InputError(f"{checkpoint.where(source)}: {name} is missing")
+    return path
 
-    if isinstance(hub.try_to_load_from_cache(source, HYPERPARAMS, revision=revision), str):
-        return
+
+def _built(given, weights, device, where):
+    from speechbrain.inference.classifiers import EncoderClassifier
+    from speechbrain.lobes.features import Fbank
+    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+    from speechbrain.processing.features import InputNormalization
+
     try:
-        hub.get_hf_file_metadata(hub.hf_hub_url(source, HYPERPARAMS, revision=revision))
-    except hub.errors.HfHubHTTPError:
-        raise
+        with torch.device("meta"):  # laid out without memory; the file brings it
+            network = ECAPA_TDNN(**given.network)
+        modules = {"compute_features": Fbank(**given.features), "mean_var_norm": InputNormalization(**given.norm),
+                   "embedding_model": network}
     except Exception as error:
-        raise ConnectionError(f"{type(error).__name__}: {error}") from error
+        raise InputError(f"{where}: {checkpoint.HYPERPARAMS}: embedding_model: {_line(error)}") from None
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if parameters > _MOST_PARAMETERS:
+        raise InputError(f"{where}: {checkpoint.HYPERPARAMS}: embedding_model has {parameters:,} parameters; "
+                         f"{_MOST_PARAMETERS:,} are the most that is loaded")
+    network.load_state_dict(_fitting(_tensors(weights, where), network, f"{where}: {given.weights}"), assign=True)
+    return EncoderClassifier(modules=modules, hparams={"checkpoint": str(weights)}, run_opts={"device": device})
 
 
-def _check_hyperparams(path, source):
-    """Read the file without building anything from it."""
-    where = f"encoder source {source}: {HYPERPARAMS}"
+def _tensors(path, where):
+    """The file's content by torch's reader for weights alone, which runs no code."""
+    where = f"{where}: {path.name}"
     try:
-        tree = yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
-    entries = {key.value: value for key, value in tree.value} if isinstance(tree, yaml.MappingNode) else {}
-    missing = [key for key in ("modules", "pretrainer", "embedding_model") if key not in entries]
-    if missing:
-        raise InputError(f"{where}: {', '.join(missing)} missing; a SpeechBrain ECAPA-TDNN has them")
-    built = entries["embedding_model"].tag.removeprefix("!new:")
-    if built != ECAPA:
-        raise InputError(f"{where}: embedding_model is {built}, not an ECAPA-TDNN ({ECAPA})")
-    for node in _nodes(tree):
-        if node.tag.startswith("!") and node.tag not in ALLOWED_TAGS:
-            allowed = ", ".join(sorted(ALLOWED_TAGS))
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
+                    raise ValueError("compressed, which torch never does")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of types that are no longer made
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise InputError(f"{where}: it holds {named[1]}, which would run code; only tensors are loaded") from None
+        why = f"{type(error).__name__}: {_line(error)}"
+        raise InputError(f"{where}: damaged, or not a file of tensors: {why}") from None
+
+
+def _fitting(state, network, where):
+    """The state with every floating-point tensor in float32. Raises InputError where it is not that of `network`."""
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(f"{where}: not a mapping of names to tensors")
+    wanted = network.state_dict()
+    _same_names(state, wanted, where)
+    fitting = {}
+    for name, like in wanted.items():
+        value = state[name] if name in state else torch.zeros_like(like, device="cpu")
+        if value.shape != like.shape or value.is_floating_point() != like.is_floating_point() or value.is_sparse:
             raise InputError(
-                f"{where}, line {node.start_mark.line + 1}: {node.tag} is not loaded; allowed: {allowed}"
-            )
+                f"{where}: does not fit {checkpoint.HYPERPARAMS}: {name} is {_kind(value)}, not {_kind(like)}")
+        fitting[name] = value.to(like.dtype).contiguous()
+        if not np.isfinite(fitting[name].numpy()).all():
+            raise InputError(f"{where}: {name} holds values that are not finite")
+    return fitting
 
 
-def _nodes(node):
-    yield node
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield from _nodes(key)
-            yield from _nodes(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _nodes(value)
+def _kind(tensor):
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
-def _check_files(classifier, source):
-    """SpeechBrain passes over a missing label file, and only logs parameters that a file lacks."""
-    from speechbrain.utils.checkpoints import torch_patched_state_dict_load
-
-    paths = classifier.hparams.pretrainer.paths
-    for path in paths.values():
-        if not Path(path).is_file():
-            raise InputError(f"encoder source {source}: {Path(path).name} is missing")
-    stored = set(torch_patched_state_dict_load(paths["embedding_model"]))
-    wanted = set(classifier.mods["embedding_model"].state_dict())
-    wrong = sorted(name for name in wanted ^ stored if not name.endswith("num_batches_tracked"))
+def _same_names(stored, wanted, where):
+    wrong = sorted(str(name) for name in wanted.keys() ^ stored.keys() if not str(name).endswith(_COUNTER))
     if wrong:
         shown = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
-        raise InputError(
-            f"encoder source {source}: embedding_model.ckpt does not fit {HYPERPARAMS}: "
-            f"{len(wrong)} parameters missing or unknown ({shown})"
+        raise InputError(f"{where}: does not fit {checkpoint.HYPERPARAMS}: {len(wrong)} parameters missing or unknown "
+                         f"({shown})")
+
+
+def _trusted(source, revision, device, where):
+    """As SpeechBrain's own loader makes it, of the locked commit."""
+    from speechbrain.inference.classifiers import EncoderClassifier
+    from speechbrain.utils.checkpoints import torch_patched_state_dict_load
+    from speechbrain.utils.fetching import FetchConfig
+
+    if checkpoint.is_folder(source):
+        source, commit = os.path.realpath(source), None
+    else:
+        commit = Lock("models", source, revision, where).commit
+    try:
+        classifier = EncoderClassifier.from_hparams(
+            source,
+            fetch_config=FetchConfig(revision=commit),
+            # The file names where it was published; what is loaded must come from `source`.
+            overrides={"pretrained_path": source},
+            overrides_must_match=False,
+            run_opts={"device": device},
         )
-
-
-def _explain(error, source, revision, local):
-    from huggingface_hub import errors as hub
-
-    where = f"encoder source {source}"
-    if isinstance(error, FileNotFoundError) and error.filename:
-        return f"{where}: {Path(error.filename).name} is missing"
-    if isinstance(error, hub.GatedRepoError):
-        return f"{where}: access to this hub repository is restricted"
-    if isinstance(error, hub.RepositoryNotFoundError):
-        return f"{where}: no such folder, and no such repository on the hub"
-    if isinstance(error, hub.RevisionNotFoundError):
-        return f"{where}: the hub has no revision {revision} of it"
-    if isinstance(error, hub.RemoteEntryNotFoundError):
-        return f"{where}: a file is missing on the hub: {_line(error)}"
-    if not local and isinstance(error, (hub.LocalEntryNotFoundError, OSError)):
-        return f"{where}: no such folder, and the hub cannot be reached: {_line(error)}"
-    return f"{where}: a file is damaged or does not fit {HYPERPARAMS}: {type(error).__name__}: {_line(error)}"
+        classifier.hparams.checkpoint = classifier.hparams.pretrainer.paths["embedding_model"]
+        # SpeechBrain only logs parameters that a file lacks, and leaves them random.
+        stored = torch_patched_state_dict_load(classifier.hparams.checkpoint)
+        _same_names(stored, classifier.mods["embedding_model"].state_dict(), where)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{where}: SpeechBrain cannot load it: {type(error).__name__}: {_line(error)}") from error
+    return classifier
 
 
 def _line(error):

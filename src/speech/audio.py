@@ -15,7 +15,9 @@ LOWEST_RATE = 8_000
 MAX_SECONDS = 60.0  # of a recording, unless told: the memory that an encoder takes grows with the length
 SHORTEST = 0.3  # seconds; the encoder is not held to anything below
 SILENCE = 1e-4  # standard deviation, full scale 1: three steps of 16-bit audio
-_BLOCK = 1 << 18  # frames decoded at once, so that a header's false length allocates nothing
+CLIPPED = 0.01  # share of the samples that stay at the peak from which on a recording is refused
+_QUIET = 0.01  # peak, full scale 1, under which few steps of quantisation look like clipping
+_BLOCK = 1 << 18  # samples decoded at once, so that a header's false length allocates nothing
 _MARGIN = 0.25  # seconds decoded beyond a cut: more than the resampling filter looks ahead
 _STREAMED = 2**31 - 2**16  # from here on a WAV size is a placeholder of a writer that could not seek
 _MP3_PADDING = 2 * 1152  # samples by which an MP3's announced length may be off
@@ -34,9 +36,9 @@ def decode(file, seconds=None):
         with soundfile.SoundFile(file) as sound:
             rate, announced = sound.samplerate, sound.frames
             limit = math.inf if seconds is None else math.ceil((seconds + _MARGIN) * rate)
-            blocks, got = [], 0
+            blocks, got, frames = [], 0, max(1, _BLOCK // sound.channels)
             while got < limit:
-                block = sound.read(min(_BLOCK, limit - got), dtype="float32", always_2d=True)
+                block = sound.read(min(frames, limit - got), dtype="float32", always_2d=True)
                 if not len(block):
                     break
                 blocks.append(block)
@@ -74,10 +76,11 @@ def decode_path(path, seconds=None):
 def prepare(samples, rate, min_seconds=SHORTEST, max_seconds=None):
     """Speech as the pipeline keeps it: int16 [n] at 16 kHz.
 
-    samples: float32 [n] or [n, channels], full scale 1, at `rate` Hz. Channels are averaged, the rate is
-    converted by soxr (HQ), what is longer than `max_seconds` is cut, and a level above full scale is
-    scaled to it. 16-bit mono at 16 kHz passes through unchanged. Raises AudioError when the result
-    would be silent, shorter than `min_seconds`, or is not speech at all (no samples, NaN, infinite).
+    samples: float32 [n] or [n, channels], full scale 1, at `rate` Hz. Channels are averaged, a constant offset
+    that outweighs all else is taken off, the rate is converted by soxr (HQ), what is longer than `max_seconds` is
+    cut, and a level above full scale is scaled to it. 16-bit mono at 16 kHz passes through unchanged. Raises
+    AudioError when the result would be silent, shorter than `min_seconds`, or is not speech at all (no samples,
+    NaN, infinite), and where CLIPPED of the samples or more are clipped, which nothing brings back.
     """
     if rate < LOWEST_RATE:
         raise AudioError(f"sample rate: {rate} Hz, under {LOWEST_RATE} Hz")
@@ -88,6 +91,9 @@ def prepare(samples, rate, min_seconds=SHORTEST, max_seconds=None):
     speech = _fit(samples)
     if speech.ndim == 2:
         speech = speech.mean(axis=1, dtype=np.float32)
+    offset = speech.mean(dtype=np.float64)
+    if abs(offset) > speech.std(dtype=np.float64):
+        speech = _fit(speech - np.float32(offset))
     if rate != RATE:
         speech = _fit(_resampled(speech, rate))
     if max_seconds is not None:
@@ -96,6 +102,8 @@ def prepare(samples, rate, min_seconds=SHORTEST, max_seconds=None):
         raise AudioError(f"too short: {len(speech) / RATE:.2f} s")
     if speech.std(dtype=np.float64) < SILENCE:
         raise AudioError("silent")
+    if (share := _clipped(samples)) >= CLIPPED:
+        raise AudioError(f"clipped: {share:.0%} of the samples stay at the peak")
     return np.clip(np.rint(speech * 32768), -32768, 32767).astype(np.int16)
 
 
@@ -117,9 +125,17 @@ def waveform(path, max_seconds=None):
     return pcm.astype(np.float32) / 32768
 
 
+def _clipped(samples):
+    """Share of the samples, in the worst channel, that are at the channel's peak as are both their neighbours."""
+    level = np.abs(samples.reshape(len(samples), -1))
+    peak = level.max(axis=0)
+    at = level == np.where(peak < _QUIET, np.inf, peak)
+    return (at[:-2] & at[1:-1] & at[2:]).sum(axis=0).max() / len(samples)
+
+
 def _fit(samples):
     """Scaled down to full scale where above it; otherwise as it is."""
-    peak = np.abs(samples).max()
+    peak = np.abs(samples).max(initial=0)  # of a rate that no device has, resampling may leave nothing
     return samples / peak if peak > 1 else samples
 
 

@@ -10,13 +10,16 @@ from src.speech.candidate import AudioError, Candidate
 from src.speech.sexes import read_sexes
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+OTHER_AUDIO = tuple(
+    ".aac .aif .aiff .amr .au .caf .m4a .mp4 .opus .pcm .raw .sph .webm .wma".split()
+)
 
 
 def candidates(path, seconds) -> list[Candidate]:
     """Every audio file, by speaker and name; at most about `seconds` of each will be decoded.
 
-    What cannot be reached (no permission, a link back to a folder already read) is offered too, as a
-    candidate that cannot be read, so that it is reported. Raises InputError when the folder is
+    What cannot be reached (no permission, a link back to a folder already read), and audio in a format that is not
+    read, is offered too, as a candidate that cannot be read, so that it is reported. Raises InputError when the folder is
     missing or holds no audio file, and as `read_sexes`.
     """
     root = Path(path)
@@ -78,6 +81,9 @@ def _walk(folder, visited):
             yield from _walk(entry.path, visited)
         elif entry.name.lower().endswith(SUFFIXES):
             yield entry.path, None
+        elif entry.name.lower().endswith(OTHER_AUDIO):
+            suffix = os.path.splitext(entry.name)[1].lower()
+            yield entry.path, f"extension: {suffix}, not {', '.join(SUFFIXES)}"
 
 
 def relative_name(path, root):

@@ -5,6 +5,7 @@ itself, each at most once: what has been fetched is kept on disk. A candidate's 
 that a speaker's utterances are taken from few of them.
 """
 import logging
+import re
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,7 +20,7 @@ from huggingface_hub import HfApi, HfFileSystem
 from tqdm import tqdm
 
 from src.errors import InputError
-from src.hub import explained, first_line
+from src.hub import TIMEOUT, Lock, explained, first_line
 from src.speech.audio import decode
 from src.speech.candidate import AudioError, Candidate, sex_of
 
@@ -27,7 +28,6 @@ SPEAKER_COLUMNS = ("label", "speaker", "speaker_id", "spk_id")
 NAME_COLUMNS = ("file", "path", "id")
 SEX_COLUMNS = ("sex", "gender")
 _CONNECTIONS = 8
-_TIMEOUT = 10  # seconds; the client's own retries begin only after this first call
 _log = logging.getLogger(__name__)
 
 
@@ -38,7 +38,8 @@ def candidates(repo, config, revision, seconds, spool) -> list[Candidate]:
     fetched; the caller removes it. The speaker is the label's name, utt_id the row's file name, made
     relative and unique, part the split. A speaker's sex is that of their rows that tell one, if they all tell the
     same. Raises InputError where the hub, the repository, its revision, the configuration or
-    a column is not there; reading a candidate raises it too when the hub fails.
+    a column is not there, or a file is not the one that was locked; reading a candidate raises it too when
+    the hub fails.
     """
     what = f"data.repo: {repo}"
     files = _files(repo, config, revision, what)
@@ -69,18 +70,31 @@ def candidates(repo, config, revision, seconds, spool) -> list[Candidate]:
 
 
 def _files(repo, config, revision, what):
-    """(split, url) of the configuration's parquet files, all at one commit."""
+    """(split, url) of the configuration's parquet files, all at the commit that is locked, and locked themselves.
+
+    Too large to be fetched whole, they are held to the SHA-256 that the hub stores them by.
+    """
+    lock = Lock("datasets", repo, revision, what)
     with explained(what, revision):
-        commit = HfApi().dataset_info(repo, revision=revision, timeout=_TIMEOUT).sha
+        commit = lock.commit or HfApi().dataset_info(repo, revision=revision, timeout=TIMEOUT).sha
         try:
             # hf:// keeps a folder of that name in the working directory from being taken instead.
             builder = load_dataset_builder(f"hf://datasets/{repo}", config, revision=commit)
         except (ValueError, RuntimeError, FileNotFoundError) as error:
             raise InputError(f"{what}: data.config {config}: {first_line(error)}") from None
-    splits = builder.config.data_files or {}
-    files = [(str(split), url) for split in sorted(splits) for url in sorted(map(str, splits[split]))]
-    if not files or not all(url.endswith(".parquet") for _, url in files):
-        raise InputError(f"{what}: data.config {config}: its data are not in parquet files")
+        splits = builder.config.data_files or {}
+        files = [(str(split), url) for split in sorted(splits) for url in sorted(map(str, splits[split]))]
+        if not files or not all(url.endswith(".parquet") for _, url in files):
+            raise InputError(f"{what}: data.config {config}: its data are not in parquet files")
+        inside = re.compile(rf"hf://datasets/{re.escape(repo)}@([0-9a-f]+)/(.+)")
+        found = [inside.fullmatch(url) for _, url in files]
+        for (_, url), own in zip(files, found):
+            if own is None or ".." in PurePosixPath(url).parts:
+                raise InputError(f"{what}: data.config {config}: {url} is not in this repository")
+        commit, names = found[0][1], sorted({own[2] for own in found})
+        stored = HfApi().get_paths_info(repo, names, revision=commit, repo_type="dataset")
+    # Files too small for large file storage have git's hash.
+    lock.check(commit, {file.path: file.lfs.sha256 if file.lfs else f"git:{file.blob_id}" for file in stored})
     return files
 
 

@@ -48,13 +48,16 @@ def sample(candidates, data, *, seed, enrolments, seen, folder, official=False, 
     every speaker `enrolments` utterances of ENROL_PART, and all others of TEST_PART. tested: candidates of a
     trial list, all of which make the test split, uncut; none of `candidates` may be of their speakers.
 
+    Of the same audio twice, found by the samples that would be written, a speaker keeps one; under two speakers
+    neither keeps it nor has another in its place, but for what a trial list names.
+
     Returns a Sample whose rows are ordered by split, speaker and utt_id; their paths are those that the
     audio has once `folder` is renamed to AUDIO. Raises InputError when too few speakers can be used.
     """
     weights = data.splits.model_dump()
     wanted = data.speakers
-    writer = _Writer(folder)
-    taken = {}
+    taken, others = {}, {}
+    writer = _Writer(folder, others)
     if tested:
         wanted = max(FEWEST * (len(weights) - 1), round(wanted * (1 - weights.pop("test"))))
         bounds = {"min_seconds": SHORTEST, "max_seconds": None}
@@ -67,12 +70,12 @@ def sample(candidates, data, *, seed, enrolments, seen, folder, official=False, 
     bounds = {"min_seconds": data.min_seconds, "max_seconds": data.max_seconds}
     needed = enrolments + 1
     limit = max(data.utterances_per_speaker, needed)
-    others = {}
     for speaker, own in _chosen(_by_speaker(candidates), seen, wanted, weights, seed, others):
         ordered = utterance_order(own, seed)
         quotas = _by_part(ordered, limit, enrolments) if official else [_Quota(ordered, limit, needed)]
         if utterances := writer.take(speaker, quotas, bounds):
             others[speaker] = utterances
+            writer.quotas[speaker] = quotas
     if len(others) < FEWEST * len(weights):
         raise _too_few(len(others), needed, FEWEST * len(weights), writer.sample)
     split |= assign(list(others), seen, weights)
@@ -121,10 +124,14 @@ def _chosen(speakers, seen, wanted, weights, seed, accepted):
 
 
 class _Writer:
-    """Writes utterances as they are found usable, and notes those that are not."""
+    """Writes utterances as they are found usable, and notes those that are not.
 
-    def __init__(self, folder):
+    accepted: {speaker: utterances} of those chosen so far, from which `_withdraw` takes.
+    """
+
+    def __init__(self, folder, accepted):
         self.folder, self.sample, self.written = Path(folder), Sample(), 0
+        self.accepted, self.quotas = accepted, {}
         self.known = {}  # audio written before: utt_id
 
     def take(self, speaker, quotas, bounds, repeats=False):
@@ -157,9 +164,11 @@ class _Writer:
                 self._skip(candidate, str(error))
                 continue
             digest = hashlib.sha256(pcm).digest()
-            before = self.known.get(digest) or hashes.get(digest)
+            before = hashes.get(digest) or self.known.get(digest)
             if before and not repeats:
                 self._skip(candidate, f"duplicate: the same audio as {before}")
+                if digest not in hashes:
+                    self._withdraw(before, candidate.utt_id)
                 continue
             if before:
                 self.sample.repeats.append((candidate.utt_id, before))
@@ -167,6 +176,30 @@ class _Writer:
             file = f"{self.written + len(taken):05d}.flac"
             save(self.folder / file, pcm)
             taken.append((candidate, file, len(pcm) / RATE))
+
+    def _withdraw(self, utt_id, twin):
+        """Take back what another speaker has too: whose voice it is cannot be told, so neither keeps it.
+
+        A speaker who is left with too few goes as well. What a trial list names stays, being given.
+        """
+        for speaker, own in self.accepted.items():
+            disputed = [utterance for utterance in own if utterance[0].utt_id == utt_id]
+            if not disputed:
+                continue
+            ((candidate, file, _),) = disputed
+            (self.folder / file).unlink()
+            self._skip(candidate, f"duplicate: the same audio as {twin}")
+            own.remove(disputed[0])
+            for quota in self.quotas[speaker]:
+                left = sum(utterance[0] in quota.candidates for utterance in own)
+                if left < quota.needed:
+                    for candidate, file, _ in own:
+                        (self.folder / file).unlink()
+                        self._skip(candidate, f"too few of this speaker: {left} left, {quota.needed} are needed")
+                    self.sample.dropped[speaker] = f"{left} left"
+                    del self.accepted[speaker]
+                    break
+            return
 
     def _drop(self, speaker, lacking, quotas, taken):
         candidates = [candidate for quota in quotas for candidate in quota.candidates]

@@ -1,4 +1,5 @@
 """VoxCeleb's trial lists: `1 speaker/a.wav speaker/b.wav`, one trial a line."""
+import os
 import posixpath
 from pathlib import Path
 
@@ -42,9 +43,9 @@ def read_trial_list(path, folder=None) -> list[tuple[int, str, str]]:
 def _checked(name, folder, where):
     path = posixpath.normpath(name)
     if path.startswith(("/", "../")) or path == "..":
-        raise InputError(f"{where}: {name} leads out of the data folder")
+        raise InputError(f"{where}: {name[:200]} leads out of the data folder")
     if "/" not in path:
-        raise InputError(f"{where}: {name} has no speaker: it must be <speaker>/...")
-    if folder is not None and not Path(folder, path).is_file():
-        raise InputError(f"{where}: {name}: no such file in {folder}")
+        raise InputError(f"{where}: {name[:200]} has no speaker: it must be <speaker>/...")
+    if folder is not None and not os.path.isfile(os.path.join(folder, path)):
+        raise InputError(f"{where}: {name[:200]}: no such file in {folder}")
     return path

@@ -1,13 +1,14 @@
 import pytest
 
-from src.encoder.labels import FILE, training_speakers
+from src.encoder.checkpoint import LABELS
+from src.encoder.labels import training_speakers
 from src.errors import InputError
 
 END = "================\n'starting_index' => 0\n"
 
 
 def checkpoint(folder, text):
-    (folder / FILE).write_text(text)
+    (folder / LABELS).write_text(text)
     return folder
 
 
@@ -24,7 +25,7 @@ def test_speechbrain_writes_what_is_read(tmp_path):
 
     encoder = CategoricalEncoder()
     encoder.update_from_iterable(["b", "a", "ö 'x'"])
-    encoder.save(tmp_path / FILE)
+    encoder.save(tmp_path / LABELS)
     assert training_speakers(tmp_path) == {"a", "b", "ö 'x'"}
 
 
@@ -35,6 +36,7 @@ def test_without_the_file_all_speakers_are_unseen(tmp_path, caplog):
 
 @pytest.mark.parametrize("text, message", [
     ("'a' => 0\nb => 1\n" + END, "line 2"),
+    ("'a' => 0\n" + "-" * 5_000 + "1 => 1\n" + END, "line 2"),
     ("'a' => 0\n__import__('os') => 1\n" + END, "line 2"),
     ("'a' => 0\n", "no ==== line"),
 ])
@@ -44,7 +46,7 @@ def test_another_file_of_that_name_is_an_error(tmp_path, text, message):
 
 
 def test_neither_a_folder_nor_a_hub_id_is_an_error():
-    with pytest.raises(InputError, match="models/none/here: no such folder here: not a hub id"):
+    with pytest.raises(InputError, match="models/none/here: no such folder, and not a hub id"):
         training_speakers("models/none/here")
 
 

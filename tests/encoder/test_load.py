@@ -1,7 +1,9 @@
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from src.encoder.save import save_checkpoint
 from src.errors import InputError
 from tests.encoder.helpers import NETWORK, babble
 
+ROOT = Path(__file__).parents[2]
 FILES = [
     "classifier.ckpt", "embedding_model.ckpt", "hyperparams.yaml", "label_encoder.txt",
     "mean_var_norm_emb.ckpt",
@@ -30,12 +33,15 @@ def edit(folder, old, new):
     path.write_text(text.replace(old, new))
 
 
-def test_folder(classifier):
+def test_folder_read_here_and_by_speechbrain(checkpoint, classifier):
     model = classifier.mods["embedding_model"]
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert not model.training
     assert classifier.encode_batch(torch.from_numpy(babble(1, batch=2))).shape == (2, 1, 24)
-    assert classifier.hparams.label_encoder.decode_torch(torch.tensor([2])) == ["c"]
+    trusted = load(checkpoint, trust=True)
+    waveform = torch.from_numpy(babble(1, batch=2))
+    assert torch.equal(classifier.encode_batch(waveform), trusted.encode_batch(waveform))
+    assert classifier.hparams.checkpoint == trusted.hparams.checkpoint
 
 
 def test_nothing_is_written(copy, tmp_path, monkeypatch):
@@ -47,31 +53,42 @@ def test_nothing_is_written(copy, tmp_path, monkeypatch):
 
 
 def test_weights_stored_as_fp16_become_float32(classifier, tmp_path):
-    mods = classifier.mods
-    save_checkpoint(tmp_path / "half", NETWORK, mods["embedding_model"], mods["classifier"], ["a", "b", "c"],
+    from speechbrain.lobes.models.ECAPA_TDNN import Classifier
+
+    network = classifier.mods["embedding_model"]
+    save_checkpoint(tmp_path / "half", NETWORK, network, Classifier(24, out_neurons=3), ["a", "b", "c"],
                     dtype=torch.float16)
     half = load(tmp_path / "half").mods["embedding_model"]
-    for name, value in mods["embedding_model"].state_dict().items():
+    for name, value in network.state_dict().items():
         assert torch.equal(half.state_dict()[name], value.half().to(value.dtype)), name
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", ["embedding_model.ckpt", "hyperparams.yaml"])
 def test_missing_file(copy, file):
     (copy / file).unlink()
     with pytest.raises(InputError, match=f"copy: {file} is missing"):
         load(copy)
 
 
+def test_what_takes_no_part_in_the_embedding_is_not_read(copy):
+    for file in ("classifier.ckpt", "mean_var_norm_emb.ckpt", "label_encoder.txt"):
+        (copy / file).unlink()
+    assert load(copy).mods["embedding_model"].fc.conv.out_channels == 24
+
+
+def test_a_trusted_checkpoint_that_speechbrain_cannot_load(copy):
+    (copy / "classifier.ckpt").unlink()
+    with pytest.raises(InputError, match="SpeechBrain cannot load it: "):
+        load(copy, trust=True)
+
+
 @pytest.mark.parametrize("old, new, message", [
-    ("ECAPA_TDNN.ECAPA_TDNN", "Xvector.Xvector", r"embedding_model is .*Xvector.Xvector, not an ECAPA-TDNN"),
-    ("lobes.features.Fbank", "lobes.features.MFCC", r"line 6: !new:speechbrain.*MFCC is not loaded"),
-    ("out_n_neurons: 3", "out_n_neurons: !apply:os.getpid []", r"line 4: !apply:os.getpid is not loaded"),
     ("norm_type: sentence", "norm_type: global", r"mean_var_norm is global; only norm_type: sentence"),
     ("n_mels: !ref <n_mels>", "n_mels: !ref <n_mels>\n  deltas: True", r"Fbank with deltas is not supported"),
-    ("lin_neurons: 24", "lin_neurons: 12", r"damaged or does not fit hyperparams.yaml: .*size mismatch"),
+    ("lin_neurons: 24", "lin_neurons: 12", r"does not fit .*: fc.conv.weight is float32 \[24, 96, 1\], not .*\[12,"),
     ("  se_channels: 8", "  se_channels: 8\n  global_context: False", r"does not fit hyperparams.yaml"),
-    ("dilations: [1, 2, 3, 1]", "dilations: [1, 2, 3, 1", r"not valid YAML"),
-    ("pretrainer:", "pretrained:", r"pretrainer missing"),
+    ("  se_channels: 8", "  se_channels: 8\n  groups: [1, 3, 1, 1]", r"hyperparams.yaml: embedding_model: "),
+    ("channels: [16, 16, 16, 48]", "channels: [8192, 8192, 8192, 8192]", r"parameters; 300,000,000 are the most"),
 ])
 def test_unfit_hyperparams(copy, old, new, message):
     edit(copy, old, new)
@@ -80,19 +97,73 @@ def test_unfit_hyperparams(copy, old, new, message):
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_weights(copy):
-    (copy / "embedding_model.ckpt").write_bytes(b"not weights")
-    with pytest.raises(InputError, match="a file is damaged"):
-        load(copy)
+class Runs:
+    """Pickled, it runs a command when it is read."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.mark}",)
 
 
-def test_parameters_that_a_file_lacks_are_not_left_random(copy):
-    path = copy / "embedding_model.ckpt"
+def test_a_pickle_that_runs_code_is_refused_by_name(copy, tmp_path, monkeypatch):
+    mark, path = tmp_path / "ran", copy / "embedding_model.ckpt"
     state = torch.load(path)
-    del state["mfa.conv.conv.weight"]
-    torch.save(state, path)
-    with pytest.raises(InputError, match=r"1 parameters missing or unknown \(mfa.conv.conv.weight\)"):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    for content in (Runs(mark), state | {"fc.conv.bias": Runs(mark)}):
+        for zipped in (True, False):
+            torch.save(content, path, _use_new_zipfile_serialization=zipped)
+            with pytest.raises(InputError, match="embedding_model.ckpt: it holds posix.system, which would run code"):
+                load(copy)
+    path.write_bytes(pickle.dumps(Runs(mark)))
+    with pytest.raises(InputError, match="embedding_model.ckpt: "):
         load(copy)
+    assert not mark.exists()
+    pickle.loads(path.read_bytes())  # it does run code
+    assert mark.exists()
+
+
+def damaged(change):
+    def spoil(path):
+        state = torch.load(path)
+        torch.save(change(state), path)
+    return spoil
+
+
+def deflated(path):
+    with zipfile.ZipFile(path) as file:
+        content = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in content.items():
+            file.writestr(name, data)
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda path: path.write_bytes(b""), "damaged, or not a file of tensors"),
+    (lambda path: path.write_bytes(b"not weights"), "damaged, or not a file of tensors"),
+    (lambda path: path.write_bytes(path.read_bytes()[:5_000]), "damaged, or not a file of tensors"),
+    (deflated, "compressed, which torch never does"),
+    (damaged(lambda state: [1, 2]), "not a mapping of names to tensors"),
+    (damaged(lambda state: state | {"fc.conv.bias": "text"}), "not a mapping of names to tensors"),
+    (damaged(lambda state: {name: value for name, value in state.items() if name != "mfa.conv.conv.weight"}),
+     r"1 parameters missing or unknown \(mfa.conv.conv.weight\)"),
+    (damaged(lambda state: state | {"extra": torch.zeros(1)}), r"1 parameters missing or unknown \(extra\)"),
+    (damaged(lambda state: state | {"fc.conv.bias": torch.full((24,), torch.nan)}), "fc.conv.bias holds values that"),
+    (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(24, dtype=torch.int64)}), "int64 .*, not float32"),
+    (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(1).expand(2**40)}), "fc.conv.bias is"),
+])
+def test_damaged_weights(copy, spoil, message):
+    spoil(copy / "embedding_model.ckpt")
+    with pytest.raises(InputError, match=message) as caught:
+        load(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_counter_that_a_file_lacks_is_none(copy):
+    damaged(lambda state: {name: value for name, value in state.items() if "tracked" not in name})(
+        copy / "embedding_model.ckpt")
+    assert load(copy).mods["embedding_model"].asp_bn.norm.num_batches_tracked == 0
 
 
 @pytest.mark.parametrize("source", ["no/such/folder", "./folder", "folder", "/folder"])
@@ -107,7 +178,8 @@ def test_unreachable_hub(monkeypatch, tmp_path):
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match="speaker/model: no such folder, and the hub cannot be reached"):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="speaker/model, no folder, so from the hub: the hub cannot be reached"):
         load("speaker/model", "main")
 
 
@@ -124,10 +196,12 @@ except InputError as error:
 
 
 def test_hub(shared, tmp_path):
+    environment = {"HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, shared / "hub/serve.py", shared / "hub/root", "--", sys.executable, "-c", HUB]
-    env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, env=os.environ | environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines() == [
         "20767552",
-        "encoder source speechbrain/absent: no such folder, and no such repository on the hub",
+        "encoder.source: speechbrain/absent, no folder, so from the hub: no such repository on the hub, or it is "
+        "private",
     ], done.stderr

@@ -1,10 +1,12 @@
 import io
+import math
 
 import numpy as np
 import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.signal import firwin, resample_poly
 
 from src.errors import InputError
 from src.speech import audio
@@ -118,6 +120,41 @@ def test_decoding_only_the_part_that_is_kept_changes_nothing(rate):
     assert len(some) < len(whole)
     cut = [audio.prepare(part, rate, max_seconds=1.5).astype(int) for part in (some, whole)]
     assert len(cut[0]) == 24_000 and np.abs(cut[0] - cut[1]).max() <= 1
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000])
+def test_resampling_is_that_of_a_reference(rate):
+    """scipy's polyphase filter, made long: below the band that either filter touches, the samples are the same."""
+    passed = firwin(2001, 0.7 * min(rate, 16_000) / 2, fs=rate)
+    band = np.convolve(np.random.default_rng(3).uniform(-0.5, 0.5, 2 * rate), passed, "same").astype(np.float32)
+    ours = audio.prepare(band, rate) / 32768
+    divisor = math.gcd(16_000, rate)
+    up, down = 16_000 // divisor, rate // divisor
+    longest = max(up, down)
+    window = firwin(400 * longest + 1, 1 / longest, window=("kaiser", 12))
+    reference = resample_poly(band.astype(float), up, down, window=window)
+    short = min(len(ours), len(reference))
+    assert np.abs(ours[:short] - reference[:short])[800:-800].max() < 1e-4
+
+
+def test_a_constant_offset_that_outweighs_the_speech_is_taken_off():
+    for rate in (16_000, 44_100):
+        tone = sine(300, rate)
+        clean, shifted = (audio.prepare(samples, rate) for samples in (tone / 2, tone / 2 + np.float32(0.7)))
+        assert np.abs(clean.astype(int) - shifted)[800:-800].max() <= 2
+    small = sine(300, 16_000) + np.float32(0.1)  # as a real microphone has
+    assert np.array_equal(audio.prepare(small, 16_000), np.rint(small * 32768).astype(np.int16))
+
+
+def test_only_what_is_clipped_is_refused_as_such():
+    loud = (sine(200, 16_000) * 4).clip(-0.7, 0.7)
+    assert reason(audio.prepare, loud, 16_000).startswith("clipped: ")
+    assert reason(audio.prepare, np.stack([NOISE[:32_000], loud], axis=1), 16_000).startswith("clipped: ")
+    quiet = np.rint(NOISE * 100) / 32768  # thirty steps: nothing is cut
+    assert len(audio.prepare(quiet.astype(np.float32), 16_000)) == 48_000
+    one = NOISE.copy()
+    one[100:200] = 1.0
+    assert len(audio.prepare(one, 16_000)) == 48_000
 
 
 def test_a_level_above_full_scale_is_scaled_to_it():

@@ -33,7 +33,7 @@ def test_files_of_speakers_in_order_whatever_their_suffix_and_name(tmp_path):
     for name in ("b/2.WAV", "b/10/1.flac", "a/x/y/ö ü.ogg", "a/x/z,1.mp3"):
         write(tmp_path / name)
     write(tmp_path / "no speaker.wav")
-    (tmp_path / "a" / "notes.txt").write_text("x")
+    (tmp_path / "a" / "notes.txt").write_text("x")  # no recording
     found = folder.candidates(tmp_path, 8)
     assert [(c.speaker, c.utt_id) for c in found] == [
         ("a", "a/x/y/ö ü.ogg"), ("a", "a/x/z,1.mp3"), ("b", "b/10/1.flac"), ("b", "b/2.WAV"),

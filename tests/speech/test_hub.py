@@ -74,8 +74,9 @@ def test_the_label_file_is_read_from_the_cache_when_the_hub_is_out_of_reach(shar
     assert process.returncode == 0, process.stderr
     assert sent < 1_000_000
     again = subprocess.run(
-        [sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, timeout=60,
-        env=os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9"},
+        [sys.executable, "-c", ask], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env=os.environ | {
+            "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT)},
     )
     assert again.stdout == process.stdout == "7165\n", again.stderr
 

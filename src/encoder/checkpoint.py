@@ -1,0 +1,48 @@
+"""The files of a checkpoint in SpeechBrain's pretrained layout: in a folder, or from the hub."""
+import os
+import re
+from pathlib import Path
+
+from src import hub
+from src.errors import InputError
+
+HYPERPARAMS, LABELS = "hyperparams.yaml", "label_encoder.txt"
+# Bytes: far more than any file of this family has, and no more than can be read at once.
+_LARGEST = {HYPERPARAMS: 2**16, LABELS: 2**24}
+_LARGEST_WEIGHTS = 2**32
+
+
+def where(source):
+    """How messages name a checkpoint."""
+    return f"encoder.source: {source}"
+
+
+def is_folder(source):
+    """Whether `source` is a folder; otherwise it is a hub id (owner/name), or InputError is raised."""
+    if os.path.isdir(source):
+        return True
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
+        raise InputError(f"{where(source)}: no such folder, and not a hub id (owner/name)")
+    return False
+
+
+def find(source, name, revision=None):
+    """Path of a file of a checkpoint; None where it has no such file.
+
+    `source` is a folder, or a hub id of which just this file is fetched, at `revision`, as `src.hub.fetch`. A link in
+    a folder is followed wherever it leads: the hub's own cache is made of links, and what is read is not executed.
+    Raises InputError when `source` is neither, for what `src.hub.fetch` does, and when the file is not a regular
+    one or larger than any of its kind.
+    """
+    largest = _LARGEST.get(name, _LARGEST_WEIGHTS)
+    if not is_folder(source):
+        return hub.fetch(str(source), name, revision, f"{where(source)}, no folder, so from the hub", largest)
+    path = Path(source, name)
+    if not os.path.lexists(path):
+        return None
+    if not os.path.isfile(path):
+        raise InputError(f"{where(source)}: {name} is not a regular file")
+    size = path.stat().st_size
+    if size > largest:
+        raise InputError(f"{where(source)}: {name} has {size:,} bytes; {largest:,} are the most that is read")
+    return path
