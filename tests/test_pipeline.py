@@ -65,3 +65,9 @@ def test_metrics_are_in_git_and_only_pretrain_is_frozen():
         for entry in stage.get("metrics", ()):
             ((path, options),) = entry.items()
             assert options["cache"] is False and path.startswith("metrics/")
+
+
+def test_timings_are_kept_by_dvc_but_are_no_metrics_that_its_tables_compare():
+    for stage, name in (("profile", "latency"), ("ptq", "ptq_latency"), ("qat_search", "qat_search_latency")):
+        path = f"metrics/{name}.json"
+        assert path in STAGES[stage]["outs"] and path not in str(STAGES[stage]["metrics"])
