@@ -14,14 +14,13 @@ import yaml
 
 from tests.workspace import ROOT, SMALL
 
-TARGET = "baseline"  # with the stages before it: audio, a model and scores to push
-STAGES = ("sample_data", TARGET)
+STAGE = "sample_data"  # leaves files and a folder of files to push
 
 
 def call(folder, program, *arguments, **env):
     """What a program prints in a folder; `dvc` and the stages run in the interpreter of the tests."""
     command = [sys.executable, "-m", "dvc"] if program == "dvc" else [program]
-    output = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, env={
+    output = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=600, env={
         **os.environ, "PATH": os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"])), **env})
     assert output.returncode == 0, output.stdout + output.stderr
     return output.stdout
@@ -46,8 +45,8 @@ def ran(tmp_path_factory):
         params[section] |= values
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (folder / "dvc.lock").unlink()  # of another run, whose outputs are not here
-    printed = call(folder, "dvc", "repro", TARGET)
-    assert all(f"Running stage '{stage}'" in printed for stage in STAGES)
+    printed = call(folder, "dvc", "repro", STAGE)
+    assert f"Running stage '{STAGE}'" in printed
     return folder
 
 
@@ -96,12 +95,11 @@ def test_what_one_clone_pushed_another_pulls_and_runs_nothing(kind, ran, tmp_pat
         assert "pushed" in call(first, "dvc", "push", **env)
 
         clone(first, second)
-        assert not (second / "models/fp32.onnx").exists() and not (second / "data/audio").exists()
+        assert not (second / "data/audio").exists()
         call(second, "dvc", "pull", **env)
-        assert (second / "models/fp32.onnx").read_bytes() == (first / "models/fp32.onnx").read_bytes()
-        assert sorted(p.name for p in (second / "data/audio").iterdir()) == sorted(
-            p.name for p in (first / "data/audio").iterdir())
-        printed = call(second, "dvc", "repro", TARGET, **env)
+        for path in (first / "data/audio").iterdir():
+            assert (second / "data/audio" / path.name).read_bytes() == path.read_bytes()
+        printed = call(second, "dvc", "repro", STAGE, **env)
         assert "Running" not in printed
-        assert all(f"Stage '{stage}' didn't change, skipping" in printed for stage in ("pretrain", *STAGES))
+        assert all(f"Stage '{stage}' didn't change, skipping" in printed for stage in ("pretrain", STAGE))
         assert call(second, "git", "status", "--porcelain") == ""
