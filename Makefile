@@ -1,7 +1,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ACTIVATE = . .venv/bin/activate
 
-.PHONY: repro test bench clean
+# Columns that the table of experiments leaves out: what else of the metrics moves whenever the accuracy does.
+DETAIL = .*(_ci|cllr|dcf|difference\.top1|smallest|calibration|threshold|json:weight_bits|chosen|^(Created|State|Executor)$$).*
+
+.PHONY: repro test bench experiments clean
 
 repro: .venv/installed
 	@$(ACTIVATE) && dvc repro
@@ -22,6 +25,10 @@ bench: .venv/installed-bench
 .venv/installed-bench: .venv/installed requirements-bench.txt
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	touch $@
+
+experiments: .venv/installed
+	@$(ACTIVATE) && dvc exp show --only-changed --hide-queued --hide-workspace --no-pager --md --precision 4 \
+		--drop '$(DETAIL)' | sed 's#metrics/##g; s#\.json:#:#g'
 
 clean:
 	rm -rf .venv .pytest_cache .hypothesis .optuna

@@ -72,3 +72,9 @@ def test_the_artifact_is_an_output():
     (artifact,) = PIPELINE["artifacts"].values()
     outputs = [Path(out) for stage in STAGES.values() for out in stage.get("outs", ()) if isinstance(out, str)]
     assert artifact["type"] == "model" and Path(artifact["path"]).parent in outputs
+
+
+def test_timings_are_kept_by_dvc_but_are_no_metrics_that_its_tables_compare():
+    for stage, name in (("profile", "latency"), ("ptq", "ptq_latency"), ("qat_search", "qat_search_latency")):
+        path = f"metrics/{name}.json"
+        assert path in STAGES[stage]["outs"] and path not in str(STAGES[stage]["metrics"])

@@ -189,13 +189,19 @@ def test_models_take_any_batch_and_length_and_stay_near_fp32(pipeline):
         assert not np.array_equal(whole[name], whole["fp32"])
 
 
-def test_trials_are_all_there_and_the_best_is_the_one_reported(pipeline):
+def test_trials_are_all_there_and_the_chosen_one_is_among_them(pipeline):
     folder, _ = pipeline
     with open(folder / "metrics/trials.csv") as file:
         rows = list(csv.DictReader(file))
     found = read(folder, "qat_search")
     assert len(rows) == found["n_trials"] == 2
-    assert found["best"]["objective"] == min(float(row["objective"]) for row in rows)
+    passed = [row for row in rows if row["front"] == row["noninferior"] == "1"]
+    assert found["passed_validation"] == bool(passed)
+    if passed:
+        assert found["chosen"]["gmacs"] == min(float(row["gmacs"]) for row in passed)
+        assert found["gmacs"] == pytest.approx(found["chosen"]["gmacs"], rel=1e-3)
+    with open(folder / "metrics/pareto.csv") as file:
+        assert list(csv.DictReader(file)) == [row for row in rows if row["front"] == "1"]
     assert not (folder / ".optuna").exists()
 
 
