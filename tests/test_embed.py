@@ -18,7 +18,7 @@ from tests.workspace import ROOT
 
 NAMES = [f"s{number % 3}/{number:02}.{suffix}" for number, suffix in enumerate(("wav", "flac", "ogg", "WAV") * 5)]
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
 from src import embed
 embed.SAVED, count = 0, 0
 plain = embed.waveform
@@ -27,6 +27,7 @@ def waveform(path, seconds):
     count += 1
     if count == 9:
         os.kill(os.getpid(), signal.{signal})
+        time.sleep(2)  # the main thread hears of SIGINT when it next runs; the rest must not be done before
     return plain(path, seconds)
 embed.waveform = waveform
 sys.argv = ["embed", "speech", "--model", "a.onnx", "--workers", "1", "--out", "out.npz"]

@@ -165,7 +165,8 @@ def test_dvc_draws_the_same_curves(pipeline, tmp_path):
     (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
     output = subprocess.run([*dvc, "plots", "show", "--json"], cwd=tmp_path, capture_output=True, text=True, check=True)
     plots = json.loads(output.stdout)["data"]
-    assert set(plots) == {f"metrics/{name}.csv" for name in ("det", "macs", "trials", "breakdown", "sensitivity")}
+    assert set(plots) == {f"metrics/{name}.csv" for name in (
+        "det", "macs", "trials", "pareto", "spectra", "breakdown", "sensitivity")}
     for path, (plot,) in plots.items():
         with open(tmp_path / path) as file:
             rows = list(csv.DictReader(file))
@@ -275,4 +276,5 @@ def test_an_encoder_that_is_no_ecapa_tdnn_is_refused(pipeline, tmp_path):
     path = folder / "models/pretrained/ecapa-mini/hyperparams.yaml"
     path.write_text(path.read_text().replace("ECAPA_TDNN.ECAPA_TDNN", "Xvector.Xvector"))
     output = run(folder, "baseline")
-    assert output.returncode == 1 and "not an ECAPA-TDNN" in output.stderr and not (folder / "metrics").exists()
+    assert output.returncode == 1 and "lobes.models.Xvector" in output.stderr and not (folder / "metrics").exists()
+    assert len(output.stderr.splitlines()) == 1
