@@ -20,6 +20,7 @@ NAMES = [f"s{number % 3}/{number:02}.{suffix}" for number, suffix in enumerate((
 KILLED = """
 import os, signal, sys, time
 from src import embed
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts the tests may have it ignored
 embed.SAVED, count = 0, 0
 plain = embed.waveform
 def waveform(path, seconds):
