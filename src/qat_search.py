@@ -51,9 +51,9 @@ def main(worker=False):
         **metrics, **cost,
         "n_trials": len(result.trials),
         "passed_validation": int(result.chosen is not None),
-        "chosen": result.chosen or {"trial": search.UNTRAINED},
-        "objective_untrained": result.before,
-        "objective_fp32": result.reference,
+        "chosen": {name: _rounded(value) for name, value in (result.chosen or {"trial": search.UNTRAINED}).items()},
+        "objective_untrained": _rounded(result.before),
+        "objective_fp32": _rounded(result.reference),
         "weight_bits": task.source.weight_bits,
     })
     write_json(LATENCY, latency.against_fp32("qat", MODEL, config.profile, config.seed))
@@ -97,6 +97,11 @@ def _winner(task, wanted, chosen):
     network, _ = search.train(
         task, wanted, share, search.hyperparameters(chosen), wanted.final_steps, "chosen trial")
     return network, task.source.ranks(share)
+
+
+def _rounded(number):
+    """To six significant digits, so that what did not change does not differ in a comparison of runs."""
+    return float(f"{number:.6g}") if isinstance(number, float) else number
 
 
 def _speech(rows):
