@@ -161,8 +161,11 @@ def test_a_worker_waits_for_the_study(database, quick, capsys):
     worker = threading.Thread(target=lambda: opened.append(study.open_study("a", database, None, wait=True)))
     worker.start()
     study.open_study("b", database, None)
-    worker.join(1)
-    assert worker.is_alive() and not opened and "waiting for the stage to begin study a" in capsys.readouterr().out
+    said, end = "", time.monotonic() + 60
+    while "waiting for the stage to begin study a" not in said and time.monotonic() < end:
+        worker.join(0.1)
+        said += capsys.readouterr().out
+    assert worker.is_alive() and not opened and "waiting for the stage to begin study a" in said
     study.open_study("a", database, None)
     worker.join(30)
     assert opened[0].study_name == "a"
