@@ -35,7 +35,11 @@ KINDS = {
 def account(model, waveform, rounds):
     """{(operator, name of the node): milliseconds}, medians over the runs."""
     with tempfile.TemporaryDirectory() as folder:
-        session = _session(model, os.path.join(folder, "profile"))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        options.enable_profiling, options.profile_file_prefix = True, os.path.join(folder, "profile")
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         for _ in range(WARM_UP + rounds):
             session.run(None, {session.get_inputs()[0].name: waveform})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -44,15 +48,6 @@ def account(model, waveform, rounds):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             taken[event["args"]["op_name"], event["name"]].append(event["dur"] / 1e3)
     return {key: float(np.median(times[WARM_UP:])) for key, times in taken.items()}
-
-
-def _session(model, profile=None):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    if profile:
-        options.enable_profiling, options.profile_file_prefix = True, profile
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def lone_convolution(inputs, outputs, frames, rounds):

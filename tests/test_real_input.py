@@ -28,17 +28,22 @@ def test_pretrain_makes_an_encoder_that_the_pipeline_loads(tmp_path):
     assert sum(path.stat().st_size for path in (ROOT / "models/pretrained/ecapa-mini").iterdir()) <= 8e6
 
 
+def run_on_hub(folder, stage, shared, cache):
+    """As `run`, with the stand-in for the hub served beside it and downloads kept in `cache`."""
+    return subprocess.run(
+        [shared / "hub/serve.py", shared / "hub/root", "--", sys.executable, "-m", f"src.{stage}"],
+        cwd=folder, capture_output=True, text=True, timeout=600,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(cache)},
+    )
+
+
 def test_published_encoder_and_data_set_from_the_hub(shared, tmp_path):
     folder = workspace(tmp_path / "run", {
         **SMALL, "data": {"source": "hub", "speakers": 8, "utterances_per_speaker": 3, "max_seconds": 3.0},
         "encoder": {"source": "speechbrain/spkrec-ecapa-voxceleb"},
     })
     for stage in ("sample_data", "baseline"):
-        served = subprocess.run(
-            [shared / "hub/serve.py", shared / "hub/root", "--", sys.executable, "-m", f"src.{stage}"],
-            cwd=folder, capture_output=True, text=True, timeout=600,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hub")},
-        )
+        served = run_on_hub(folder, stage, shared, tmp_path / "hub")
         assert served.returncode == 0, served.stderr
     assert read(folder, "baseline")["parity_cosine"] > 0.99999
     with open(folder / "data/manifest.csv") as file:
@@ -54,11 +59,7 @@ def test_superb_si_on_the_official_splits_of_the_hub(shared, tmp_path):
         "evaluate": {"bootstrap": 100, "protocol": "superb-si", "enrolments": 2},
     })
     for stage in ("sample_data", "baseline"):
-        served = subprocess.run(
-            [shared / "hub/serve.py", shared / "hub/root", "--", sys.executable, "-m", f"src.{stage}"],
-            cwd=folder, capture_output=True, text=True, timeout=600,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hub")},
-        )
+        served = run_on_hub(folder, stage, shared, tmp_path / "hub")
         assert served.returncode == 0, served.stderr
     model = onnxruntime.InferenceSession(folder / "models/fp32.onnx")
     enrolled, probes = defaultdict(list), []
