@@ -93,10 +93,9 @@ def _winner(task, wanted, chosen):
     """(student, its ranks): of the chosen trial, fine-tuned for longer; without one, the plain INT8 model."""
     if chosen is None:
         return task.source.student({}), {}
-    share = chosen["kept_macs"]
-    network, _ = search.train(
-        task, wanted, share, search.hyperparameters(chosen), wanted.final_steps, "chosen trial")
-    return network, task.source.ranks(share)
+    ranks = task.source.ranks(chosen["kept_macs"])
+    network, _ = search.train(task, wanted, ranks, search.hyperparameters(chosen), wanted.final_steps, "chosen trial")
+    return network, ranks
 
 
 def _rounded(number):

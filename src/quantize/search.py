@@ -84,7 +84,7 @@ def _trial(trial, task, wanted, teacher, reference):
     share, chosen = _suggest(trial, wanted)
     ranks = task.source.ranks(share)
     gmacs, megabytes = task.source.cost(ranks, task.frames)
-    network, loss = train(task, wanted, share, chosen, wanted.steps, f"trial {index + 1}/{wanted.n_trials}")
+    network, loss = train(task, wanted, ranks, chosen, wanted.steps, f"trial {index + 1}/{wanted.n_trials}")
     embeddings = _embed(network, task)
     value = objective(embeddings, task)
     found = accuracy.figures(task.test, _result(embeddings, task), task.resamples, task.seed, teacher)["difference"]
@@ -99,10 +99,10 @@ def _trial(trial, task, wanted, teacher, reference):
     return value, gmacs, megabytes
 
 
-def train(task, wanted, share, chosen, steps, progress):
-    """(student, training loss): a student of this share of the multiplications, fine-tuned with the
-    Hyperparameters `chosen`; the same each time on one device."""
-    network = task.source.student(task.source.ranks(share)).to(task.device)
+def train(task, wanted, ranks, chosen, steps, progress):
+    """(student, training loss): a student with these ranks, fine-tuned with the Hyperparameters `chosen`; the same
+    each time on one device."""
+    network = task.source.student(ranks).to(task.device)
     waveforms, speakers = task.finetune
     loss = qat.finetune(
         network, task.teacher, task.front_end, waveforms, _numbered(speakers), chosen, steps=steps,

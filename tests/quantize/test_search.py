@@ -50,7 +50,8 @@ def test_all_trials_complete_and_have_what_is_known_of_them(task, undisturbed):
 
 def test_a_trial_can_be_made_again(task, undisturbed):
     row = undisturbed.trials[1]
-    network, loss = search.train(task, wanted(), row["kept_macs"], search.hyperparameters(row), 3, "")
+    ranks = task.source.ranks(row["kept_macs"])
+    network, loss = search.train(task, wanted(), ranks, search.hyperparameters(row), 3, "")
     assert loss == row["train_loss"]
     assert search.objective(search._embed(network, task), task) == row["objective"]
 
