@@ -6,12 +6,13 @@ from src.encoder import load
 from src.encoder.export import export_onnx
 from src.encoder.frontend import FrontEnd
 from src.encoder.rewrite import rewrite
-from src.errors import InputError, reported
+from src.errors import InputError
 from src.evaluate import accuracy, trivial
 from src.evaluate.engine import session
 from src.files import write_json
 from src.speech import manifest
 from src.speech.audio import load_audio
+from src.stage import running
 
 FP32 = "models/fp32.onnx"
 METRICS = "metrics/baseline.json"
@@ -48,5 +49,5 @@ def _parity(classifier, rows):
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main()

@@ -3,12 +3,12 @@ import torch
 
 from src import params
 from src.encoder import load
-from src.errors import reported
 from src.evaluate import conditions, trials
 from src.files import write_csv
 from src.quantize import ptq, qat, sensitivity
 from src.speech import manifest
 from src.speech.audio import RATE, load_audio
+from src.stage import running
 
 MODELS = {name: f"models/{name}.onnx" for name in ("fp32", "ptq", "qat")}
 BREAKDOWN, SENSITIVITY = "metrics/breakdown.csv", "metrics/sensitivity.csv"
@@ -50,5 +50,5 @@ def _sensitivity(config, rows):
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main()

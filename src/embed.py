@@ -20,7 +20,7 @@ from numpy.lib import format as npy
 
 from src.errors import InputError, reported
 from src.evaluate import engine
-from src.files import sha256
+from src.files import sha256, whole
 from src.speech.audio import MAX_SECONDS, waveform
 from src.speech.candidate import AudioError
 from src.speech.folder import SUFFIXES, audio_files, relative_name
@@ -174,21 +174,15 @@ def _progress(total, before):
 
 
 def _write(out, names, kept, dim, skipped):
-    """The .npz, an embedding at a time; it appears whole or not at all."""
-    beside = out.with_name(f".{out.name}.partial")
-    try:
-        with zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for name, values in (("paths", np.array(names)), ("skipped", np.array(skipped, dtype=str).reshape(-1, 2))):
-                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-                    npy.write_array(file, values, allow_pickle=False)
-            with archive.open(zipfile.ZipInfo("embeddings.npy"), "w", force_zip64=True) as file:
-                header = {"descr": "<f4", "fortran_order": False, "shape": (len(names), dim)}
-                npy.write_array_header_1_0(file, header)
-                for name in names:
-                    file.write(*kept.execute("SELECT embedding FROM done WHERE name = ?", (name,)).fetchone())
-        os.replace(beside, out)
-    finally:
-        beside.unlink(missing_ok=True)
+    """The .npz, an embedding at a time."""
+    with whole(out) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, values in (("paths", np.array(names)), ("skipped", np.array(skipped, dtype=str).reshape(-1, 2))):
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                npy.write_array(file, values, allow_pickle=False)
+        with archive.open(zipfile.ZipInfo("embeddings.npy"), "w", force_zip64=True) as file:
+            npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (len(names), dim)})
+            for name in names:
+                file.write(*kept.execute("SELECT embedding FROM done WHERE name = ?", (name,)).fetchone())
 
 
 if __name__ == "__main__":

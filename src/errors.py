@@ -1,4 +1,4 @@
-"""Faults of the user's input, told in one line instead of a traceback."""
+"""Faults of the user's input or machine, told in one line instead of a traceback."""
 import contextlib
 import sys
 
@@ -9,9 +9,21 @@ class InputError(Exception):
 
 @contextlib.contextmanager
 def reported(status=1):
-    """Run a program: an InputError ends it with its message on standard error and this exit status."""
+    """Run a program: an InputError, or a file that cannot be read or written, ends it with a line on standard error
+    and this exit status."""
     try:
         yield
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(status)
+        _end(error, status)
+    except OSError as error:
+        _end(f"{error.filename}: {reason(error)}" if error.filename else reason(error), status)
+
+
+def reason(error):
+    """What the system says of an OSError, in a line."""
+    return error.strerror or " ".join(str(error).split()) or type(error).__name__
+
+
+def _end(message, status):
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)

@@ -1,18 +1,51 @@
 """Files that appear whole or not at all, and their checksums."""
+import contextlib
 import csv
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
+
+from src.errors import InputError, reason
+
+
+@contextlib.contextmanager
+def whole(path):
+    """A path beside `path`, for a file or a folder to be written to; at the end of the block it takes the place of
+    `path`. The folder that holds it is made.
+
+    Where the block fails nothing is left of it, and `path` is as it was. Raises InputError, which names `path`, where
+    it cannot be written: a full disk, no permission.
+    """
+    path = Path(path)
+    beside, before = (path.with_name(f".{path.name}.{state}") for state in ("partial", "before"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(beside)  # of a run that was killed
+        yield beside
+        if path.is_dir():  # a folder is not replaced by renaming
+            _remove(before)
+            os.replace(path, before)
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {reason(error)}") from None
+    finally:
+        with contextlib.suppress(OSError):  # of a folder that cannot be written to
+            _remove(beside)
+            _remove(before)
+
+
+def _remove(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path, text):
-    """Write beside `path`, then rename; the folder is made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(text, encoding="utf-8", newline="")
-    os.replace(beside, path)
+    with whole(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="")
 
 
 def sha256(path):
@@ -27,11 +60,7 @@ def write_json(path, content):
 
 def write_csv(path, columns, rows):
     """Rows are sequences in the order of `columns`, or mappings."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
-    with open(beside, "w", encoding="utf-8", newline="") as file:
+    with whole(path) as beside, open(beside, "w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(columns)
         lines.writerows([row[c] for c in columns] if isinstance(row, dict) else row for row in rows)
-    os.replace(beside, path)

@@ -12,9 +12,10 @@ from tqdm import tqdm
 from src import params
 from src.encoder.load import prepare_speechbrain
 from src.encoder.save import save_checkpoint
-from src.errors import InputError, reported
+from src.errors import InputError
 from src.evaluate.metrics import eer
 from src.speech import channel, synthetic
+from src.stage import running
 
 FOLDER = "models/pretrained/ecapa-mini"
 ARCHITECTURE = {
@@ -135,5 +136,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main()

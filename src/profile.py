@@ -8,8 +8,9 @@ from src import params
 from src.cost import latency, macs, onnx_macs
 from src.encoder import load
 from src.encoder.frontend import SAMPLE_RATE
-from src.errors import InputError, reported
+from src.errors import InputError
 from src.files import write_csv, write_json
+from src.stage import running
 
 LAYERS, METRICS, LATENCY = "metrics/macs.csv", "metrics/profile.json", "metrics/latency.json"
 
@@ -63,5 +64,5 @@ def _summarise(metrics, timings):
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main()

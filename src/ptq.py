@@ -5,12 +5,12 @@ from src import params
 from src.cost import latency, onnx_macs
 from src.encoder import load
 from src.encoder.export import export_onnx
-from src.errors import reported
 from src.evaluate import accuracy
 from src.files import write_json
 from src.quantize import ptq
 from src.speech import manifest
 from src.speech.audio import load_audio
+from src.stage import running
 
 MODEL = "models/ptq.onnx"
 METRICS, LATENCY = "metrics/ptq.json", "metrics/ptq_latency.json"
@@ -39,5 +39,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main()

@@ -19,11 +19,12 @@ from src.files import write_csv, write_json
 from src.quantize import ptq, search, student, study
 from src.speech import manifest
 from src.speech.audio import load_audio
+from src.stage import running
 
 MODEL = "models/qat.onnx"
 METRICS, LATENCY = "metrics/qat_search.json", "metrics/qat_search_latency.json"
 TRIALS, FRONT, SPECTRA = "metrics/trials.csv", "metrics/pareto.csv", "metrics/spectra.csv"
-# Not an output of the stage: DVC deletes those before it runs, and an interrupted search must survive.
+# Not an output of the stage: DVC deletes those before it runs, and finished trials must survive.
 STUDIES = ".optuna"
 
 
@@ -57,7 +58,6 @@ def main(worker=False):
         "weight_bits": task.source.weight_bits,
     })
     write_json(LATENCY, latency.against_fp32("qat", MODEL, config.profile, config.seed))
-    study.clear(STUDIES)
     which = f"trial {result.chosen['trial'] + 1} of {len(result.trials)}" if result.chosen else (
         f"none of {len(result.trials)} trials is shown to be no worse than fp32 by {wanted.eer_margin:g} on validation "
         "speakers; this is the plain INT8 model")
@@ -118,5 +118,6 @@ def _device(wanted):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m src.qat_search", description=__doc__)
     parser.add_argument("--worker", action="store_true", help="run trials of a shared study, nothing else")
-    with reported():
-        main(parser.parse_args().worker)
+    worker = parser.parse_args().worker
+    with reported() if worker else running():
+        main(worker)

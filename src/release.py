@@ -1,16 +1,16 @@
 """Stage `release`: the model that the report chooses, ready to be passed on."""
-import os
 import shutil
 from pathlib import Path
 
 from src import params
-from src.errors import InputError, reported
+from src.errors import InputError
 from src.evaluate import engine, llr
 from src.evaluate.accuracy import FOLDER as METRICS, KEYS
-from src.files import sha256, write_json, write_text
+from src.files import sha256, whole, write_json, write_text
 from src.publish import bill, card, provenance
 from src.reporting import results, words
 from src.speech.audio import RATE
+from src.stage import running
 
 FOLDER = Path("models/release")
 _COST = ("gmacs", "gflops", "int8_mac_share", "params_million", "size_mb")
@@ -28,15 +28,12 @@ def main():
                  "hashes": [{"alg": "SHA-256", "content": about["sha256"]}]}
     synthetic = config.data.source == "synthetic" or config.encoder.source == words.SHIPPED
     materials = bill.bill(component, synthetic)
-    beside = FOLDER.with_name(f".{FOLDER.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    write_json(beside / "config.json", about)
-    write_text(beside / "README.md", readme)
-    write_json(beside / "bom.json", materials)
-    write_text(beside / "LICENSES.md", bill.licences(materials))
-    shutil.copyfile(source, beside / "model.onnx")
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    os.replace(beside, FOLDER)
+    with whole(FOLDER) as beside:
+        write_json(beside / "config.json", about)
+        write_text(beside / "README.md", readme)
+        write_json(beside / "bom.json", materials)
+        write_text(beside / "LICENSES.md", bill.licences(materials))
+        shutil.copyfile(source, beside / "model.onnx")
     print(f"{FOLDER}: {model.title}")
 
 
@@ -69,5 +66,5 @@ def _config(config, found, model, source):
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main()

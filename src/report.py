@@ -1,9 +1,9 @@
 """Stage `report`: the trade-off in words, tables and plots, from what the other stages wrote."""
 from src import params
-from src.errors import reported
 from src.files import write_csv, write_text
 from src.reporting import det, page
 from src.reporting.results import load
+from src.stage import running
 
 REPORT, PAGE, DET = "metrics/report.md", "metrics/report.html", "metrics/det.csv"
 
@@ -21,5 +21,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main()

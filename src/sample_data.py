@@ -7,12 +7,13 @@ from pathlib import Path
 
 from src import params
 from src.encoder.labels import training_speakers
-from src.errors import InputError, reported
+from src.errors import InputError
 from src.files import write_csv
 from src.params import SPLITS
 from src.speech import folder, manifest, synthetic
 from src.speech.sampling import AUDIO, sample
 from src.speech.trial_list import read_trial_list
+from src.stage import running
 
 SKIPPED = "data/skipped.csv"
 _PARTIAL = Path("data/.partial")
@@ -111,5 +112,5 @@ def _summarise(result):
 
 
 if __name__ == "__main__":
-    with reported():
+    with running():
         main()

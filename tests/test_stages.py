@@ -203,7 +203,9 @@ def test_trials_are_all_there_and_the_chosen_one_is_among_them(pipeline):
         assert found["gmacs"] == pytest.approx(found["chosen"]["gmacs"], rel=1e-3)
     with open(folder / "metrics/pareto.csv") as file:
         assert list(csv.DictReader(file)) == [row for row in rows if row["front"] == "1"]
-    assert not (folder / ".optuna").exists()
+    again = run(folder, "qat_search")
+    assert again.returncode == 0 and again.stdout.startswith("2 of 2 trials were finished before\n")
+    assert read(folder, "qat_search") == found
 
 
 def test_timings_stay_out_of_the_metrics_and_are_paired(pipeline):

@@ -1,15 +1,14 @@
 """A waveform encoder as one self-contained ONNX file."""
 import contextlib
 import logging
-import os
 import warnings
-from pathlib import Path
 
 import onnx
 import onnxscript.optimizer
 import torch
 
 from src.encoder import integers
+from src.files import whole
 
 # Constants of more elements than this (the front end's matrices) are left for the engine to compute when it
 # loads the file; stored, they would be most of a small encoder.
@@ -22,7 +21,7 @@ def export_onnx(module, path):
 
     Input `waveform` and output `embedding` are float32, batch and samples dynamic; the file holds its own
     weights, and the same module gives the same bytes. `module`, on the CPU, is a FrontEnd followed by an
-    encoder: a PlainEcapa, or what PT2E converts it to. Written beside `path`, checked, then moved over it.
+    encoder: a PlainEcapa, or what PT2E converts it to. Checked before it is written.
     """
     example = torch.zeros(2, 16_000)
     with _quiet(), torch.no_grad():
@@ -36,13 +35,8 @@ def export_onnx(module, path):
         model = program.model_proto
     _strip(model)
     onnx.checker.check_model(model, full_check=True)
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole(path) as beside:
         beside.write_bytes(model.SerializeToString(deterministic=True))
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _strip(model):

@@ -1,12 +1,11 @@
 """An ECAPA-TDNN in the layout in which SpeechBrain publishes them."""
-import os
-import shutil
 from pathlib import Path
 
 import torch
 import yaml
 
 from src.encoder.load import prepare_speechbrain
+from src.files import whole
 
 HYPERPARAMS = """\
 # ECAPA-TDNN speaker encoder, in SpeechBrain's pretrained-model layout.
@@ -82,19 +81,13 @@ def save_checkpoint(folder, network, embedding_model, classifier, labels, dtype=
     # No statistics: embeddings are used as they are.
     no_statistics = {"count": 0, "glob_mean": torch.empty(0), "glob_std": torch.empty(0)}
 
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        beside.mkdir(parents=True)
+    with whole(folder) as beside:
+        beside.mkdir()
         (beside / "hyperparams.yaml").write_text(hyperparams, encoding="utf-8")
         torch.save(_state(embedding_model, dtype), beside / "embedding_model.ckpt")
         torch.save(no_statistics, beside / "mean_var_norm_emb.ckpt")
         torch.save(_state(classifier, dtype), beside / "classifier.ckpt")
         encoder.save(beside / "label_encoder.txt")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _flow(value):

@@ -2,6 +2,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -15,6 +16,7 @@ from src.quantize.student import Source
 VALIDATION_SAMPLES = 3 * 16_000
 # With so few trials, TPE's usual ten random ones would leave it nothing to do.
 STARTUP_TRIALS = 2
+CODE = ("encoder", "evaluate", "quantize")  # what a trial runs: of other code its values may be others
 UNTRAINED = -1  # the trial of which the plain INT8 model is the result
 COMPARED = {"eer": "eer", "top1_accuracy": "top1"}  # what a trial may not lose, and how its columns call it
 
@@ -23,9 +25,9 @@ COMPARED = {"eer": "eer", "top1_accuracy": "top1"}  # what a trial may not lose,
 class Task:
     """What every trial starts from.
 
-    source: of the students; teacher: its network again, which may be moved; front_end: FrontEnd; finetune and validation: (list of float32 waveforms [n], list
-    of speakers); test: of the validation waveforms, see `accuracy.make_test`; frames: of an utterance that costs
-    are counted for.
+    source: of the students; teacher: its network again, which may be moved; front_end: FrontEnd; finetune and
+    validation: (list of float32 waveforms [n], list of speakers); test: of the validation waveforms, see
+    `accuracy.make_test`; frames: of an utterance that costs are counted for.
     """
 
     source: Source
@@ -93,9 +95,9 @@ def _trial(trial, task, wanted, teacher, reference):
         for end, number in found[key].items():
             trial.set_user_attr(_column(name, end), number)
     eer = [f"{100 * found['eer'][end]:+.2f}" for end in ("value", "low", "high")]
-    print(f"trial {index + 1}/{wanted.n_trials}: {gmacs:.4f} GMACs, objective {value:.4f} (fp32 {reference:.4f}), EER "
-          f"{eer[0]} points [{eer[1]}, {eer[2]}], "
-          + ", ".join(f"{k} {v:.3g}" for k, v in asdict(chosen).items()), flush=True)
+    study.tell(f"trial {index + 1}/{wanted.n_trials}: {gmacs:.4f} GMACs, objective {value:.4f} (fp32 {reference:.4f}), "
+               f"EER {eer[0]} points [{eer[1]}, {eer[2]}], "
+               + ", ".join(f"{k} {v:.3g}" for k, v in asdict(chosen).items()))
     return value, gmacs, megabytes
 
 
@@ -195,8 +197,10 @@ def fingerprint(task, wanted):
     settings = wanted.model_dump(exclude={"n_trials", "storage", "eer_margin", "final_steps"})
     source = task.source
     described = [settings, source.observer, source.weight_bits, bool(source.spectra), task.seed, task.resamples,
-                 task.device]
+                 task.device, torch.__version__, optuna.__version__]
     digest.update(json.dumps(described, sort_keys=True).encode())
+    for path in sorted(path for package in CODE for path in Path(__file__).parents[1].glob(f"{package}/*.py")):
+        digest.update(path.read_bytes())
     for name, tensor in [*source.network.state_dict().items(), *task.front_end.state_dict().items()]:
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     for features in source.features:

@@ -1,7 +1,7 @@
 """An Optuna study that any number of workers complete together, each trial once."""
 import os
-import shutil
 import socket
+import sys
 import time
 import warnings
 from collections import Counter
@@ -13,8 +13,9 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import JournalStorage, RDBStorage, fail_stale_trials
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from tqdm import tqdm
 
-from src.errors import InputError
+from src.errors import InputError, reason
 
 INDEX = "index"  # of a trial among those wanted: it keeps it when it is tried again
 WORKER = "worker"  # of a trial: host and process that ran it
@@ -72,9 +73,7 @@ def open_study(name, storage, folder, wait=False):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     if storage is None:
-        place = Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
-        backend = JournalStorage(JournalFileBackend(str(place / f"{name}.log")))
+        backend = JournalStorage(_file(Path(folder, f"{name}.log")))
     else:
         backend = connect(storage)
         if wait:
@@ -85,6 +84,26 @@ def open_study(name, storage, folder, wait=False):
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)
     return study
+
+
+def _file(path):
+    """The backend of a study's file that no other worker uses. What one that was killed, or a full disk, left
+    half-written at its end is taken off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    if path.exists():
+        with open(path, "rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+    return _File(str(path))
+
+
+class _File(JournalFileBackend):
+    def append_logs(self, logs):
+        try:
+            super().append_logs(logs)
+        except OSError as error:
+            raise InputError(f"{self._file_path}: cannot be written: {reason(error)}; the same command goes on where "
+                             "this stopped") from None
 
 
 def _await(name, backend):
@@ -106,24 +125,37 @@ def work(study, wanted, run, sampler, alone):
     a worker that died, or failed, is given to another with the parameters that it had. Raises InputError when one
     has failed too often since this worker began, or the database is lost.
     """
-    before, silent = _failures(study), {}
+    before, silent, done = _failures(study), {}, len(complete(study, wanted))
+    if done:
+        print(f"{done} of {wanted} trials were finished before", flush=True)
     try:
-        while len(complete(study, wanted)) < wanted:
-            if not alone:
-                _give_up(study, silent)
-                _check(_failures(study) - before)
-            if _waits(study) or _enqueue(study, wanted, keep=not alone):
-                _next(study, run, sampler)
-            else:
-                time.sleep(WAIT)
+        with tqdm(total=wanted, desc="search", unit="trial", initial=done, smoothing=0, disable=None) as bar:
+            while done < wanted:
+                if not alone:
+                    _give_up(study, silent)
+                    _check(_failures(study) - before)
+                if _waits(study) or _enqueue(study, wanted, keep=not alone):
+                    _next(study, run, sampler)
+                else:
+                    time.sleep(WAIT)
+                done = len(complete(study, wanted))
+                bar.update(done - bar.n)
     except Exception as error:
-        lost = error
-        while lost and not isinstance(lost, StorageInternalError):  # Optuna fails again while it handles it
+        lost = error  # Optuna fails again while it handles it
+        while lost and not isinstance(lost, (StorageInternalError, InputError)):
             lost = lost.__context__
         if not lost:
             raise
+        if isinstance(lost, InputError):
+            raise lost from None
         raise InputError(f"qat_search.storage: {_reason(lost.__cause__ or lost)}; the same command goes on where "
                          "this stopped") from None
+
+
+def tell(line):
+    """Print a line, above the progress bars where there are any."""
+    tqdm.write(line)
+    sys.stdout.flush()
 
 
 def _waits(study):
@@ -167,8 +199,8 @@ def _next(study, run, sampler):
     except Exception:  # what Optuna raises for a trial that it may not finish
         if not lost:
             raise
-        print(f"trial {lost[0] + 1} was given to another worker: the database had not heard of this one for {GRACE} "
-              "seconds", flush=True)
+        tell(f"trial {lost[0] + 1} was given to another worker: the database had not heard of this one for {GRACE} "
+             "seconds")
 
 
 def _first(study, index):
@@ -207,8 +239,3 @@ def complete(study, wanted):
     found = {trial.user_attrs[INDEX]: trial for trial in study.get_trials(
         deepcopy=False, states=(TrialState.COMPLETE,))}
     return [found[index] for index in sorted(found) if index < wanted]
-
-
-def clear(folder):
-    """Forget the studies that are kept in files."""
-    shutil.rmtree(folder, ignore_errors=True)

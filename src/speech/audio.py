@@ -1,13 +1,15 @@
 """Decoding, and the one form in which the pipeline keeps speech: 16 kHz, mono, 16 bits."""
+import io
 import math
 import os
 import re
 import stat
+from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from src.errors import InputError
+from src.errors import InputError, reason
 from src.speech.candidate import AudioError
 
 RATE = 16_000
@@ -141,10 +143,12 @@ def _fit(samples):
 
 def save(path, pcm):
     """Write int16 [n] at 16 kHz as FLAC. Raises InputError when it cannot be written (a full disk)."""
+    encoded = io.BytesIO()  # libsndfile does not tell that its last bytes found no place on a disk
+    soundfile.write(encoded, pcm, RATE, format="FLAC", subtype="PCM_16")
     try:
-        soundfile.write(path, pcm, RATE, format="FLAC", subtype="PCM_16")
-    except (OSError, soundfile.SoundFileError) as error:
-        raise InputError(f"{path}: cannot be written: {error}") from None
+        Path(path).write_bytes(encoded.getbuffer())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {reason(error)}") from None
 
 
 def load_audio(row):

@@ -78,10 +78,17 @@ def test_more_trials_go_on_and_other_inputs_start_anew(task, undisturbed, tmp_pa
     search.run(task, wanted(n_trials=1), tmp_path)
     assert search.run(task, wanted(), tmp_path) == undisturbed
     capsys.readouterr()
+    assert search.run(task, wanted(), tmp_path) == undisturbed
+    assert capsys.readouterr().out == "3 of 3 trials were finished before\n"
     search.run(task, wanted(steps=2, n_trials=1), tmp_path)
     assert "trial 1/1" in capsys.readouterr().out
-    study.clear(tmp_path)
-    assert not tmp_path.exists()
+
+
+def test_other_code_is_another_study(task, monkeypatch):
+    before = search.fingerprint(task, wanted())
+    assert search.fingerprint(task, wanted()) == before
+    monkeypatch.setattr(search, "CODE", search.CODE[:-1])
+    assert search.fingerprint(task, wanted()) != before
 
 
 def test_without_structure_every_operation_stays(task, tmp_path):

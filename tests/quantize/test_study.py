@@ -1,3 +1,4 @@
+import resource
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,38 @@ def test_a_file_whose_worker_was_killed_is_opened_and_goes_on(tmp_path):
     again = study.open_study("a", None, tmp_path)
     complete_all(again, 2, alone=True)
     assert done(again, 2) == [0, 1] and study.complete(again, 2)[0].params == study.complete(found, 1)[0].params
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"op_code":4,"worker_', b"\x00\x00\x00"])
+def test_a_file_that_a_worker_left_half_written_goes_on(tmp_path, torn):
+    found = study.open_study("a", None, tmp_path)
+    complete_all(found, 2, alone=True)
+    before = [trial.values for trial in found.trials]
+    with open(tmp_path / "a.log", "ab") as file:
+        file.write(torn)
+    (tmp_path / "a.log.lock").symlink_to(tmp_path / "a.log")
+    again = study.open_study("a", None, tmp_path)
+    complete_all(again, 3, alone=True)
+    assert [trial.values for trial in again.trials[:2]] == before
+    assert done(study.open_study("a", None, tmp_path), 3) == [0, 1, 2]
+
+
+def test_a_file_that_cannot_be_written_is_told_in_one_line(tmp_path):
+    found = study.open_study("a", None, tmp_path)
+
+    def full(trial):
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "a.log").stat().st_size + 10, before[1]))
+        return values(trial)
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(InputError, match="a.log: cannot be written: File too large; the same command goes on"):
+            complete_all(found, 2, full, alone=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    again = study.open_study("a", None, tmp_path)
+    complete_all(again, 2, alone=True)
+    assert done(again, 2) == [0, 1]
 
 
 def test_many_workers_run_each_trial_once_and_draw_different_parameters(database):
