@@ -26,8 +26,8 @@ def task(network, features, speech):
     rows = [Row(f"u{i}", speaker, "validation", "", "", 1.0, 0, "") for i, speaker in enumerate(speech[1])]
     bits = {"layer0": 8, "blocks": 8, "mfa": 8, "attention": 8, "fc": 8}
     source = student.Source(network, features, factorise.spectra(network, features), "minmax", bits)
-    return search.Task(source, copy.deepcopy(network), Frames(), speech, speech, accuracy.make_test(rows, 1), FRAMES, 100,
-                       "cpu", 5)
+    return search.Task(source, copy.deepcopy(network), Frames(), speech, speech, accuracy.make_test(rows, 1), FRAMES,
+                       100, "cpu", 5)
 
 
 @pytest.fixture(scope="module")

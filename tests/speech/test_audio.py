@@ -1,5 +1,6 @@
 import io
 import math
+import resource
 
 import numpy as np
 import pytest
@@ -189,3 +190,16 @@ def test_saved_audio_loads_again(tmp_path):
         audio.load_audio(row)
     with pytest.raises(InputError, match="cannot be written"):
         audio.save(tmp_path / "no folder" / "a.flac", pcm)
+
+
+def test_audio_whose_last_bytes_find_no_place_is_told(tmp_path):
+    """libsndfile writes them when it closes the file, and does not tell when it cannot."""
+    audio.save(tmp_path / "whole.flac", audio.prepare(NOISE, 16_000))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for missing in (1, 1_000, 4_000):
+            resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "whole.flac").stat().st_size - missing, before[1]))
+            with pytest.raises(InputError, match="cannot be written: File too large"):
+                audio.save(tmp_path / "a.flac", audio.prepare(NOISE, 16_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
