@@ -1,10 +1,14 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ACTIVATE = . .venv/bin/activate
+# Without isolation, what has no wheel is built by the setuptools of requirements-pip.txt, not by the latest.
+INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-build-isolation
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make lock"
 
 # Columns that the table of experiments leaves out: what else of the metrics moves whenever the accuracy does.
 DETAIL = .*(_ci|cllr|dcf|difference\.top1|smallest|calibration|threshold|json:weight_bits|chosen|^(Created|State|Executor)$$).*
 
-.PHONY: repro test bench experiments clean
+.PHONY: repro test bench lock experiments clean
 
 repro: .venv/installed
 	@$(ACTIVATE) && dvc repro
@@ -16,15 +20,24 @@ test: .venv/installed
 bench: .venv/installed-bench
 	@$(ACTIVATE) && python -m bench $(BENCH)
 
-.venv/installed: requirements.txt
+# A build of torch in a folder of PIP_FIND_LINKS goes first: pip prefers PyPI's, for whose hash the index vouches too.
+.venv/installed: requirements.in requirements.txt requirements-pip.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(INSTALL) -r requirements-pip.txt
+	$(if $(PIP_FIND_LINKS),-$(INSTALL) --no-index --no-deps torch -c requirements.txt)
+	$(INSTALL) -r requirements.in -c requirements.txt
 	touch $@
 
 .venv/installed-bench: .venv/installed requirements-bench.txt
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	$(INSTALL) -r requirements-bench.txt
 	touch $@
+
+lock:
+	$(LOCK) requirements.in -o requirements.txt
+	$(LOCK) --excludes requirements.txt requirements-bench.in -o requirements-bench.txt
+	$(LOCK) --excludes requirements.txt requirements-dev.in -o requirements-dev.txt
+	$(LOCK) -c requirements.txt requirements-pip.in -o requirements-pip.txt
 
 experiments: .venv/installed
 	@$(ACTIVATE) && dvc exp show --only-changed --hide-queued --hide-workspace --no-pager --md --precision 4 \

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 from src.errors import InputError
 
-REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
+REQUIREMENTS = Path(__file__).parents[2] / "requirements.in"
 RUNTIME = ("onnxruntime", "numpy", "soundfile")  # what runs the model; all the rest made it
 ESPEAK = {
     "type": "application", "bom-ref": "espeak-ng", "name": "espeak-ng", "scope": "excluded",
@@ -25,18 +25,19 @@ def bill(model, synthetic) -> dict:
     """The bill of a model that is made by what is installed.
 
     model: its CycloneDX component, with a `bom-ref`. synthetic: whether speech from espeak-ng is part of it. Components
-    are the packages that requirements.txt pins and what these need, as they are installed: the scope is `required` for
+    are the packages of requirements.in and all that these need, as they are installed: the scope is `required` for
     those that run the model, `excluded` for those that only made it. Nothing in it changes with time or place. Raises
-    InputError when the environment cannot be read.
+    InputError when one is not installed or the environment cannot be read.
     """
     found = _environment()
     refs = {canonicalize_name(component["name"]): component["bom-ref"] for component in found["components"]}
-    pinned = {canonicalize_name(line.partition("==")[0]) for line in REQUIREMENTS.read_text().splitlines()
-              if "==" in line}
-    missing = sorted(pinned - refs.keys())
+    named = [canonicalize_name(Requirement(line).name) for line in REQUIREMENTS.read_text().splitlines()
+             if line and not line.startswith("#")]
+    runtime, needed = (_closure(names, refs) for names in (RUNTIME, named))
+    missing = sorted((runtime | needed) - refs.keys())
     if missing:
-        raise InputError(f"requirements.txt: {', '.join(missing)}: not installed")
-    required, kept = ({refs[name] for name in _closure(names, refs)} for names in (RUNTIME, pinned))
+        raise InputError(f"requirements.in: {', '.join(missing)}: not installed")
+    required, kept = ({refs[name] for name in names} for names in (runtime, needed))
     found["metadata"]["component"] = model
     found["components"] = [
         _licensed(component) | {"scope": "required" if component["bom-ref"] in required else "excluded"}
@@ -59,14 +60,14 @@ def _environment():
 
 
 def _closure(names, installed):
-    """These packages and all that they need, without the extras that nothing asks for (the graph of the bill has
-    them all)."""
+    """These packages and all that they need, installed or not, without the extras that nothing asks for (the graph of
+    the bill has them all)."""
     found, todo = set(), [(name, "") for name in names]
     while todo:
         name, extra = todo.pop()
-        if name in installed and (name, extra) not in found:
+        if (name, extra) not in found:
             found.add((name, extra))
-            for needed in map(Requirement, requires(name) or ()):
+            for needed in map(Requirement, name in installed and requires(name) or ()):
                 if needed.marker is None or needed.marker.evaluate({"extra": extra}):
                     todo += [(canonicalize_name(needed.name), each) for each in ("", *needed.extras)]
     return {name for name, _ in found}

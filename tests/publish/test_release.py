@@ -1,6 +1,7 @@
 """The stage, from the other stages' files to a folder that the hub takes."""
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,13 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from huggingface_hub.utils import validate_repo_id
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from src import release
 from src.errors import InputError
 from src.evaluate import llr
-from src.publish import card
+from src.publish import bill, card
 from src.reporting import results, words
 from tests.evaluate.conftest import save_model
 from tests.reporting.conftest import ROOT, place, write  # noqa: F401 (place is a fixture)
@@ -129,23 +132,31 @@ def test_the_program_in_the_card_runs(folder, tmp_path):
 def test_the_bill_is_valid_and_names_what_is_installed(folder, about):
     text = (folder / "bom.json").read_text()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
-    bill = json.loads(text)
-    assert bill["metadata"]["component"]["hashes"][0]["content"] == about["sha256"]
-    assert "timestamp" not in bill["metadata"] and "serialNumber" not in bill
-    components = {each["name"].lower().replace("_", "-"): each for each in bill["components"]}
-    for line in (ROOT / "requirements.txt").read_text().splitlines():
-        name, _, version = line.partition("==")
-        if version:
-            assert components[name.lower().replace("_", "-")]["version"].partition("+")[0] == version
+    found = json.loads(text)
+    assert found["metadata"]["component"]["hashes"][0]["content"] == about["sha256"]
+    assert "timestamp" not in found["metadata"] and "serialNumber" not in found
+    components = {canonicalize_name(each["name"]): each for each in found["components"]}
+    pinned = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    for name in components.keys() - {"espeak-ng"}:
+        assert components[name]["version"].partition("+")[0] == pinned[name]
+    for line in (ROOT / "requirements.in").read_text().splitlines():
+        assert not line or line.startswith("#") or canonicalize_name(Requirement(line).name) in components
     required = {name for name, each in components.items() if each["scope"] == "required"}
     assert {"onnxruntime", "numpy", "soundfile", "cffi"} <= required
     assert not {"torch", "scipy", "pydantic", "jinja2", "aiohttp"} & required
-    known = {each["bom-ref"] for each in bill["components"]} | {"model"}
-    assert all({entry["ref"], *entry.get("dependsOn", ())} <= known for entry in bill["dependencies"])
+    known = {each["bom-ref"] for each in found["components"]} | {"model"}
+    assert all({entry["ref"], *entry.get("dependsOn", ())} <= known for entry in found["dependencies"])
     assert components["espeak-ng"]["licenses"] == [{"license": {"id": "GPL-3.0-or-later"}}]
     listed = (folder / "LICENSES.md").read_text()
-    assert all(f"| {each['name']} |" in listed for each in bill["components"])
+    assert all(f"| {each['name']} |" in listed for each in found["components"])
     assert "| espeak-ng |  | GPL-3.0-or-later |" in listed
+
+
+def test_a_bill_without_all_that_is_asked_for_is_not_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(bill, "REQUIREMENTS", tmp_path / "requirements.in")
+    bill.REQUIREMENTS.write_text("# a comment\nnumpy\nNot.There>=1\n")
+    with pytest.raises(InputError, match="requirements.in: not-there: not installed"):
+        bill.bill({"bom-ref": "model"}, synthetic=False)
 
 
 def test_without_an_int8_model_that_loses_nothing_fp32_is_released(place):
