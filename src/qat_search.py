@@ -5,6 +5,7 @@ the same data.
 """
 import argparse
 import copy
+from dataclasses import asdict
 
 import torch
 
@@ -52,10 +53,9 @@ def main(worker=False):
         **metrics, **cost,
         "n_trials": len(result.trials),
         "passed_validation": int(result.chosen is not None),
-        "chosen": {name: _rounded(value) for name, value in (result.chosen or {"trial": search.UNTRAINED}).items()},
+        "chosen": _chosen(result.chosen),
         "objective_untrained": _rounded(result.before),
         "objective_fp32": _rounded(result.reference),
-        "weight_bits": task.source.weight_bits,
     })
     write_json(LATENCY, latency.against_fp32("qat", MODEL, config.profile, config.seed))
     which = f"trial {result.chosen['trial'] + 1} of {len(result.trials)}" if result.chosen else (
@@ -96,6 +96,13 @@ def _winner(task, wanted, chosen):
     ranks = task.source.ranks(chosen["kept_macs"])
     network, _ = search.train(task, wanted, ranks, search.hyperparameters(chosen), wanted.final_steps, "chosen trial")
     return network, ranks
+
+
+def _chosen(row):
+    """The number of a trial and what it was made with; metrics/trials.csv has the rest."""
+    if row is None:
+        return {"trial": search.UNTRAINED}
+    return {name: _rounded(row[name]) for name in ("trial", "kept_macs", *asdict(search.hyperparameters(row)))}
 
 
 def _rounded(number):

@@ -169,10 +169,11 @@ def kill(folder, stage, log, delay, alone):
         assert process.poll() is None and time.monotonic() < end, log.read_text()
         time.sleep(0.02)
     time.sleep(delay)
-    running = process.poll() is None
+    if process.poll() is not None:
+        return False
     (os.kill if alone else os.killpg)(process.pid, signal.SIGKILL)
     process.wait()
-    return running
+    return True
 
 
 def complete(folder):

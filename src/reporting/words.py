@@ -9,6 +9,7 @@ from pathlib import Path
 
 from src.evaluate.accuracy import ALL, KEYS
 from src.reporting.numbers import MEASURES, count, difference, largest_loss, level, points, share, significant, speed
+from src.reporting.results import DIFFERENCE
 
 SHIPPED = "models/pretrained/ecapa-mini"
 HYPERPARAMETERS = {
@@ -200,7 +201,7 @@ def _search(results):
     qat, ptq = (level("eer", results.models[name].over(main))[0] for name in ("qat", "ptq"))
     question = "What does quantisation-aware training under the search bring, and with which hyperparameters?"
     return Answer(question, [
-        _chosen(search, results.params.qat_search),
+        _chosen(search, results.trials, results.params.qat_search),
         *_compared(results.models["qat"], results),
         f"Its EER is {qat} %, that of post-training quantisation {ptq} %. Both were compared with fp32 and "
         "not with each other, so these two figures alone do not show one of them to be better.",
@@ -209,7 +210,7 @@ def _search(results):
     ])
 
 
-def _chosen(search, wanted):
+def _chosen(search, rows, wanted):
     """Which trial was chosen, why, and with which hyperparameters."""
     trials, best = count(search["n_trials"], "trial"), search["chosen"]
     before, reference = search["objective_untrained"], search["objective_fp32"]
@@ -220,14 +221,15 @@ def _chosen(search, wanted):
                 f"{before:.4f}; fp32 has {reference:.4f}.")
     chosen = ", ".join(f"{title} {best[key] if isinstance(best[key], int) else significant(best[key])}"
                        for key, title in HYPERPARAMETERS.items())
-    change, ci = difference("eer", {"difference": {"eer": {
-        "value": best["eer_difference"], "low": best["eer_difference_low"], "high": best["eer_difference_high"]}}})
-    return (f"Of {trials}, trial {best['trial'] + 1} computes least, {best['gmacs']:.4f} GMACs, among those that no other "
+    row = next(row for row in rows if int(row["trial"]) == best["trial"])
+    value, low, high = (float(row[name]) for name in DIFFERENCE)
+    change, ci = difference("eer", {"difference": {"eer": {"value": value, "low": low, "high": high}}})
+    return (f"Of {trials}, trial {best['trial'] + 1} computes least, {float(row['gmacs']):.4f} GMACs, among those that no other "
             f"beats in objective, GMACs and size at once and whose EER on validation speakers is shown to be higher than "
             f"fp32’s by less than {points(wanted.eer_margin)} ({change} points, 95 % interval {ci}) and whose top-1 is not "
             f"shown to be lower. It was trained with "
             f"{chosen}, and then anew for {count(wanted.final_steps, 'step')}. Its objective, the speaker loss over "
-            f"validation speakers (lower is better), is {best['objective']:.4f}; fp32 has {reference:.4f}, the plain INT8 "
+            f"validation speakers (lower is better), is {float(row['objective']):.4f}; fp32 has {reference:.4f}, the plain INT8 "
             f"model before any training {before:.4f}.")
 
 

@@ -10,6 +10,7 @@ from src import params
 from src.cost import latency, macs
 from src.evaluate import accuracy, calibration, conditions, scores
 from src.files import write_csv, write_json
+from src.reporting import words
 from src.speech import manifest
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +61,8 @@ def write(seen_speakers=0, damage=DAMAGE, sexes=False, parts=("",), **changes):
                for n in (16, 32, 48, 64)])
     write_json("metrics/qat_search.json", {
         **measured["qat"], **COST, "size_mb": 5.9, "n_trials": len(trials),
-        "passed_validation": 1, "chosen": trials[1],
+        "passed_validation": 1, "chosen": {
+            name: trials[1][name] for name in ("trial", "kept_macs", *words.HYPERPARAMETERS)},
         "objective_untrained": 1.29, "objective_fp32": 1.22})
     _costs()
     _breakdown(sexes)
