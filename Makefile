@@ -5,10 +5,10 @@ INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 
-# Columns that the table of experiments leaves out: what else of the metrics moves whenever the accuracy does.
-DETAIL = .*(_ci|cllr|dcf|difference\.top1|smallest|calibration|threshold|json:weight_bits|chosen|^(Created|State|Executor)$$).*
+# What the narrow tables leave out: what else of the metrics moves whenever the accuracy does.
+DETAIL = _ci|cllr|dcf|difference\.top1|smallest|calibration|threshold|json:weight_bits|chosen
 
-.PHONY: repro test bench lock experiments clean
+.PHONY: repro test bench lock experiments compare clean
 
 repro: .venv/installed
 	@$(ACTIVATE) && dvc repro
@@ -41,7 +41,10 @@ lock:
 
 experiments: .venv/installed
 	@$(ACTIVATE) && dvc exp show --only-changed --hide-queued --hide-workspace --no-pager --md --precision 4 \
-		--drop '$(DETAIL)' | sed 's#metrics/##g; s#\.json:#:#g'
+		--drop '.*($(DETAIL)|^(Created|State|Executor)$$).*' | sed 's#metrics/##g; s#\.json:#:#g'
+
+compare: .venv/installed
+	@$(ACTIVATE) && dvc metrics diff --md --precision 4 $(REVS) | grep -Ev '$(DETAIL)' | sed 's#metrics/##g; s#\.json##g'
 
 clean:
 	rm -rf .venv .pytest_cache .hypothesis .optuna
