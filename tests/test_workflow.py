@@ -53,7 +53,8 @@ def test_the_comment_compares_what_a_pull_request_changes(tmp_path):
     change_parameters(folder, {"ptq": {"observer": "histogram"}})
     commit(folder, "Change")
     (compare,) = [step["run"] for step in JOBS["pipeline"]["steps"] if step.get("name") == "Compare"]
-    call(folder, "bash", "-e", "-o", "pipefail", "-c", compare, BASE=base, GITHUB_STEP_SUMMARY=str(tmp_path / "summary"))
+    call(folder, "bash", "-e", "-o", "pipefail", "-c", compare, BASE=base,
+         GITHUB_STEP_SUMMARY=str(tmp_path / "summary"))
     comment = (folder / "comment.md").read_text()
     assert (tmp_path / "summary").read_text() == comment and base[:7] in comment and base not in comment
     assert re.search(r"\| metrics/ptq.json \| eer +\|.*\| 0.125 +\|", comment)
