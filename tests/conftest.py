@@ -1,7 +1,13 @@
 import os
+import pwd
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from tests.workspace import PASSWORD, free_port
 
 
 @pytest.fixture(scope="session")
@@ -11,3 +17,49 @@ def shared():
     if not folder:
         pytest.skip("SPEAKER_SHARED is not set: no real speech, no stand-in for the hub")
     return Path(folder)
+
+
+def program(name):
+    """initdb and pg_ctl are often not on the PATH."""
+    found = shutil.which(name) or next(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), None)
+    return found or pytest.skip(f"{name} is not installed: no PostgreSQL server to test with")
+
+
+def unprivileged():
+    """The arguments of subprocess.run that run a program as a user other than root: PostgreSQL refuses root."""
+    if os.geteuid():
+        return {}
+    for name in ("postgres", "nobody"):
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    pytest.skip("PostgreSQL does not run as root, and there is no user postgres or nobody")
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The URL, without the password, of a database of a new PostgreSQL server."""
+    initdb, pg_ctl, user = program("initdb"), program("pg_ctl"), unprivileged()
+    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))  # pytest's folders are closed to other users
+    data, secret = folder / "data", folder / "password"
+    secret.write_text(PASSWORD)
+    if user:
+        for path in (folder, secret):
+            os.chown(path, user["user"], user["group"])
+    port = free_port()
+
+    def call(*command):
+        output = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                timeout=120, **user)
+        assert output.returncode == 0, output.stdout
+
+    try:
+        call(initdb, "-D", data, "-U", "me", "-A", "scram-sha-256", "--pwfile", secret, "--no-sync")
+        call(pg_ctl, "-D", data, "-l", folder / "log", "-w", "-o", f"-p {port} -k {folder} -c fsync=off", "start")
+        yield f"postgresql://me@127.0.0.1:{port}/postgres"
+    finally:
+        if (data / "postmaster.pid").exists():
+            call(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
+        shutil.rmtree(folder)

@@ -18,14 +18,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from src.quantize import study
-from tests.test_remotes import call, clone
 from tests.test_reproducible import TIMED, made
-from tests.workspace import ROOT, SMALL, run, workspace
+from tests.workspace import ROOT, SMALL, call, change_parameters, commit, run, small_clone, workspace
 
 PIPELINE = {name: stage for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
             if not stage.get("frozen")}
 TRIALS, KILLS = 3, {"qat_search": 4}  # random kills of a stage, 2 of the others
-SEARCH = {**SMALL, "qat_search": {**SMALL["qat_search"], "n_trials": TRIALS, "final_steps": 4}}
 
 
 def outputs(stage):
@@ -136,20 +134,11 @@ def undisturbed(tmp_path_factory):
 
 
 def copy(folder):
-    """A clone of the working tree with a small configuration, committed."""
-    clone(ROOT, folder)
-    for name in ("src", "dvc.yaml", "metrics/.gitignore", ".gitignore"):
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
-        else:
-            shutil.copy(ROOT / name, folder / name)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, values in SEARCH.items():
-        params[section] |= values
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    """A clone with a small configuration and some more trials, committed."""
+    small_clone(folder)
+    change_parameters(folder, {"qat_search": {"n_trials": TRIALS, "final_steps": 4}})
     (folder / "dvc.lock").unlink()  # of another configuration
-    call(folder, "git", "add", "--all")
-    call(folder, "git", "commit", "--quiet", "--message", "Small")
+    commit(folder, "More trials")
 
 
 def repro(folder, log, *arguments):

@@ -1,74 +1,25 @@
 """A pipeline pushed from one clone and pulled into another, by a remote on a folder and by one that speaks S3."""
 import contextlib
 import importlib.util
-import os
 import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 
 import pytest
-import yaml
 
-from tests.workspace import ROOT, SMALL
+from tests.workspace import call, clone, commit, s3_server, small_clone
 
 STAGE = "sample_data"  # leaves files and a folder of files to push
-
-
-def call(folder, program, *arguments, **env):
-    """What a program prints in a folder; `dvc` and the stages run in the interpreter of the tests."""
-    command = [sys.executable, "-m", "dvc"] if program == "dvc" else [program]
-    output = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=600, env={
-        **os.environ, "PATH": os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"])), **env})
-    assert output.returncode == 0, output.stdout + output.stderr
-    return output.stdout
-
-
-def clone(source, folder):
-    call(source, "git", "clone", "--quiet", str(source), str(folder))
-    call(folder, "git", "config", "user.name", "test")
-    call(folder, "git", "config", "user.email", "test@example.org")
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """A clone with the working tree's files, in which the stages ran on a small configuration, committed."""
     folder = tmp_path_factory.mktemp("remotes") / "ran"
-    clone(ROOT, folder)
-    for name in ("src", "dvc.yaml", "params.yaml", "metrics/.gitignore"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name, **({"dirs_exist_ok": True} if copy is shutil.copytree else {}))
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    for section, values in SMALL.items():
-        params[section] |= values
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    small_clone(folder)
     (folder / "dvc.lock").unlink()  # of another run, whose outputs are not here
     printed = call(folder, "dvc", "repro", STAGE)
     assert f"Running stage '{STAGE}'" in printed
     return folder
-
-
-@contextlib.contextmanager
-def s3_server():
-    """The URL of an S3 server on this machine, which keeps everything in memory."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(300):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5).close()
-                break
-            assert server.poll() is None
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 @pytest.mark.parametrize("kind", ["folder", "s3"])
@@ -90,8 +41,7 @@ def test_what_one_clone_pushed_another_pulls_and_runs_nothing(kind, ran, tmp_pat
         call(first, "dvc", "remote", "add", "--default", "storage", url)
         for name, value in options.items():
             call(first, "dvc", "remote", "modify", "storage", name, value)
-        call(first, "git", "add", "--all")
-        call(first, "git", "commit", "--quiet", "--message", "Run")
+        commit(first, "Run")
         assert "pushed" in call(first, "dvc", "push", **env)
 
         clone(first, second)

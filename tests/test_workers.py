@@ -1,79 +1,25 @@
 """Many workers on one study: the stage and two workers as processes, with a PostgreSQL server of the test's own."""
 import csv
 import os
-import pwd
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from src.quantize import study
-from tests.workspace import ROOT, SMALL, read, run, workspace
+from tests.workspace import PASSWORD, ROOT, SMALL, read, run, workspace
 
-PASSWORD = "kept-to-itself"
 TRIALS = 6
-
-
-def program(name):
-    """initdb and pg_ctl are often not on the PATH."""
-    found = shutil.which(name) or next(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), None)
-    return found or pytest.skip(f"{name} is not installed: no PostgreSQL server to test with")
-
-
-def unprivileged():
-    """The arguments of subprocess.run that run a program as a user other than root: PostgreSQL refuses root."""
-    if os.geteuid():
-        return {}
-    for name in ("postgres", "nobody"):
-        try:
-            user = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-    pytest.skip("PostgreSQL does not run as root, and there is no user postgres or nobody")
-
-
-@pytest.fixture(scope="module")
-def server():
-    """The URL, without the password, of a database of a new server."""
-    initdb, pg_ctl, user = program("initdb"), program("pg_ctl"), unprivileged()
-    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))  # pytest's folders are closed to other users
-    data, secret = folder / "data", folder / "password"
-    secret.write_text(PASSWORD)
-    if user:
-        for path in (folder, secret):
-            os.chown(path, user["user"], user["group"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def call(*command):
-        output = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                timeout=120, **user)
-        assert output.returncode == 0, output.stdout
-
-    try:
-        call(initdb, "-D", data, "-U", "study", "-A", "scram-sha-256", "--pwfile", secret, "--no-sync")
-        call(pg_ctl, "-D", data, "-l", folder / "log", "-w", "-o", f"-p {port} -k {folder} -c fsync=off", "start")
-        yield f"postgresql://study@127.0.0.1:{port}/postgres"
-    finally:
-        if (data / "postmaster.pid").exists():
-            call(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
 def prepared(server, tmp_path_factory):
     """A folder with the data and the baseline, whose search is kept in the server."""
-    search = {**SMALL["qat_search"], "n_trials": TRIALS, "final_steps": 2, "storage": server}
+    search = {**SMALL["qat_search"], "n_trials": TRIALS, "storage": server}
     folder = workspace(tmp_path_factory.mktemp("workers") / "run", {**SMALL, "qat_search": search})
     for stage in ("sample_data", "baseline"):
         output = run(folder, stage)
@@ -158,7 +104,7 @@ def test_a_killed_worker_loses_no_finished_trial_and_its_running_one_is_given_to
 
 def test_a_wrong_password_is_one_line_and_is_not_shown(prepared, server):
     text = (prepared / "params.yaml").read_text()
-    (prepared / "params.yaml").write_text(text.replace("study@", "study:not-this-one@"))
+    (prepared / "params.yaml").write_text(text.replace("me@", "me:not-this-one@"))
     for arguments in ((), ("--worker",)):
         process = start(prepared, *arguments)
         output, _ = process.communicate(timeout=400)
