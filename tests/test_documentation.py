@@ -273,7 +273,8 @@ def test_an_experiment_beside_the_last_commit(place):
       "dvc queue start", "dvc queue status", "dvc queue logs NAME -f", "make experiments",
       "dvc exp show --only-changed",
       "dvc params diff ratty-user glare-libs", "dvc metrics diff ratty-user glare-libs", "dvc params diff A B",
-      "dvc metrics diff A B", "dvc plots diff A B", "dvc exp apply A", "dvc exp remove -A")
+      "dvc metrics diff A B", "dvc plots diff A B", 'make compare REVS="A B"', "make compare REVS=HEAD~1",
+      "make compare", "dvc exp apply A", "dvc exp remove -A")
 def test_a_grid_of_experiments_side_by_side(place):
     shell(place, "dvc exp run --queue ptq -S 'quantize.weight_bits.mfa=8,4' -S 'ptq.utterances=8,64'",
           replaced={"=8,64": "=4,6"})
@@ -301,6 +302,10 @@ def test_a_grid_of_experiments_side_by_side(place):
         for key, shown in differs.items():
             assert (shown in printed) == (found[one][key] != found[two][key])
         assert "metrics/ptq.json" in shell(place, f"dvc metrics diff {names}", replaced=pair)
+    rows = shell(place, 'make compare REVS="A B"', replaced={"A B": f"{one} {two}"}).splitlines()
+    assert one in rows[0] and two in rows[0] and "cllr" not in str(rows)
+    assert "| HEAD~1 " in shell(place, "make compare REVS=HEAD~1")
+    assert shell(place, "make compare").strip() == ""  # nothing differs from the last commit
     shell(place, "dvc plots diff A B", replaced={" A B": f" {one} {two}"})
     assert one in (place / "dvc_plots/index.html").read_text()
     shell(place, "dvc exp apply A", replaced={" A": f" {two}"})
@@ -323,6 +328,17 @@ def experiments(folder):
         found.append({"rev": experiment["name"], "bits": params["quantize"]["weight_bits"]["mfa"],
                       "utterances": params["ptq"]["utterances"]})
     return found
+
+
+@slow
+@runs("make lock")
+def test_packages_are_locked_again(fresh):
+    if shutil.which("uv") is None:
+        pytest.skip("uv is not installed")
+    files = [f"requirements{kind}.txt" for kind in ("", "-bench", "-dev", "-pip")]
+    before = [re.findall(r"^[\w.-]+==\S+", (fresh / name).read_text(), re.MULTILINE) for name in files]
+    shell(fresh, "make lock")
+    assert before == [re.findall(r"^[\w.-]+==\S+", (fresh / name).read_text(), re.MULTILINE) for name in files]
 
 
 class Hub(BaseHTTPRequestHandler):
