@@ -20,7 +20,7 @@ from huggingface_hub import HfApi, HfFileSystem
 from tqdm import tqdm
 
 from src.errors import InputError
-from src.hub import TIMEOUT, Lock, explained, first_line
+from src.hub import Lock, explained, first_line
 from src.speech.audio import decode
 from src.speech.candidate import AudioError, Candidate, sex_of
 
@@ -76,7 +76,7 @@ def _files(repo, config, revision, what):
     """
     lock = Lock("datasets", repo, revision, what)
     with explained(what, revision):
-        commit = lock.commit or HfApi().dataset_info(repo, revision=revision, timeout=TIMEOUT).sha
+        commit = lock.commit or HfApi().dataset_info(repo, revision=revision).sha
         try:
             # hf:// keeps a folder of that name in the working directory from being taken instead.
             builder = load_dataset_builder(f"hf://datasets/{repo}", config, revision=commit)
