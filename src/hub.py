@@ -124,13 +124,15 @@ def fetch(repo, name, revision, what, largest):
 
     The file is that of the commit in LOCK, and has the SHA-256 that is there; at first use both are written.
     What is locked and in the cache needs no connection. Raises InputError, starting with `what`, as `explained`
-    and `Lock`, and when the file is larger than `largest` bytes.
+    and `Lock`, and when the file is larger than `largest` bytes, or locked and gone.
     """
     lock = Lock("models", repo, revision, what)
     with explained(what, revision):
         try:
             path = _download(repo, name, lock.commit, revision, what, largest)
         except errors.RemoteEntryNotFoundError:
+            if name in lock.files:
+                raise InputError(f"{what}: {name} is gone from the hub, and {LOCK} has it") from None
             return None
     digest = sha256(path)
     # The cache keeps a file as <repository>/snapshots/<commit>/<name>.

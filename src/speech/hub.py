@@ -91,7 +91,8 @@ def _files(repo, config, revision, what):
         for (_, url), own in zip(files, found):
             if own is None or ".." in PurePosixPath(url).parts:
                 raise InputError(f"{what}: data.config {config}: {url} is not in this repository")
-        commit, names = found[0][1], sorted({own[2] for own in found})
+        # The card tells which files there are.
+        commit, names = found[0][1], sorted({"README.md", *(own[2] for own in found)})
         stored = HfApi().get_paths_info(repo, names, revision=commit, repo_type="dataset")
     # Files too small for large file storage have git's hash.
     lock.check(commit, {file.path: file.lfs.sha256 if file.lfs else f"git:{file.blob_id}" for file in stored})
