@@ -128,7 +128,7 @@ def test_a_strangers_repository_runs_nothing(hub, tmp_path):
     first, path = b"n_mels: 80", b"<pretrained_path>/embedding_model.ckpt"
     attacks = {
         "apply": (first, f'run: !apply:os.system ["touch {mark}"]\nn_mels: 80', "!apply:os.system is not loaded"),
-        "new": (first, f'run: !new:subprocess.Popen [[touch, "{mark}"]]\nn_mels: 80', "!new:subprocess.Popen is not loaded"),
+        "new": (first, f'run: !new:subprocess.Popen [[touch, "{mark}"]]\nn_mels: 80', "!new:subprocess.Popen is not"),
         "climb": (path, "<pretrained_path>/../../../secret.ckpt", "leads out of the checkpoint"),
         "elsewhere": (path, "https://127.0.0.1:9/secret.ckpt", "leads out of the checkpoint"),
         "pickle": None,

@@ -167,8 +167,8 @@ def overlapping(path):
     (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(24, dtype=torch.int64)}), "int64 .*, not float32"),
     (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(1).expand(2**40)}), "fc.conv.bias is"),
     (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(24, device="meta")}), "fc.conv.bias is not a plain"),
-    (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(24).to_sparse()}), "fc.conv.bias is not a plain tensor"),
-    (damaged(lambda state: state | {"fc.conv.weight": state["fc.conv.weight"].to_sparse_csr()}), "is not a plain tensor"),
+    (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(24).to_sparse()}), "is not a plain tensor"),
+    (damaged(lambda state: state | {"fc.conv.weight": state["fc.conv.weight"].to_sparse_csr()}), "not a plain tensor"),
     (damaged(lambda state: state | {"fc.conv.bias": torch.nested.nested_tensor([torch.zeros(2)])}), "is not a plain"),
     (damaged(lambda state: state | {"a\n\x1b[2J" + "x" * 10**6: torch.zeros(1)}), r"\(a\\n\\x1b\[2Jx{94}\)"),
 ])
