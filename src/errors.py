@@ -4,7 +4,14 @@ import sys
 
 
 class InputError(Exception):
-    """The input is wrong; the message says what, where, and what is allowed."""
+    """The input is wrong; the message says what, where, and what is allowed.
+
+    A line of printable characters each: in a stranger's names that are quoted, what a terminal would obey, or
+    take for the end of the line, is shown as its escape.
+    """
+
+    def __init__(self, *lines):
+        super().__init__("\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) for text in lines))
 
 
 @contextlib.contextmanager

@@ -1,18 +1,78 @@
 """The model and data hub: what is taken from it is locked, and its faults are told in one line."""
 import contextlib
-import hashlib
 import json
+import time
 from pathlib import Path, PurePosixPath
 
 import httpx2
 import huggingface_hub
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 
 from src.errors import InputError
-from src.files import write_json
+from src.files import sha256, write_json
 
 LOCK = "hub.lock.json"
-TIMEOUT = 10  # seconds of the first call to the hub; its client alone would go on trying for half a minute
+_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT  # seconds without an answer; set by the environment, 10 by default
+_SLOWEST = 1_000  # bytes a second of an answer, over any _TIMEOUT seconds
+_WAITS = (1, 2)  # seconds before the second attempt at a request, and before the third and last
+_PASSING = (408, 429, 500, 502, 503, 504)  # states of a hub that may answer a moment later
+
+
+class _GivenUp(httpx2.TransportError):
+    """The last attempt failed. Of a kind that the hub's clients pass on: none of them tries again or does without."""
+
+
+class _Client(httpx2.Client):
+    """What the hub's clients send their requests by: each is bounded in time, and tried again where it fails."""
+
+    def send(self, request, **options):
+        timeouts = {kind: min(own or _TIMEOUT, _TIMEOUT) for kind, own in request.extensions["timeout"].items()}
+        request.extensions = {**request.extensions, "timeout": timeouts}
+        for wait in (*_WAITS, None):
+            try:
+                response = super().send(request, **options)
+                if response.status_code not in _PASSING:
+                    return response
+                response.close()
+                failure = f"{response.status_code} {response.reason_phrase}"
+            except httpx2.TransportError as error:
+                failure = first_line(error)
+            if wait is not None:
+                time.sleep(wait)
+        raise _GivenUp(f"{request.url.copy_with(query=None)}: {failure}, {len(_WAITS) + 1} times")
+
+
+class _Steady(httpx2.SyncByteStream):
+    """The body of an answer, which fails where it is too slow; a timeout between its bytes alone never would."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __iter__(self):
+        begun, size = time.monotonic(), 0
+        try:
+            for part in self.stream:
+                size += len(part)
+                yield part
+                if (passed := time.monotonic() - begun) > _TIMEOUT:
+                    if size < _SLOWEST * passed:
+                        raise httpx2.ReadTimeout(f"{size:,} bytes in {passed:.0f} s")
+                    begun, size = time.monotonic(), 0
+        except httpx2.TransportError as error:
+            # Of all kinds, a download is resumed after this one, and its message told.
+            raise httpx2.RemoteProtocolError(first_line(error)) from error
+
+    def close(self):
+        self.stream.close()
+
+
+def _steadied(response):
+    response.stream = _Steady(response.stream)
+
+
+_HOOKS = huggingface_hub.get_session().event_hooks | {"response": [_steadied]}
+huggingface_hub.set_client_factory(lambda: _Client(event_hooks=_HOOKS, follow_redirects=True))
+constants.HF_HUB_DISABLE_XET = True  # downloads by another client, with bounds of its own
 
 
 class Lock:
@@ -64,16 +124,17 @@ def fetch(repo, name, revision, what, largest):
 
     The file is that of the commit in LOCK, and has the SHA-256 that is there; at first use both are written.
     What is locked and in the cache needs no connection. Raises InputError, starting with `what`, as `explained`
-    and `Lock`, and when the file is larger than `largest` bytes.
+    and `Lock`, and when the file is larger than `largest` bytes, or locked and gone.
     """
     lock = Lock("models", repo, revision, what)
     with explained(what, revision):
         try:
             path = _download(repo, name, lock.commit, revision, what, largest)
         except errors.RemoteEntryNotFoundError:
+            if name in lock.files:
+                raise InputError(f"{what}: {name} is gone from the hub, and {LOCK} has it") from None
             return None
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256(path)
     # The cache keeps a file as <repository>/snapshots/<commit>/<name>.
     lock.check(path.parents[len(PurePosixPath(name).parts) - 1].name, {name: digest})
     return path
@@ -86,7 +147,7 @@ def _download(repo, name, commit, revision, what, largest):
         return cached
     try:
         url = huggingface_hub.hf_hub_url(repo, name, revision=commit or revision)
-        found = huggingface_hub.get_hf_file_metadata(url, timeout=TIMEOUT)
+        found = huggingface_hub.get_hf_file_metadata(url)
     except (httpx2.TransportError, errors.OfflineModeIsEnabled):
         if cached:
             return cached
@@ -98,9 +159,11 @@ def _download(repo, name, commit, revision, what, largest):
 
 @contextlib.contextmanager
 def explained(what, revision=None):
-    """Turn what huggingface_hub raises into an InputError that starts with `what`."""
+    """Turn what the hub's clients raise into an InputError that starts with `what`."""
     try:
         yield
+    except InputError:
+        raise
     except errors.GatedRepoError:
         raise InputError(f"{what}: access to this hub repository is restricted") from None
     except errors.RepositoryNotFoundError:
@@ -111,6 +174,9 @@ def explained(what, revision=None):
         raise InputError(f"{what}: not a hub id (owner/name)") from None
     except (httpx2.HTTPError, OSError) as error:
         raise InputError(f"{what}: the hub cannot be reached, or failed: {first_line(error)}") from None
+    except Exception as error:  # whatever they meet with in an answer that is not what they expect
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"{what}: the hub's answer is not understood: {why}") from None
 
 
 def first_line(error):

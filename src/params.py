@@ -236,4 +236,4 @@ def load(path="params.yaml") -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        raise InputError("\n".join(f"{path}: {_explain(e)}" for e in error.errors())) from None
+        raise InputError(*(f"{path}: {_explain(e)}" for e in error.errors())) from None

@@ -1,15 +1,18 @@
 """The lock file, by the real clients against the stand-in for the hub: what changes after it was locked is refused."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from src.errors import InputError
 from src.hub import LOCK, Lock
+from tests.encoder.test_load import Runs
 
 ROOT = Path(__file__).parents[1]
 ENCODER, DATA = "speechbrain/spkrec-ecapa-voxceleb", "s3prl/superb"
@@ -22,7 +25,8 @@ from src.errors import InputError
 from src.speech import hub
 
 def speakers(revision=None): return len(training_speakers("{ENCODER}", revision))
-def encoder(**options): return sum(p.numel() for p in load("{ENCODER}", **options).mods["embedding_model"].parameters())
+def encoder(source="{ENCODER}", **options):
+    return sum(p.numel() for p in load(source, **options).mods["embedding_model"].parameters())
 def rows(): return len(hub.candidates("{DATA}", "si", None, 8, tempfile.mkdtemp()))
 for ask in sys.argv[1:]:
     try:
@@ -65,7 +69,8 @@ def test_what_is_taken_is_locked_and_a_change_is_refused_by_name(hub, tmp_path):
     locked = json.loads((tmp_path / LOCK).read_text())
     assert {key: sorted(entry["files"]) for key, entry in locked.items()} == {
         f"models/{ENCODER}@newest": ["embedding_model.ckpt", "hyperparams.yaml", "label_encoder.txt"],
-        f"datasets/{DATA}@newest": [f"si/{split}-00000-of-00001.parquet" for split in ("test", "train", "validation")],
+        f"datasets/{DATA}@newest": [
+            "README.md", *(f"si/{split}-00000-of-00001.parquet" for split in ("test", "train", "validation"))],
     }
     assert all(len(entry["commit"]) == 40 for entry in locked.values())
     written = (tmp_path / LOCK).read_bytes()
@@ -115,6 +120,63 @@ def test_a_file_too_large_to_be_one_is_not_fetched(hub):
     path.unlink()
     path.write_bytes(b"#" * 100_000)
     assert "hyperparams.yaml has 100,000 bytes; 65,536 are the most that is read" in ask("encoder()")[0]
+
+
+def test_a_strangers_repository_runs_nothing(hub, tmp_path):
+    root, ask = hub
+    mark = tmp_path / "ran"
+    first, path = b"n_mels: 80", b"<pretrained_path>/embedding_model.ckpt"
+    attacks = {
+        "apply": (first, f'run: !apply:os.system ["touch {mark}"]\nn_mels: 80', "!apply:os.system is not loaded"),
+        "new": (first, f'run: !new:subprocess.Popen [[touch, "{mark}"]]\nn_mels: 80', "!new:subprocess.Popen is not"),
+        "climb": (path, "<pretrained_path>/../../../secret.ckpt", "leads out of the checkpoint"),
+        "elsewhere": (path, "https://127.0.0.1:9/secret.ckpt", "leads out of the checkpoint"),
+        "pickle": None,
+    }
+    for name, attack in attacks.items():
+        folder = root / "models/stranger" / name
+        shutil.copytree(root / "models" / ENCODER, folder, copy_function=os.link)
+        if attack:
+            change(folder / "hyperparams.yaml", attack[0], attack[1].encode())
+        else:
+            (folder / "embedding_model.ckpt").unlink()
+            torch.save({"fc.conv.bias": Runs(mark)}, folder / "embedding_model.ckpt")
+    messages = ask(*(f"encoder('stranger/{name}')" for name in attacks))
+    for message, (name, attack) in zip(messages, attacks.items(), strict=True):
+        assert message.startswith(f"encoder.source: stranger/{name}")
+        assert (attack[2] if attack else "it holds posix.system, which would run code") in message
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_lock_that_is_a_link_is_replaced_and_what_it_leads_to_is_not(hub, tmp_path, links):
+    _, ask = hub
+    elsewhere = tmp_path / "elsewhere"
+    if links:
+        elsewhere.write_text("{}")
+    (tmp_path / LOCK).symlink_to(elsewhere)
+    assert ask("speakers()") == ["7165"]
+    assert not (tmp_path / LOCK).is_symlink() and f"models/{ENCODER}@newest" in (tmp_path / LOCK).read_text()
+    assert elsewhere.read_text() == "{}" if links else not elsewhere.exists()
+
+
+def test_a_lock_with_a_commit_that_is_none(hub, tmp_path):
+    _, ask = hub
+    for commit in ("0" * 40, "../../..", "main"):
+        entry = {"commit": commit, "files": {"label_encoder.txt": "0" * 64}}
+        (tmp_path / LOCK).write_text(json.dumps({f"models/{ENCODER}@newest": entry}))
+        message, = ask("speakers()", cache=commit[:1] if commit[0] != "." else "up")
+        assert message.startswith("encoder.source: ") and re.search("has changed|is gone", message), message
+
+
+def test_what_is_locked_and_gone_from_the_hub_is_told(hub):
+    root, ask = hub
+    assert ask("speakers()", "rows()") == ["7165", "960"]
+    (root / "models" / ENCODER / "label_encoder.txt").unlink()
+    change(root / "datasets" / DATA / "README.md", b"si/train-*", b"si/test-*")
+    speakers, rows = ask("speakers()", "rows()", cache="second")
+    assert "label_encoder.txt is gone from the hub, and hub.lock.json has it" in speakers
+    assert "README.md has changed" in rows
 
 
 def test_a_data_set_that_points_elsewhere_is_refused(hub, tmp_path):

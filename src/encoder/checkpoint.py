@@ -8,7 +8,7 @@ from src.errors import InputError
 
 HYPERPARAMS, LABELS = "hyperparams.yaml", "label_encoder.txt"
 # Bytes: far more than any file of this family has, and no more than can be read at once.
-_LARGEST = {HYPERPARAMS: 2**16, LABELS: 2**24}
+_LARGEST = {HYPERPARAMS: 2**16, LABELS: 2**22}
 _LARGEST_WEIGHTS = 2**32
 
 

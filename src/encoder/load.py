@@ -114,6 +114,8 @@ def _tensors(path, where):
             with zipfile.ZipFile(path) as file:
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
                     raise ValueError("compressed, which torch never does")
+                if sum(entry.file_size for entry in file.infolist()) > path.stat().st_size:
+                    raise ValueError("its parts are larger than the whole")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of types that are no longer made
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -133,10 +135,12 @@ def _fitting(state, network, where):
     fitting = {}
     for name, like in wanted.items():
         value = state[name] if name in state else torch.zeros_like(like, device="cpu")
-        if value.shape != like.shape or value.is_floating_point() != like.is_floating_point() or value.is_sparse:
+        if value.is_nested or value.is_meta or value.layout != torch.strided:
+            raise InputError(f"{where}: {name} is not a plain tensor")
+        if value.shape != like.shape or value.is_floating_point() != like.is_floating_point():
             raise InputError(
                 f"{where}: does not fit {checkpoint.HYPERPARAMS}: {name} is {_kind(value)}, not {_kind(like)}")
-        fitting[name] = value.to(like.dtype).contiguous()
+        fitting[name] = value.detach().to(like.dtype).contiguous()
         if not np.isfinite(fitting[name].numpy()).all():
             raise InputError(f"{where}: {name} holds values that are not finite")
     return fitting
@@ -149,7 +153,7 @@ def _kind(tensor):
 def _same_names(stored, wanted, where):
     wrong = sorted(str(name) for name in wanted.keys() ^ stored.keys() if not str(name).endswith(_COUNTER))
     if wrong:
-        shown = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
+        shown = ", ".join(name[:100] for name in wrong[:3]) + (", ..." if len(wrong) > 3 else "")
         raise InputError(f"{where}: does not fit {checkpoint.HYPERPARAMS}: {len(wrong)} parameters missing or unknown "
                          f"({shown})")
 

@@ -20,7 +20,7 @@ from huggingface_hub import HfApi, HfFileSystem
 from tqdm import tqdm
 
 from src.errors import InputError
-from src.hub import TIMEOUT, Lock, explained, first_line
+from src.hub import Lock, explained, first_line
 from src.speech.audio import decode
 from src.speech.candidate import AudioError, Candidate, sex_of
 
@@ -76,7 +76,7 @@ def _files(repo, config, revision, what):
     """
     lock = Lock("datasets", repo, revision, what)
     with explained(what, revision):
-        commit = lock.commit or HfApi().dataset_info(repo, revision=revision, timeout=TIMEOUT).sha
+        commit = lock.commit or HfApi().dataset_info(repo, revision=revision).sha
         try:
             # hf:// keeps a folder of that name in the working directory from being taken instead.
             builder = load_dataset_builder(f"hf://datasets/{repo}", config, revision=commit)
@@ -91,7 +91,8 @@ def _files(repo, config, revision, what):
         for (_, url), own in zip(files, found):
             if own is None or ".." in PurePosixPath(url).parts:
                 raise InputError(f"{what}: data.config {config}: {url} is not in this repository")
-        commit, names = found[0][1], sorted({own[2] for own in found})
+        # The card tells which files there are.
+        commit, names = found[0][1], sorted({"README.md", *(own[2] for own in found)})
         stored = HfApi().get_paths_info(repo, names, revision=commit, repo_type="dataset")
     # Files too small for large file storage have git's hash.
     lock.check(commit, {file.path: file.lfs.sha256 if file.lfs else f"git:{file.blob_id}" for file in stored})

@@ -43,6 +43,7 @@ HOSTILE = [
     ('!!python/object/apply:os.system ["touch {mark}"]', "!!python/object/apply:os.system"),
     ("!!python/name:os.system", "!!python/name:os.system"),
     ('!<tag:yaml.org,2002:python/object/apply:os.system> ["touch {mark}"]', "!!python/object/apply:os.system"),
+    ("!%61pply:os.system [touch {mark}]", "!apply:os.system"),
     ("!new:torch.nn.Linear [2, 2]", "!new:torch.nn.Linear"),
     ("!unknown x", "!unknown"),
     ("!new:speechbrain.lobes.features.MFCC", "!new:speechbrain.lobes.features.MFCC"),
@@ -77,8 +78,16 @@ def test_speechbrains_own_loader_runs_it_for_those_who_ask(copy, tmp_path):
 LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(60))
 
 
+def test_a_renamed_tag_is_refused_by_what_it_stands_for(copy):
+    path = copy / files.HYPERPARAMS
+    path.write_text(f"%TAG !n! !new:\n---\nunused: !n!subprocess.Popen [[touch, x]]\n{path.read_text()}")
+    with pytest.raises(InputError, match="line 3: !new:subprocess.Popen is not loaded"):
+        load(copy)
+
+
 @pytest.mark.parametrize("text, said", [
     (LAUGHS, "an alias (*) is not loaded"),
+    ("a: &a {b: c}\n<<: *a\n", "an alias (*) is not loaded"),
     ("a: &a [*a]\n", "an alias (*) is not loaded"),
     ("[" * 100_000, "65,536 are the most that is read"),
     ("a: " + "[" * 20_000 + "\n", "not valid YAML"),
@@ -121,6 +130,7 @@ def test_a_path_that_leads_out_of_the_checkpoint(copy, old, new, said):
     ("n_mels: !ref <n_mels>", "n_mels: !ref <n_mels>\n  hop_length: .nan", "compute_features.hop_length"),
     ("n_mels: !ref <n_mels>", "n_mels: !ref <n_mels>\n  win_length: 50", "must not fall"),
     ("n_mels: !ref <n_mels>", "n_mels: !ref <n_mels>\n  f_min: 9000", "must rise"),
+    ("  se_channels: 8", '  se_channels: 8\n  "a\\n\\e[2J": 1', "embedding_model.a\\n\\x1b[2J: Extra inputs"),
     ("  se_channels: 8", "  se_channels: 8\n  device: cuda", "embedding_model.device: Extra inputs"),
     ("  embedding_model: !ref <embedding_model>", "  embedding_model: !ref <classifier>", "not speechbrain.lobes"),
     ("  mean_var_norm: !ref <mean_var_norm>", "", "modules.mean_var_norm is NoneType"),

@@ -1,3 +1,4 @@
+import copy as copies
 import os
 import pickle
 import shutil
@@ -139,11 +140,24 @@ def deflated(path):
             file.writestr(name, data)
 
 
+def overlapping(path):
+    """Two hundred entries of a zip file that are one and the same megabyte."""
+    torch.save({"a": torch.zeros(2**18)}, path)
+    with zipfile.ZipFile(path, "a") as file:
+        whole = max(file.infolist(), key=lambda entry: entry.file_size)
+        for number in range(200):
+            entry = copies.copy(whole)
+            entry.filename += str(number)
+            file.filelist.append(entry)
+        file._didModify = True
+
+
 @pytest.mark.parametrize("spoil, message", [
     (lambda path: path.write_bytes(b""), "damaged, or not a file of tensors"),
     (lambda path: path.write_bytes(b"not weights"), "damaged, or not a file of tensors"),
     (lambda path: path.write_bytes(path.read_bytes()[:5_000]), "damaged, or not a file of tensors"),
     (deflated, "compressed, which torch never does"),
+    (overlapping, "its parts are larger than the whole"),
     (damaged(lambda state: [1, 2]), "not a mapping of names to tensors"),
     (damaged(lambda state: state | {"fc.conv.bias": "text"}), "not a mapping of names to tensors"),
     (damaged(lambda state: {name: value for name, value in state.items() if name != "mfa.conv.conv.weight"}),
@@ -152,12 +166,23 @@ def deflated(path):
     (damaged(lambda state: state | {"fc.conv.bias": torch.full((24,), torch.nan)}), "fc.conv.bias holds values that"),
     (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(24, dtype=torch.int64)}), "int64 .*, not float32"),
     (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(1).expand(2**40)}), "fc.conv.bias is"),
+    (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(24, device="meta")}), "fc.conv.bias is not a plain"),
+    (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(24).to_sparse()}), "is not a plain tensor"),
+    (damaged(lambda state: state | {"fc.conv.weight": state["fc.conv.weight"].to_sparse_csr()}), "not a plain tensor"),
+    (damaged(lambda state: state | {"fc.conv.bias": torch.nested.nested_tensor([torch.zeros(2)])}), "is not a plain"),
+    (damaged(lambda state: state | {"a\n\x1b[2J" + "x" * 10**6: torch.zeros(1)}), r"\(a\\n\\x1b\[2Jx{94}\)"),
 ])
 def test_damaged_weights(copy, spoil, message):
     spoil(copy / "embedding_model.ckpt")
     with pytest.raises(InputError, match=message) as caught:
         load(copy)
     assert "\n" not in str(caught.value)
+
+
+def test_parameters_that_ask_for_gradients_are_numbers_like_others(copy):
+    damaged(lambda state: {name: torch.nn.Parameter(value) if value.is_floating_point() else value
+                           for name, value in state.items()})(copy / "embedding_model.ckpt")
+    assert not any(parameter.requires_grad for parameter in load(copy).mods["embedding_model"].parameters())
 
 
 def test_a_counter_that_a_file_lacks_is_none(copy):

@@ -1,0 +1,258 @@
+"""The stages beside a hub that fails: the real clients, and the stand-in with faults put into its answers."""
+import contextlib
+import csv
+import importlib.util
+import json
+import re
+import shutil
+import socket
+import struct
+import threading
+import time
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.workspace import SMALL, run, workspace
+
+ENCODER, DATA = "speechbrain/spkrec-ecapa-voxceleb", "s3prl/superb"
+CHANGES = {**SMALL, "data": {"source": "hub", "speakers": 8, "utterances_per_speaker": 3, "max_seconds": 3.0},
+           "encoder": {"source": ENCODER}}
+# What the stages ask for. The first six requests for parquet are of its ends and of the speakers' columns.
+LABELS, YAML, WEIGHTS = "label_encoder.txt", "hyperparams.yaml", "embedding_model.ckpt"
+API, README, TREE, PATHS = "GET /api/datasets/s3prl/superb$", "README.md", "/tree/", "POST .*paths-info"
+AUDIO = "GET .*parquet"
+ALWAYS = 10**9
+
+
+class Hub:
+    """The stand-in served from `root`, on loopback. `fail` puts faults into its answers; `asked` is what it was asked.
+
+    A fault is 500; `silent`: never an answer; `cut`: half of the body, then the end; `reset`: the same, ended by a
+    reset; `stalled`: half of the body, then nothing; `slow`: a byte of the body at a time; `garbage`: an answer that
+    means nothing; `dead`: the connection is closed, this time and ever after, without an answer.
+    """
+
+    def __init__(self, stand_in, root):
+        self.faults, self.asked, self.lock, self.over = [], [], threading.Lock(), threading.Event()
+        hub = self
+
+        class Handler(stand_in.Handler):
+            def handle_one_request(self):
+                with contextlib.suppress(ConnectionError):
+                    super().handle_one_request()
+
+            def do_GET(self):
+                self.faulty(super().do_GET)
+
+            def do_HEAD(self):
+                self.faulty(super().do_GET)
+
+            def do_POST(self):
+                self.faulty(super().do_POST)
+
+            def faulty(self, answer):
+                kind = hub.fault(f"{self.command} {self.path}")
+                self.body = None
+                if kind in (500, "garbage"):
+                    self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if kind == 500:
+                    self.reply(500, b"{}")
+                elif kind == "garbage":
+                    self.reply(200, b"<html>Log in first</html>")
+                elif kind in ("silent", "dead"):
+                    if kind == "silent":
+                        hub.over.wait(60)
+                    self.close_connection = True
+                else:
+                    self.kind = kind
+                    answer()
+
+            def end_headers(self):
+                super().end_headers()
+                if getattr(self, "kind", None) and self.command != "HEAD":
+                    self.wfile.flush()
+                    self.wfile = Failing(self.wfile, self.connection, self.kind, hub.over)
+                    self.close_connection = True
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads, self.server.handle_error = True, lambda *_: None
+        self.server.root, self.server.served, self.server.requests = Path(root), 0, 0
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def fail(self, kind, pattern, after=0, times=ALWAYS):
+        """Put the fault into the answers to what matches, `after` the first ones, so many times."""
+        self.faults.append([kind, re.compile(pattern), after, times])
+
+    def fault(self, request):
+        with self.lock:
+            self.asked.append(request)
+            for fault in self.faults:
+                if fault[1].search(request):
+                    if fault[2]:
+                        fault[2] -= 1
+                    elif fault[3]:
+                        fault[3] -= 1
+                        if fault[0] == "dead":
+                            self.faults = [["dead", re.compile(""), 0, ALWAYS]]
+                        return fault[0]
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Failing:
+    """Takes the body of an answer and sends it as the fault says."""
+
+    def __init__(self, file, connection, kind, over):
+        self.file, self.connection, self.kind, self.over = file, connection, kind, over
+
+    def write(self, body):
+        if self.kind == "slow":
+            for place in range(len(body)):
+                self.file.write(body[place:place + 1])
+                if self.over.wait(0.1):
+                    break
+        else:
+            self.file.write(body[:len(body) // 2])
+            if self.kind == "stalled":
+                self.over.wait(60)
+            if self.kind == "reset":
+                time.sleep(0.2)  # what was sent is read first; a reset would take it back
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+@pytest.fixture(scope="module")
+def stand_in(shared):
+    spec = importlib.util.spec_from_file_location("stand_in", shared / "hub/serve.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def hub(stand_in, shared):
+    with Hub(stand_in, shared / "hub/root") as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def sampled(stand_in, shared, tmp_path_factory):
+    """A workspace after `sample_data`, its lock and its cache with what that stage needs."""
+    folder = workspace(tmp_path_factory.mktemp("sampled") / "run", CHANGES)
+    with Hub(stand_in, shared / "hub/root") as hub:
+        done = ask(folder, "sample_data", hub)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def ask(folder, stage, hub):
+    """Run the stage beside the hub, with two seconds of patience; the clients' cache is in the folder."""
+    return run(folder, stage, HF_ENDPOINT=hub.url, HF_HOME=str(folder / "cache"), HF_HUB_DOWNLOAD_TIMEOUT="2",
+               HF_HUB_DISABLE_XET="1", OMP_NUM_THREADS="1")
+
+
+def check_nothing_half_written(folder, hub):
+    """What is in the cache and in the lock is whole."""
+    assert not [path for path in (folder / "cache").rglob("*.incomplete")]
+    for path in (folder / "cache").rglob("snapshots/*/*"):
+        kind, owner, name = path.parts[-4].split("--")
+        assert path.read_bytes() == (hub.server.root / kind / owner / name / path.name).read_bytes()
+    assert not [path for path in folder.rglob("*.partial")]
+    if (folder / "hub.lock.json").exists():
+        for entry in json.loads((folder / "hub.lock.json").read_text()).values():
+            assert len(entry["commit"]) == 40 and {len(digest) for digest in entry["files"].values()} == {64}
+
+
+def check_sampled(folder):
+    with open(folder / "data/manifest.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24 == len(list((folder / "data/audio").iterdir()))
+
+
+def fails(folder, stage, hub, what):
+    """The stage's message, after the checks that it is one, and that the stage left nothing."""
+    done = ask(folder, stage, hub)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    message, = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert message.startswith(f"error: {what}")
+    if stage == "sample_data":
+        assert not (folder / "data").exists() or not list((folder / "data").iterdir())
+    else:
+        assert not (folder / "models/fp32.onnx").exists() and not (folder / "metrics").exists()
+    check_nothing_half_written(folder, hub)
+    return message
+
+
+def test_what_passes_is_survived(hub, tmp_path):
+    folder = workspace(tmp_path / "run", CHANGES)
+    for fault in (
+        (500, f"HEAD .*{LABELS}", 0, 2), ("cut", f"GET .*{LABELS}", 0, 1), ("silent", API, 0, 1),
+        ("reset", README, 0, 1), ("cut", TREE, 0, 1), (500, PATHS, 0, 1), ("reset", AUDIO, 0, 1), (500, AUDIO, 3, 2),
+        ("cut", AUDIO, 9, 1), ("stalled", AUDIO, 12, 1),
+    ):
+        hub.fail(*fault)
+    done = ask(folder, "sample_data", hub)
+    assert done.returncode == 0, done.stderr
+    assert [times for *_, times in hub.faults] == [0] * 10  # each was met with
+    check_sampled(folder)
+    check_nothing_half_written(folder, hub)
+
+
+def check_recovered(folder, stage, hub):
+    """The same command completes when the hub has recovered."""
+    hub.faults.clear()
+    done = ask(folder, stage, hub)
+    assert done.returncode == 0, done.stderr
+    check_nothing_half_written(folder, hub)
+    check_sampled(folder)
+    assert stage == "sample_data" or (folder / "models/fp32.onnx").exists()
+
+
+def test_a_hub_that_dies_in_the_middle(hub, tmp_path):
+    folder = workspace(tmp_path / "run", CHANGES)
+    hub.fail("dead", f"GET .*{README}")
+    assert "disconnected" in fails(folder, "sample_data", hub, f"data.repo: {DATA}: ")
+
+
+FAULTS = {500: "500 Internal Server Error", "silent": "timed out", "dead": "disconnected",
+          "garbage": "not understood|Expecting value|Consistency check|does not seem|not readable|too short"}
+BODIES = {"cut": "without sending complete message body", "reset": "reset by peer", "stalled": "timed out",
+          "slow": "bytes in . s"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage, pattern, after, what, kinds", [
+    ("sample_data", f"HEAD .*{LABELS}", 0, ENCODER, FAULTS),
+    ("sample_data", f"GET .*{LABELS}", 0, ENCODER, FAULTS | BODIES),
+    ("sample_data", API, 0, DATA, FAULTS | BODIES), ("sample_data", f"HEAD .*{README}", 0, DATA, FAULTS),
+    ("sample_data", f"GET .*{README}", 0, DATA, FAULTS | BODIES), ("sample_data", TREE, 0, DATA, FAULTS | BODIES),
+    ("sample_data", PATHS, 0, DATA, FAULTS | BODIES), ("sample_data", AUDIO, 0, DATA, FAULTS | BODIES),
+    ("sample_data", AUDIO, 9, DATA, FAULTS | BODIES), ("baseline", f"HEAD .*{YAML}", 0, ENCODER, FAULTS),
+    ("baseline", f"GET .*{YAML}", 0, ENCODER, FAULTS | BODIES),
+    ("baseline", f"GET .*{WEIGHTS}", 0, ENCODER, FAULTS | BODIES),
+])
+def test_what_does_not_pass_is_told_in_a_line_and_leaves_nothing(
+        hub, sampled, tmp_path, stage, pattern, after, what, kinds):
+    folder = tmp_path / "run"
+    if stage == "baseline":
+        shutil.copytree(sampled, folder, symlinks=True)
+    else:
+        workspace(folder, CHANGES)
+    for kind, said in kinds.items():
+        hub.faults.clear()
+        hub.fail(kind, pattern, after)
+        message = fails(folder, stage, hub, f"{'encoder.source' if what == ENCODER else 'data.repo'}: {what}")
+        assert re.search(said, message), message
+    check_recovered(folder, stage, hub)
