@@ -18,7 +18,7 @@ from src.evaluate import accuracy
 from src.files import write_csv, write_json
 from src.quantize import ptq, search, student, study
 from src.speech import manifest
-from src.speech.audio import load_audio
+from src.speech.audio import Waveform, load_audio
 
 MODEL = "models/qat.onnx"
 METRICS, LATENCY = "metrics/qat_search.json", "metrics/qat_search_latency.json"
@@ -104,8 +104,8 @@ def _rounded(number):
 
 
 def _speech(rows):
-    """The waveforms and speakers of manifest rows."""
-    return [load_audio(row) for row in rows], [row.speaker for row in rows]
+    """The waveforms, which stay in their files, and the speakers of manifest rows."""
+    return [Waveform(row) for row in rows], [row.speaker for row in rows]
 
 
 def _device(wanted):
