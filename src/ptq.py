@@ -23,7 +23,7 @@ def main():
     front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     bits = ptq.weight_bits(config.quantize)
     prepared = ptq.prepare(network, config.ptq.observer, bits)
-    ptq.calibrate(prepared, [front_end(torch.from_numpy(load_audio(row))[None]) for row in chosen])
+    ptq.calibrate(prepared, (front_end(torch.from_numpy(load_audio(row))[None]) for row in chosen))
     write_json(ptq.RANGES, ptq.activation_ranges(prepared))
     export_onnx(torch.nn.Sequential(front_end, ptq.convert(prepared)), MODEL)
     metrics = accuracy.evaluate(MODEL, "ptq", rows, config, reference="fp32")

@@ -19,7 +19,7 @@ from src.evaluate import accuracy
 from src.files import write_csv, write_json
 from src.quantize import ptq, search, student, study
 from src.speech import manifest
-from src.speech.audio import load_audio
+from src.speech.audio import Waveform, load_audio
 from src.stage import running
 
 MODEL = "models/qat.onnx"
@@ -111,8 +111,8 @@ def _rounded(number):
 
 
 def _speech(rows):
-    """The waveforms and speakers of manifest rows."""
-    return [load_audio(row) for row in rows], [row.speaker for row in rows]
+    """The waveforms, which stay in their files, and the speakers of manifest rows."""
+    return [Waveform(row) for row in rows], [row.speaker for row in rows]
 
 
 def _device(wanted):

@@ -5,6 +5,7 @@ group,test,speaker,rank of every identification, where rank is that of the right
 of the group (all, seen or unseen speakers); top-1 accuracy is the share of rank 1.
 """
 import csv
+from itertools import zip_longest
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from src.files import write_csv
 DECIMALS = 8  # finer than what float32 embeddings determine
 SCORES = ("enrol", "test", "target", "score")
 RANKS = ("group", "test", "speaker", "rank")
-_CHUNK = 1 << 16  # trials scored at once
+_CHUNK = 1 << 12  # trials scored at once
 
 
 def cosine(embeddings, trials):
@@ -52,7 +53,7 @@ def normalised(values):
 
 def write_scores(path, trials, scores):
     """Write every trial with its score; reading gives back the very scores that `cosine` gave."""
-    write_csv(path, SCORES, zip(*_keys(trials), (f"{score:.{DECIMALS}f}" for score in scores)))
+    write_csv(path, SCORES, ([*key, f"{score:.{DECIMALS}f}"] for key, score in zip(_keys(trials), scores)))
 
 
 def read_scores(path, trials):
@@ -60,21 +61,21 @@ def read_scores(path, trials):
 
     Raises InputError when the file is missing or damaged, or holds other trials than these, in this order.
     """
-    *keys, scores = _columns(path, SCORES)
-    if keys != _keys(trials):
-        raise InputError(f"{path}: its trials are not those of the present test split; run its stage again")
-    try:
-        return np.array(scores, dtype=np.float64)
-    except ValueError as error:
-        raise InputError(f"{path}: score: {error}") from None
+    scores = np.empty(len(trials))
+    for number, (line, key) in enumerate(zip_longest(_lines(path, SCORES), _keys(trials))):
+        if line is None or line[:-1] != key:
+            raise InputError(f"{path}: its trials are not those of the present test split; run its stage again")
+        try:
+            scores[number] = float(line[-1])
+        except ValueError as error:
+            raise InputError(f"{path}: score: {error}") from None
+    return scores
 
 
 def _keys(trials):
-    return [
-        [trials.enrol_names[index] for index in trials.enrol],
-        [trials.test_names[index] for index in trials.test],
-        [str(int(target)) for target in trials.targets],
-    ]
+    """The columns of a trial but for its score, trial by trial."""
+    for enrol, test, target in zip(trials.enrol, trials.test, trials.targets):
+        yield [trials.enrol_names[enrol], trials.test_names[test], str(int(target))]
 
 
 def write_ranks(path, ranks):
@@ -89,7 +90,7 @@ def read_ranks(path, ranks):
     order.
     """
     found = {group: [] for group in ranks}
-    for group, test, speaker, rank in zip(*_columns(path, RANKS)):
+    for group, test, speaker, rank in _lines(path, RANKS):
         if not rank.isdecimal() or rank == "0":
             raise InputError(f"{path}: {test}: rank {rank!r}: a number from 1 is needed")
         found.setdefault(group, []).append((test, speaker, int(rank)))
@@ -100,18 +101,18 @@ def read_ranks(path, ranks):
     return found
 
 
-def _columns(path, names):
-    """The columns of a CSV file that has just these: lists of str."""
+def _lines(path, names):
+    """The lines, lists of str, of a CSV file that has just these columns."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            header, *lines = list(csv.reader(file)) or [()]
+            lines = csv.reader(file)
+            if tuple(next(lines, ())) != names:
+                raise InputError(f"{path}: line 1: the columns must be {','.join(names)}")
+            for number, line in enumerate(lines, start=2):
+                if len(line) != len(names):
+                    raise InputError(f"{path}: line {number}: {len(line)} values, {len(names)} are needed")
+                yield line
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run the stage that writes it") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a CSV file: {error}") from None
-    if tuple(header) != names:
-        raise InputError(f"{path}: line 1: the columns must be {','.join(names)}")
-    for number, line in enumerate(lines, start=2):
-        if len(line) != len(names):
-            raise InputError(f"{path}: line {number}: {len(line)} values, {len(names)} are needed")
-    return [list(column) for column in zip(*lines)] or [[] for _ in names]

@@ -4,6 +4,7 @@ Every observer of the calibrated graph is replaced by fake quantisation with a s
 activations keep the ranges that calibration found, weights take theirs anew at each step. All parameters are
 trained, towards the embeddings that the fp32 network gives for the same audio.
 """
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from src.quantize.ptq import observers
 
 # Scale of cosines in the softmax of `speaker_loss`; AAM-softmax recipes for speakers use 20 to 30.
 SPEAKER_SCALE = 20.0
+LEFT_OUT = 64  # utterances whose own prototypes are held at once
 
 
 @dataclass(frozen=True)
@@ -55,22 +57,31 @@ def _fake(observer, found):
 def speaker_loss(embeddings, prototypes, speakers):
     """Cross-entropy of a softmax over cosines to each speaker's prototype, scaled by SPEAKER_SCALE.
 
-    embeddings [n, dim], prototypes [speakers, dim] or [n, speakers, dim], speakers: int [n]. It goes on falling
-    after every utterance is identified right, since it sees by how much.
+    embeddings [n, dim], prototypes [speakers, dim], speakers: int [n]. It goes on falling after every utterance is
+    identified right, since it sees by how much.
     """
-    embeddings, prototypes = F.normalize(embeddings, dim=-1), F.normalize(prototypes, dim=-1)
-    cosines = (prototypes @ embeddings.unsqueeze(-1)).squeeze(-1) if prototypes.ndim == 3 else embeddings @ prototypes.T
+    cosines = F.normalize(embeddings, dim=-1) @ F.normalize(prototypes, dim=-1).T
     return F.cross_entropy(SPEAKER_SCALE * cosines, speakers)
 
 
+def leave_one_out_loss(embeddings, speakers):
+    """As `speaker_loss`, of each utterance against its own `leave_one_out` prototypes.
+
+    Those of LEFT_OUT utterances are held at once: of all, they would grow with utterances times speakers.
+    """
+    cosines = [(F.normalize(prototypes, dim=-1) @ F.normalize(own, dim=-1).unsqueeze(-1)).squeeze(-1)
+               for own, prototypes in zip(embeddings.split(LEFT_OUT), leave_one_out(embeddings, speakers))]
+    return F.cross_entropy(SPEAKER_SCALE * torch.cat(cosines), speakers)
+
+
 def leave_one_out(embeddings, speakers):
-    """Prototypes [n, speakers, dim] of length-normalised embeddings [n, dim]: each speaker's mean without the
-    utterance in question. Every speaker needs two utterances or more."""
+    """Prototypes [n, speakers, dim] of length-normalised embeddings [n, dim], LEFT_OUT utterances after another: each
+    speaker's mean without the utterance in question. Every speaker needs two utterances or more."""
     embeddings = F.normalize(embeddings, dim=-1)
     member = F.one_hot(speakers).to(embeddings.dtype)
     sums, counts = member.T @ embeddings, member.sum(0)
-    own = member.unsqueeze(2) * embeddings.unsqueeze(1)
-    return (sums - own) / (counts - member).unsqueeze(2)
+    for own, one in zip(embeddings.split(LEFT_OUT), member.split(LEFT_OUT)):
+        yield (sums - one.unsqueeze(2) * own.unsqueeze(1)) / (counts - one).unsqueeze(2)
 
 
 def crops(waveforms, samples, batch_size, steps, rng):
@@ -88,7 +99,7 @@ def crops(waveforms, samples, batch_size, steps, rng):
 
 def _crop(waveform, samples, rng):
     if len(waveform) < samples:
-        waveform = np.pad(waveform, (0, samples - len(waveform)), mode="wrap")
+        waveform = np.pad(waveform[:], (0, samples - len(waveform)), mode="wrap")
     start = rng.integers(len(waveform) - samples + 1)
     return waveform[start : start + samples]
 
@@ -96,8 +107,8 @@ def _crop(waveform, samples, rng):
 def finetune(student, teacher, front_end, waveforms, speakers, chosen, *, steps, samples, seed, device, progress=""):
     """Train `student`, a fake-quantised graph, in place, towards the embeddings of `teacher`.
 
-    waveforms: list of float32 [n] at 16 kHz; speakers: int [len(waveforms)]; chosen: Hyperparameters; samples:
-    length of a crop. The loss is 1 - cosine(student, teacher) plus speaker_loss_weight * `speaker_loss` against
+    waveforms: list of float32 [n] at 16 kHz, or of `Waveform`; speakers: int [len(waveforms)]; chosen:
+    Hyperparameters; samples: length of a crop. The loss is 1 - cosine(student, teacher) plus speaker_loss_weight * `speaker_loss` against
     the mean of the teacher's embeddings of each speaker. AdamW; the learning rate falls along a cosine to zero.
     Gives the mean loss of the last quarter of the steps.
     """
@@ -130,13 +141,15 @@ def finetune(student, teacher, front_end, waveforms, speakers, chosen, *, steps,
 
 
 def _prototypes(teacher, front_end, waveforms, speakers, samples, rng, device):
-    embeddings = embed(teacher, front_end, [_crop(w, samples, rng) for w in waveforms], device)
+    embeddings = embed(teacher, front_end, (_crop(w, samples, rng) for w in waveforms), device)
     member = F.one_hot(speakers).to(embeddings.dtype)
     return member.T @ F.normalize(embeddings, dim=-1)
 
 
 def embed(network, front_end, waveforms, device, batch_size=16):
-    """Embeddings [n, dim] of waveforms of equal length."""
+    """Embeddings [n, dim] of an iterable of waveforms of equal length, of which a batch is held at once."""
+    waveforms, found = iter(waveforms), []
     with torch.no_grad():
-        batches = torch.from_numpy(np.stack(waveforms)).split(batch_size)
-        return torch.cat([network(front_end(batch.to(device))) for batch in batches])
+        while batch := list(itertools.islice(waveforms, batch_size)):
+            found.append(network(front_end(torch.from_numpy(np.stack(batch)).to(device))))
+        return torch.cat(found)

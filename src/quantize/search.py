@@ -26,7 +26,7 @@ class Task:
     """What every trial starts from.
 
     source: of the students; teacher: its network again, which may be moved; front_end: FrontEnd; finetune and
-    validation: (list of float32 waveforms [n], list of speakers); test: of the validation waveforms, see
+    validation: (list of float32 waveforms [n] or of `Waveform`, list of speakers); test: of the validation waveforms, see
     `accuracy.make_test`; frames: of an utterance that costs are counted for.
     """
 
@@ -114,14 +114,14 @@ def train(task, wanted, ranks, chosen, steps, progress):
 
 
 def objective(embeddings, task):
-    """How well unseen speakers are told apart: `qat.speaker_loss` of validation utterances against
-    leave-one-out prototypes of validation speakers. Lower is better.
+    """How well unseen speakers are told apart: `qat.leave_one_out_loss` of the validation utterances. Lower is
+    better.
 
     Unlike top-1 accuracy or the EER of some hundred utterances it does not stop at 0 errors nor move in steps:
     it sees every margin.
     """
     numbers = torch.as_tensor(_numbered(task.validation[1]), device=embeddings.device)
-    return qat.speaker_loss(embeddings, qat.leave_one_out(embeddings, numbers), numbers).item()
+    return qat.leave_one_out_loss(embeddings, numbers).item()
 
 
 def front(rows):
@@ -147,8 +147,7 @@ def hyperparameters(row):
 
 
 def _embed(network, task):
-    pieces = [np.resize(w, VALIDATION_SAMPLES) if len(w) < VALIDATION_SAMPLES else w[:VALIDATION_SAMPLES]
-              for w in task.validation[0]]
+    pieces = (np.resize(waveform[:VALIDATION_SAMPLES], VALIDATION_SAMPLES) for waveform in task.validation[0])
     return qat.embed(network, task.front_end, pieces, task.device)
 
 
@@ -207,5 +206,5 @@ def fingerprint(task, wanted):
         digest.update(features.numpy().tobytes())
     for waveforms, speakers in (task.finetune, task.validation):
         for waveform, speaker in zip(waveforms, speakers):
-            digest.update(speaker.encode() + waveform.tobytes())
+            digest.update(speaker.encode() + waveform[:].tobytes())
     return digest.hexdigest()[:16]

@@ -1,4 +1,6 @@
 """Decoding, and the one form in which the pipeline keeps speech: 16 kHz, mono, 16 bits."""
+import contextlib
+import functools
 import io
 import math
 import os
@@ -156,10 +158,37 @@ def load_audio(row):
 
     Raises InputError when the file is missing or is not what sample_data wrote.
     """
-    try:
-        samples, rate = soundfile.read(row.path, dtype="float32")
-    except (OSError, soundfile.SoundFileError) as error:
-        raise InputError(f"{row.path}: cannot be read ({error}); run the stage sample_data") from None
-    if rate != RATE or samples.ndim != 1:
-        raise InputError(f"{row.path}: not {RATE} Hz mono; run the stage sample_data")
-    return samples
+    return Waveform(row)[:]
+
+
+class Waveform:
+    """The audio of a manifest row, read from its file when it is asked for: `len` and slices, without a step, of what
+    `load_audio` gives. Errors as there."""
+
+    def __init__(self, row):
+        self.row = row
+
+    @functools.cached_property
+    def _samples(self):
+        with self._opened() as sound:
+            return sound.frames
+
+    def __len__(self):
+        return self._samples
+
+    def __getitem__(self, part):
+        with self._opened() as sound:
+            start, stop, _ = part.indices(sound.frames)
+            sound.seek(start)
+            return sound.read(max(0, stop - start), dtype="float32")
+
+    @contextlib.contextmanager
+    def _opened(self):
+        path = self.row.path
+        try:
+            with soundfile.SoundFile(path) as sound:
+                if sound.samplerate != RATE or sound.channels != 1:
+                    raise InputError(f"{path}: not {RATE} Hz mono; run the stage sample_data")
+                yield sound
+        except (OSError, soundfile.SoundFileError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); run the stage sample_data") from None

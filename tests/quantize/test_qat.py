@@ -65,13 +65,16 @@ def test_fine_tuning_repeats(network, calibrated, speech):
     assert finetune(network, calibrated, speech, steps=4, seed=1)[1] != loss
 
 
-def test_leave_one_out_against_its_definition():
+def test_leave_one_out_against_its_definition(monkeypatch):
     embeddings, speakers = torch.randn(7, 5, generator=torch.manual_seed(0)), torch.tensor([0, 0, 1, 1, 1, 2, 2])
-    prototypes, unit = qat.leave_one_out(embeddings, speakers), F.normalize(embeddings)
+    monkeypatch.setattr(qat, "LEFT_OUT", 3)
+    prototypes, unit = torch.cat(list(qat.leave_one_out(embeddings, speakers))), F.normalize(embeddings)
     for i in range(7):
         for speaker in range(3):
             others = [unit[j] for j in range(7) if speakers[j] == speaker and j != i]
             assert torch.allclose(prototypes[i, speaker], torch.stack(others).mean(0), atol=1e-6)
+    losses = [qat.speaker_loss(embeddings[i:i + 1], prototypes[i], speakers[i:i + 1]) for i in range(7)]
+    assert torch.isclose(qat.leave_one_out_loss(embeddings, speakers), torch.stack(losses).mean())
 
 
 def test_speaker_loss_does_not_saturate():
