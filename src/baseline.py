@@ -22,6 +22,7 @@ CHECKED, SAME = 16, 0.99999
 
 def main():
     config = params.load()
+    torch.set_num_threads(config.threads)
     rows = manifest.read()
     classifier = load.load(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     network = rewrite(classifier.mods["embedding_model"])

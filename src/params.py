@@ -174,6 +174,7 @@ class Release(Section):
 class Params(Section):
     seed: int = Field(ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda"]
+    threads: int = Field(ge=1, le=256)
     data: Data
     encoder: Encoder
     evaluate: Evaluate

@@ -18,6 +18,7 @@ METRICS, LATENCY = "metrics/ptq.json", "metrics/ptq_latency.json"
 
 def main():
     config = params.load()
+    torch.set_num_threads(config.threads)
     rows = manifest.read()
     chosen = manifest.spread(manifest.needed(rows, "calibration"), config.ptq.utterances)
     front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)

@@ -31,13 +31,14 @@ STUDIES = ".optuna"
 
 def main(worker=False):
     config = params.load()
-    wanted = config.qat_search
+    wanted, device = config.qat_search, _device(config.device)
+    torch.set_num_threads(config.threads)
     if worker and not wanted.storage:
         raise InputError("params.yaml: qat_search.storage: a worker needs the URL of a database")
     if wanted.storage:
         study.connect(wanted.storage)  # what is wrong with it is said before the data are read
     rows = manifest.read()
-    task = _task(config, rows)
+    task = _task(config, rows, device)
     result = search.run(task, wanted, STUDIES, worker)
     if worker:
         return
@@ -64,7 +65,7 @@ def main(worker=False):
     print(f"qat: {accuracy.summary(metrics)}; {cost['gmacs']:.4f} GMACs, {cost['size_mb']:.2f} MB; {which}")
 
 
-def _task(config, rows):
+def _task(config, rows, device):
     wanted = config.qat_search
     calibration = manifest.spread(manifest.needed(rows, "calibration"), config.ptq.utterances)
     finetune, validation = (manifest.needed(rows, split) for split in ("finetune", "validation"))
@@ -84,7 +85,7 @@ def _task(config, rows):
         test=accuracy.make_test(validation, 1),
         frames=frames,
         resamples=config.evaluate.bootstrap,
-        device=_device(config.device),
+        device=device,
         seed=config.seed,
     )
 

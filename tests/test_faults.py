@@ -78,7 +78,7 @@ def assert_whole_or_absent(folder, stage, whole):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("left", [0, 20_000, 200_000, 1_000_000])
+@pytest.mark.parametrize("left", [0, 100_000])
 @pytest.mark.parametrize("stage", PIPELINE)
 def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(stage, left, whole, disk):
     folder = shutil.copytree(whole, disk / "run", ignore=shutil.ignore_patterns(".optuna"))

@@ -4,14 +4,18 @@ import json
 from pathlib import Path
 
 import torch
+from torch.ao.quantization.fx.utils import assert_and_get_unique_device as torch_device
 from torchao.quantization.pt2e import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+from torchao.utils import _assert_and_get_unique_device as torchao_device
 from tqdm import tqdm
 
 from src.cost import cpu
 from src.errors import InputError
 from src.quantize.quantizer import EcapaQuantizer
 
+# What forgets the caches in which torch and torchao would keep every graph that was ever prepared.
+_FORGET = (torchao_device.cache_clear, torch_device.cache_clear)
 RANGES = "models/ptq_ranges.json"
 
 
@@ -38,13 +42,16 @@ def prepare(network, observer="histogram", weight_bits=None):
     example = torch.zeros(2, 64, network.layer0.in_channels)
     dimensions = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
     exported = torch.export.export(copy.deepcopy(network), (example,), dynamic_shapes=(dimensions,))
-    return prepare_pt2e(exported.module(check_guards=False), quantizer)
+    prepared = prepare_pt2e(exported.module(check_guards=False), quantizer)
+    for forget in _FORGET:
+        forget()
+    return prepared
 
 
 def calibrate(prepared, features):
     """Run features, an iterable of [1, time, mels], through the observers."""
     with torch.no_grad():
-        for one in tqdm(features, "calibration", disable=None):
+        for one in tqdm(features, "calibration", disable=None, leave=False):
             prepared(one)
 
 
@@ -60,7 +67,7 @@ def observers(prepared):
 def activation_ranges(prepared):
     """What calibration found: {observer: {"scale": float, "zero_point": int}} for every activation."""
     ranges = {}
-    for name, module in tqdm(observers(prepared).items(), "ranges", disable=None):
+    for name, module in tqdm(observers(prepared).items(), "ranges", disable=None, leave=False):
         if module.dtype is torch.uint8:
             scale, zero_point = module.calculate_qparams()
             ranges[name] = {"scale": scale.item(), "zero_point": int(zero_point.item())}

@@ -108,9 +108,9 @@ def finetune(student, teacher, front_end, waveforms, speakers, chosen, *, steps,
     """Train `student`, a fake-quantised graph, in place, towards the embeddings of `teacher`.
 
     waveforms: list of float32 [n] at 16 kHz, or of `Waveform`; speakers: int [len(waveforms)]; chosen:
-    Hyperparameters; samples: length of a crop. The loss is 1 - cosine(student, teacher) plus speaker_loss_weight * `speaker_loss` against
-    the mean of the teacher's embeddings of each speaker. AdamW; the learning rate falls along a cosine to zero.
-    Gives the mean loss of the last quarter of the steps.
+    Hyperparameters; samples: length of a crop. The loss is 1 - cosine(student, teacher) plus speaker_loss_weight *
+    `speaker_loss` against the mean of the teacher's embeddings of each speaker. AdamW; the learning rate falls along a
+    cosine to zero. Gives the mean loss of the last quarter of the steps.
     """
     rng = np.random.default_rng(seed)
     student.to(device), teacher.to(device), front_end.to(device)
@@ -119,7 +119,8 @@ def finetune(student, teacher, front_end, waveforms, speakers, chosen, *, steps,
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     prototypes = _prototypes(teacher, front_end, waveforms, speakers, samples, rng, device)
     losses = []
-    bar = tqdm(crops(waveforms, samples, chosen.batch_size, steps, rng), progress, steps, disable=None, leave=False)
+    bar = tqdm(crops(waveforms, samples, chosen.batch_size, steps, rng), progress, steps, disable=None, leave=False,
+               unit="step")
     for batch, indices in bar:
         with torch.no_grad():
             features = front_end(batch.to(device))

@@ -26,8 +26,8 @@ class Task:
     """What every trial starts from.
 
     source: of the students; teacher: its network again, which may be moved; front_end: FrontEnd; finetune and
-    validation: (list of float32 waveforms [n] or of `Waveform`, list of speakers); test: of the validation waveforms, see
-    `accuracy.make_test`; frames: of an utterance that costs are counted for.
+    validation: (list of float32 waveforms [n] or of `Waveform`, list of speakers); test: of the validation waveforms,
+    see `accuracy.make_test`; frames: of an utterance that costs are counted for.
     """
 
     source: Source
@@ -196,7 +196,7 @@ def fingerprint(task, wanted):
     settings = wanted.model_dump(exclude={"n_trials", "storage", "eer_margin", "final_steps"})
     source = task.source
     described = [settings, source.observer, source.weight_bits, bool(source.spectra), task.seed, task.resamples,
-                 task.device, torch.__version__, optuna.__version__]
+                 task.device, torch.get_num_threads(), torch.__version__, optuna.__version__]
     digest.update(json.dumps(described, sort_keys=True).encode())
     for path in sorted(path for package in CODE for path in Path(__file__).parents[1].glob(f"{package}/*.py")):
         digest.update(path.read_bytes())

@@ -185,6 +185,10 @@ def test_saved_audio_loads_again(tmp_path):
     row = Row("u", "s", "test", str(tmp_path / "a.flac"), 3.0, 0)
     loaded = audio.load_audio(row)
     assert loaded.dtype == np.float32 and np.array_equal(loaded * 32768, pcm)
+    waveform = audio.Waveform(row)
+    assert len(waveform) == len(pcm)
+    for part in (slice(None), slice(5000), slice(12_345, 20_001), slice(len(pcm) - 3, len(pcm) + 9), slice(9, 9)):
+        assert waveform[part].dtype == np.float32 and np.array_equal(waveform[part], loaded[part])
     (tmp_path / "a.flac").unlink()
     with pytest.raises(InputError, match="run the stage sample_data"):
         audio.load_audio(row)
