@@ -33,6 +33,10 @@ bench: .venv/installed-bench
 	$(INSTALL) -r requirements-bench.txt
 	touch $@
 
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	$(INSTALL) -r requirements-dev.txt
+	touch $@
+
 lock:
 	$(LOCK) requirements.in -o requirements.txt
 	$(LOCK) --excludes requirements.txt requirements-bench.in -o requirements-bench.txt

@@ -16,9 +16,9 @@ def commands(job):
 
 
 def test_it_tests_and_runs_the_pipeline_and_compares():
-    assert "make test" in commands("test")
+    assert "make .venv/installed-dev test" in commands("test")
     order = [commands("pipeline").index(part) for part in (
-        "make .venv/installed", "dvc repro --pull", "dvc metrics diff", "dvc plots diff", "cml comment")]
+        "make .venv/installed-dev", "dvc repro --pull", "dvc metrics diff", "dvc plots diff", "cml comment")]
     assert order == sorted(order)
 
 
