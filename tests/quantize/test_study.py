@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from src.errors import InputError
 from src.quantize import study
+from tests.workspace import PASSWORD
 
 
 @pytest.fixture
@@ -104,11 +105,12 @@ def test_a_file_that_cannot_be_written_is_told_in_one_line(tmp_path):
     assert done(again, 2) == [0, 1]
 
 
-def test_many_workers_run_each_trial_once_and_draw_different_parameters(database):
+def test_many_workers_run_each_trial_once_and_draw_different_parameters(server, monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
     ran = []
 
     def worker():
-        complete_all(study.open_study("a", database, None), 8, counted)
+        complete_all(study.open_study("a", server, None), 8, counted)
 
     def counted(trial):
         ran.append(trial.user_attrs[study.INDEX])
@@ -118,7 +120,7 @@ def test_many_workers_run_each_trial_once_and_draw_different_parameters(database
     with ThreadPoolExecutor(3) as pool:
         for ended in [pool.submit(worker) for _ in range(3)]:
             ended.result()
-    found = study.open_study("a", database, None)
+    found = study.open_study("a", server, None)
     assert sorted(ran) == done(found, 8) == list(range(8)), found.trials_dataframe()
     assert len({trial.params["x"] for trial in study.complete(found, 8)}) == 8
 
