@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 
 from src.quantize import study
 from tests.test_reproducible import TIMED, made
-from tests.workspace import ROOT, SMALL, call, change_parameters, commit, run, small_clone, workspace
+from tests.workspace import ROOT, SMALL, call, change_parameters, commit, interpreter_first, run, small_clone, workspace
 
 PIPELINE = {name: stage for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
             if not stage.get("frozen")}
@@ -146,8 +146,7 @@ def repro(folder, log, *arguments):
     with open(log, "w") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "dvc", "repro", *arguments], cwd=folder, stdout=file, stderr=subprocess.STDOUT,
-            start_new_session=True, env={**os.environ, "PATH": os.pathsep.join(
-                (os.path.dirname(sys.executable), os.environ["PATH"]))})
+            start_new_session=True, env=interpreter_first())
 
 
 def kill(folder, stage, log, delay, alone):

@@ -1,19 +1,10 @@
 import os
-import resource
 
 import pytest
 
 from src import files
 from src.errors import InputError, reported
-
-
-@pytest.fixture
-def small_files():
-    """Files may have 4,096 bytes, as on a disk that is nearly full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+from tests.workspace import small_files
 
 
 @pytest.mark.parametrize("write", [
@@ -21,13 +12,13 @@ def small_files():
     lambda path: files.write_json(path, list(range(5_000))),
     lambda path: files.write_csv(path, ("a",), [[1]] * 5_000),
 ])
-def test_what_cannot_be_written_leaves_what_was_there(tmp_path, small_files, write):
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path, write):
     path = tmp_path / "folder/file"
-    with pytest.raises(InputError, match=f"{path}: cannot be written: File too large"):
+    with small_files(4_096), pytest.raises(InputError, match=f"{path}: cannot be written: File too large"):
         write(path)
     assert list(path.parent.iterdir()) == []
     files.write_text(path, "before")
-    with pytest.raises(InputError):
+    with small_files(4_096), pytest.raises(InputError):
         write(path)
     assert list(path.parent.iterdir()) == [path] and path.read_text() == "before"
 

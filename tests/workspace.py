@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -40,11 +41,27 @@ def change_parameters(folder, changes):
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
 
+def interpreter_first():
+    """The environment in which what DVC calls `python` is the interpreter of the tests."""
+    return {**os.environ, "PATH": os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"]))}
+
+
+@contextlib.contextmanager
+def small_files(size):
+    """Files may have `size` bytes, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def call(folder, program, *arguments, **env):
     """What a program prints in a folder; `dvc` and the stages run in the interpreter of the tests."""
     command = [sys.executable, "-m", "dvc"] if program == "dvc" else [program]
-    output = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=600, env={
-        **os.environ, "PATH": os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"])), **env})
+    output = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=600,
+                            env=interpreter_first() | env)
     assert output.returncode == 0, output.stdout + output.stderr
     return output.stdout
 

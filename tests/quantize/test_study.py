@@ -1,4 +1,4 @@
-import resource
+import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from src.errors import InputError
 from src.quantize import study
-from tests.workspace import PASSWORD
+from tests.workspace import PASSWORD, small_files
 
 
 @pytest.fixture
@@ -90,16 +90,13 @@ def test_a_file_that_a_worker_left_half_written_goes_on(tmp_path, torn):
 def test_a_file_that_cannot_be_written_is_told_in_one_line(tmp_path):
     found = study.open_study("a", None, tmp_path)
 
-    def full(trial):
-        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "a.log").stat().st_size + 10, before[1]))
-        return values(trial)
+    with contextlib.ExitStack() as limited:
+        def full(trial):
+            limited.enter_context(small_files((tmp_path / "a.log").stat().st_size + 10))
+            return values(trial)
 
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
         with pytest.raises(InputError, match="a.log: cannot be written: File too large; the same command goes on"):
             complete_all(found, 2, full, alone=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     again = study.open_study("a", None, tmp_path)
     complete_all(again, 2, alone=True)
     assert done(again, 2) == [0, 1]

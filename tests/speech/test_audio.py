@@ -1,6 +1,5 @@
 import io
 import math
-import resource
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from src.errors import InputError
 from src.speech import audio
 from src.speech.candidate import AudioError
 from src.speech.manifest import Row
+from tests.workspace import small_files
 
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 3 * 16_000).astype(np.float32)
 FORMATS = [
@@ -199,11 +199,7 @@ def test_saved_audio_loads_again(tmp_path):
 def test_audio_whose_last_bytes_find_no_place_is_told(tmp_path):
     """libsndfile writes them when it closes the file, and does not tell when it cannot."""
     audio.save(tmp_path / "whole.flac", audio.prepare(NOISE, 16_000))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        for missing in (1, 1_000, 4_000):
-            resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "whole.flac").stat().st_size - missing, before[1]))
-            with pytest.raises(InputError, match="cannot be written: File too large"):
-                audio.save(tmp_path / "a.flac", audio.prepare(NOISE, 16_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    size = (tmp_path / "whole.flac").stat().st_size
+    for missing in (1, 1_000, 4_000):
+        with small_files(size - missing), pytest.raises(InputError, match="cannot be written: File too large"):
+            audio.save(tmp_path / "a.flac", audio.prepare(NOISE, 16_000))
