@@ -3,6 +3,7 @@
 Needs the pipeline's outputs in the working directory. Writes bench/results.json, bench/results.svg and
 bench/growth.svg there, and prints the tables.
 """
+
 import argparse
 import os
 import platform
@@ -11,13 +12,14 @@ from importlib.metadata import version
 
 from tqdm import tqdm
 
-from src import params
+from src.common import params
+from src.common.command import reported
+from src.common.files import write_json
 from src.cost import cpu, latency
+from src.data import manifest
+from src.data.recordings import load_audio
 from src.encoder import load
-from src.errors import InputError, reported
-from src.files import write_json
-from src.speech import manifest
-from src.speech.audio import SHORTEST, load_audio
+from src.runtime.audio import SHORTEST
 
 try:
     import nncf  # noqa: F401
@@ -61,14 +63,20 @@ def main():
                 "test_utterances": len(tested),
                 "test_speakers": len({row.speaker for row in tested}),
             },
-            "models": {name: {"title": model.title, "setting": model.setting, "size_mb": model.size_mb, **found[name]}
-                       for name, model in models.items()},
-            "settings": [setting for threads in options.threads for setting in timing.measure(
-                compared, shapes, threads, options.rounds, options.budget, config.seed)],
+            "models": {
+                name: {"title": model.title, "setting": model.setting, "size_mb": model.size_mb, **found[name]}
+                for name, model in models.items()
+            },
+            "settings": [
+                setting
+                for threads in options.threads
+                for setting in timing.measure(compared, shapes, threads, options.rounds, options.budget, config.seed)
+            ],
         }
         if not options.skip_growth:
-            results["growth"] = growth.measure({name: models[name] for name in growth.MODELS}, options.rounds,
-                                               options.budget / 4, config.seed)
+            results["growth"] = growth.measure(
+                {name: models[name] for name in growth.MODELS}, options.rounds, options.budget / 4, config.seed
+            )
     write_json(RESULTS, results)
     plot.bars(BARS, results)
     if "growth" in results:
@@ -77,17 +85,28 @@ def main():
 
 
 def _options():
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=_count, default=30, help="at most, in each setting (default: %(default)s)")
-    parser.add_argument("--budget", type=float, default=20,
-                        help="seconds that the rounds of a setting may take, as long as there are "
-                             f"{timing.FEWEST} (default: %(default)s)")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=20,
+        help="seconds that the rounds of a setting may take, as long as there are "
+        f"{timing.FEWEST} (default: %(default)s)",
+    )
     parser.add_argument("--threads", type=_count, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=_seconds, nargs="+", default=[1, 3, 10], help="lengths of the audio")
     parser.add_argument("--batch", type=_count, nargs="+", default=[1, 8])
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="MODEL",
-                        help=f"beside {REFERENCE}: of {', '.join(NAMES)}")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=NAMES,
+        default=list(NAMES),
+        metavar="MODEL",
+        help=f"beside {REFERENCE}: of {', '.join(NAMES)}",
+    )
     parser.add_argument("--skip-growth", action="store_true", help="no growth with length and batch, no extraction")
     return parser.parse_args()
 

@@ -4,6 +4,7 @@ One thread, batch 1, 3 s. Each operator's time is the median over the runs of wh
 Beside the convolutions is the rate at which the same kernel multiplies on its own: a lone 1x1 convolution of the
 size of the model's largest, so that what is lost to the shapes of the others can be told from the rest.
 """
+
 import argparse
 import json
 import os
@@ -16,18 +17,29 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from src.common.command import reported
 from src.cost import onnx_macs
 from src.cost.cpu import cpu
-from src.encoder.frontend import SAMPLE_RATE
-from src.errors import reported
+from src.runtime.audio import SAMPLE_RATE
 
 SECONDS, WARM_UP = 3, 5
 KINDS = {
     "convolutions": {"QLinearConv", "Conv", "FusedConv", "NhwcFusedConv"},
     "products": {"MatMul", "Gemm", "FusedGemm", "QGemm", "MatMulIntegerToFloat", "FusedMatMul"},
     "to and from integers": {"QuantizeLinear", "DequantizeLinear"},
-    "moving values": {"Transpose", "Concat", "QLinearConcat", "Split", "Slice", "Pad", "Reshape", "Squeeze", "Unsqueeze",
-                      "ReorderInput", "ReorderOutput"},
+    "moving values": {
+        "Transpose",
+        "Concat",
+        "QLinearConcat",
+        "Split",
+        "Slice",
+        "Pad",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "ReorderInput",
+        "ReorderOutput",
+    },
     "sums and means": {"ReduceSum", "ReduceMean", "ReduceMax", "QLinearGlobalAveragePool", "GlobalAveragePool"},
 }
 
@@ -55,13 +67,19 @@ def lone_convolution(inputs, outputs, frames, rounds):
     rng = np.random.default_rng(0)
     weight = rng.integers(-127, 128, (outputs, inputs, 1, 1)).astype(np.int8)
     constants = {
-        "x_scale": np.float32(0.02), "x_zero": np.uint8(0), "weight": weight,
-        "w_scale": np.full(outputs, 0.01, np.float32), "w_zero": np.zeros(outputs, np.int8),
-        "y_scale": np.float32(5), "y_zero": np.uint8(0), "bias": np.zeros(outputs, np.int32),
+        "x_scale": np.float32(0.02),
+        "x_zero": np.uint8(0),
+        "weight": weight,
+        "w_scale": np.full(outputs, 0.01, np.float32),
+        "w_zero": np.zeros(outputs, np.int8),
+        "y_scale": np.float32(5),
+        "y_zero": np.uint8(0),
+        "bias": np.zeros(outputs, np.int32),
     }
     node = helper.make_node("QLinearConv", ["x", *constants], ["y"])
     graph = helper.make_graph(
-        [node], "lone",
+        [node],
+        "lone",
         [helper.make_tensor_value_info("x", TensorProto.UINT8, [1, inputs, 1, frames])],
         [helper.make_tensor_value_info("y", TensorProto.UINT8, [1, outputs, 1, frames])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
@@ -82,8 +100,10 @@ def main(path, rounds):
         group = next((name for name, members in KINDS.items() if kind in members), "elementwise and the rest")
         kinds[group][0] += time
         kinds[group][1] += 1
-    print(f"{path}: {gmacs:.3f} GMACs, {total:.2f} ms in {len(found)} nodes; {cpu()['model']}, "
-          f"{', '.join(cpu()['extensions'])}; ONNX Runtime {onnxruntime.__version__}\n")
+    print(
+        f"{path}: {gmacs:.3f} GMACs, {total:.2f} ms in {len(found)} nodes; {cpu()['model']}, "
+        f"{', '.join(cpu()['extensions'])}; ONNX Runtime {onnxruntime.__version__}\n"
+    )
     print("| what | nodes | ms | share |\n| --- | ---: | ---: | ---: |")
     for name, (time, nodes) in sorted(kinds.items(), key=lambda item: -item[1][0]):
         print(f"| {name} | {nodes} | {time:.2f} | {100 * time / total:.1f} % |")
@@ -93,9 +113,11 @@ def main(path, rounds):
         inputs, outputs, frames = _largest(path, waveform)
         alone = lone_convolution(inputs, outputs, frames, rounds)
         rate = inputs * outputs * frames / 1e9 / (alone / 1e3)
-        print(f"\nInteger convolutions: {convolved:.3f} GMACs in {integer:.2f} ms, {convolved / integer * 1e3:.0f} "
-              f"GMACs a second. A lone 1x1 convolution of {inputs} to {outputs} channels reaches {rate:.0f}: at that rate "
-              f"they would take {1e3 * convolved / rate:.2f} ms.")
+        print(
+            f"\nInteger convolutions: {convolved:.3f} GMACs in {integer:.2f} ms, {convolved / integer * 1e3:.0f} "
+            f"GMACs a second. A lone 1x1 convolution of {inputs} to {outputs} channels reaches {rate:.0f}: at that rate "
+            f"they would take {1e3 * convolved / rate:.2f} ms."
+        )
     print("\nThe longest:\n\n| operator | node | ms |\n| --- | --- | ---: |")
     for (kind, name), time in sorted(found.items(), key=lambda item: -item[1])[:12]:
         print(f"| {kind} | {name.removesuffix('_kernel_time')} | {time:.2f} |")
@@ -104,8 +126,11 @@ def main(path, rounds):
 def _largest(path, waveform):
     """(inputs, outputs, frames) of the 1x1 convolution with the most multiplications."""
     graph = onnx.load(path).graph
-    weights = [tuple(tensor.dims) for tensor in graph.initializer
-               if tensor.data_type in (TensorProto.INT8, TensorProto.INT4) and len(tensor.dims) == 4]
+    weights = [
+        tuple(tensor.dims)
+        for tensor in graph.initializer
+        if tensor.data_type in (TensorProto.INT8, TensorProto.INT4) and len(tensor.dims) == 4
+    ]
     outputs, inputs = max((dims[:2] for dims in weights if dims[2:] == (1, 1)), key=np.prod)
     largest = max(layer.macs for layer in onnx_macs.count(path, waveform) if not layer.front_end)
     return inputs, outputs, round(largest / inputs / outputs)

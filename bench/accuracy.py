@@ -1,12 +1,14 @@
 """What each model's embeddings are worth: how near SpeechBrain's, and their EER on the test split."""
+
 import numpy as np
 from tqdm import tqdm
 
 from bench.models import REFERENCE
-from src.evaluate import accuracy, scores
+from src.data.recordings import load_audio
+from src.data.trial_list import read_trial_list
+from src.evaluate import accuracy
 from src.evaluate.trials import evaluated_rows
-from src.speech.audio import load_audio
-from src.speech.trial_list import read_trial_list
+from src.runtime.scoring import normalised
 
 
 def measure(models, rows, config):
@@ -23,12 +25,16 @@ def measure(models, rows, config):
         waveform = load_audio(row)[None]
         for name, model in models.items():
             embeddings[name].append(model(waveform).reshape(-1))
-    reference = scores.normalised(np.stack(embeddings[REFERENCE]).astype(np.float64))
+    reference = normalised(np.stack(embeddings[REFERENCE]).astype(np.float64))
     found = {}
     for name, own in embeddings.items():
         own = np.stack(own).astype(np.float64)
-        cosines = (scores.normalised(own) * reference).sum(axis=1)
+        cosines = (normalised(own) * reference).sum(axis=1)
         figures = accuracy.figures(test, accuracy.score_uncalibrated(own, test), config.evaluate.bootstrap, config.seed)
-        found[name] = {"cosine_mean": float(cosines.mean()), "cosine_min": float(cosines.min()),
-                       "eer": figures["eer"], "eer_ci": figures["eer_ci"]}
+        found[name] = {
+            "cosine_mean": float(cosines.mean()),
+            "cosine_min": float(cosines.min()),
+            "eer": figures["eer"],
+            "eer_ci": figures["eer_ci"],
+        }
     return found

@@ -4,6 +4,7 @@
 
 extracts in a process of its own, for peak memory is that of a process, and prints JSON.
 """
+
 import itertools
 import json
 import os
@@ -12,9 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-from src.errors import InputError
-from src.evaluate import engine, extract
-from src.speech import manifest
+from src.data import manifest
+from src.evaluate import extract
+from src.runtime import engine
+from src.runtime.errors import InputError
 
 
 def measure(model, workers, utterances):
@@ -25,8 +27,11 @@ def measure(model, workers, utterances):
     by the length of the audio. peak_mb, 10^6 bytes, is of the whole process, None where the system does not
     tell. Raises InputError when the run fails.
     """
-    done = subprocess.run([sys.executable, "-m", "bench.extraction", model, str(workers), str(utterances)],
-                          stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.extraction", model, str(workers), str(utterances)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     if done.returncode:
         raise InputError(f"extraction with {model} failed, exit status {done.returncode}")
     return json.loads(done.stdout)
@@ -39,7 +44,10 @@ def _extract(model, workers, utterances):
     extract.embed(session, rows, workers)
     seconds = time.perf_counter() - start
     return {
-        "model": os.path.basename(model), "workers": workers, "utterances": utterances, "seconds": seconds,
+        "model": os.path.basename(model),
+        "workers": workers,
+        "utterances": utterances,
+        "seconds": seconds,
         "utterances_per_second": utterances / seconds,
         "real_time_factor": seconds / sum(row.seconds for row in rows),
         "peak_mb": _peak(),

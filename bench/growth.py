@@ -1,4 +1,5 @@
 """How time grows with length and batch, and extraction with the number of utterances."""
+
 from bench import extraction, timing
 from bench.models import REFERENCE
 
@@ -17,16 +18,20 @@ def measure(models, rounds, budget, seed, lengths=LENGTHS, batches=BATCHES, extr
     worst_step is {model: {"seconds", "batch": the `worst_step`}}, extraction what `extraction.measure` gives
     for each.
     """
-    found = timing.measure(models, [(seconds, 1) for seconds in lengths] + [(SECONDS, batch) for batch in batches],
-                           1, rounds, budget, seed)
-    by_length, by_batch = found[: len(lengths)], found[len(lengths):]
+    found = timing.measure(
+        models, [(seconds, 1) for seconds in lengths] + [(SECONDS, batch) for batch in batches], 1, rounds, budget, seed
+    )
+    by_length, by_batch = found[: len(lengths)], found[len(lengths) :]
     return {
         "lengths": by_length,
         "batches": by_batch,
-        "worst_step": {name: {"seconds": worst_step(by_length, "seconds", name),
-                              "batch": worst_step(by_batch, "batch", name)} for name in models},
-        "extraction": [extraction.measure(f"models/{kind}.onnx", workers, utterances)
-                       for kind, workers, utterances in extractions],
+        "worst_step": {
+            name: {"seconds": worst_step(by_length, "seconds", name), "batch": worst_step(by_batch, "batch", name)}
+            for name in models
+        },
+        "extraction": [
+            extraction.measure(f"models/{kind}.onnx", workers, utterances) for kind, workers, utterances in extractions
+        ],
     }
 
 
@@ -36,5 +41,7 @@ def worst_step(points, key, model):
     Up to 1: no step worse than linear. None with fewer than two settings.
     """
     sizes = [(point[key], point["models"][model]["median_ms"]) for point in points]
-    return max(((later / earlier) / (larger / smaller)
-                for (smaller, earlier), (larger, later) in zip(sizes, sizes[1:])), default=None)
+    return max(
+        ((later / earlier) / (larger / smaller) for (smaller, earlier), (larger, later) in zip(sizes, sizes[1:])),
+        default=None,
+    )

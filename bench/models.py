@@ -1,4 +1,5 @@
 """What is timed: an encoder on an engine, from a waveform to an embedding."""
+
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 import openvino
 
 from src.cost import latency
-from src.errors import InputError
+from src.runtime.errors import InputError
 
 REFERENCE = "speechbrain"  # what speed-ups and cosines are relative to
 STAGES = {"fp32": "baseline", "ptq": "ptq", "qat": "qat_search"}
@@ -32,8 +33,12 @@ def ours(name):
     if not path.is_file():
         raise InputError(f"{path}: no such file; run the stage {STAGES[kind]}, or dvc repro")
     on = {"onnxruntime": latency.onnx_file, "openvino": openvino_file}[engine]
-    return Model(f"{kind}.onnx, {ENGINES[engine]}", "this project's file, front end inside",
-                 os.path.getsize(path) / 1e6, lambda threads: on(path, threads))
+    return Model(
+        f"{kind}.onnx, {ENGINES[engine]}",
+        "this project's file, front end inside",
+        os.path.getsize(path) / 1e6,
+        lambda threads: on(path, threads),
+    )
 
 
 def openvino_file(model, threads):
@@ -43,8 +48,14 @@ def openvino_file(model, threads):
     `fp32` model would be none. Threads are free to move, as every other engine's are: pinned ones would wait
     for whatever else runs on their core.
     """
-    compiled = openvino.Core().compile_model(model, "CPU", {
-        "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32",
-        "ENABLE_CPU_PINNING": False,
-    })
+    compiled = openvino.Core().compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "ENABLE_CPU_PINNING": False,
+        },
+    )
     return lambda values: compiled([values])[0].copy()  # the engine writes its next output over this one

@@ -1,4 +1,5 @@
 """The same encoder as others run it: SpeechBrain, and what the engines' own tools make of a plain export."""
+
 import contextlib
 import copy
 import io
@@ -33,23 +34,36 @@ class Peers:
         self.waveforms = waveforms
 
     def speechbrain(self):
-        return Model("SpeechBrain, PyTorch eager", "encode_batch", _size(self.classifier),
-                     lambda threads: latency.speechbrain(self.classifier))
+        return Model(
+            "SpeechBrain, PyTorch eager",
+            "encode_batch",
+            _size(self.classifier),
+            lambda threads: latency.speechbrain(self.classifier),
+        )
 
     def quantize_dynamic(self):
         """Dynamic quantisation is of linear layers, and SpeechBrain's ECAPA-TDNN has none: nothing changes."""
         changed = copy.deepcopy(self.classifier)
         with _quiet():  # it is deprecated in favour of torchao
             network = torch.ao.quantization.quantize_dynamic(
-                changed.mods["embedding_model"], {torch.nn.Linear}, dtype=torch.qint8)
+                changed.mods["embedding_model"], {torch.nn.Linear}, dtype=torch.qint8
+            )
         changed.mods["embedding_model"] = network
         quantised = sum(isinstance(module, torch.ao.nn.quantized.dynamic.Linear) for module in network.modules())
-        return Model("SpeechBrain, quantize_dynamic", f"Linear; {quantised} layers quantised", _size(changed),
-                     lambda threads: latency.speechbrain(changed))
+        return Model(
+            "SpeechBrain, quantize_dynamic",
+            f"Linear; {quantised} layers quantised",
+            _size(changed),
+            lambda threads: latency.speechbrain(changed),
+        )
 
     def onnxruntime(self):
-        return Model("ONNX Runtime fp32", "plain export", os.path.getsize(self.plain) / 1e6,
-                     lambda threads: self._after_front_end(latency.onnx_file(self.plain, threads)))
+        return Model(
+            "ONNX Runtime fp32",
+            "plain export",
+            os.path.getsize(self.plain) / 1e6,
+            lambda threads: self._after_front_end(latency.onnx_file(self.plain, threads)),
+        )
 
     def openvino(self):
         return self._in_openvino("OpenVINO fp32", "plain export, float32", openvino.Core().read_model(self.plain))
@@ -66,18 +80,31 @@ class Peers:
         with _quiet():
             quant_pre_process(str(self.plain), str(prepared))
             quantize_static(
-                str(prepared), str(path), _Reader(self.features), quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=["Conv"], per_channel=True,
-                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
-        return Model("ONNX Runtime quantize_static", "Conv only, QDQ, u8 s8, per channel, MinMax",
-                     os.path.getsize(path) / 1e6,
-                     lambda threads: self._after_front_end(latency.onnx_file(path, threads)))
+                str(prepared),
+                str(path),
+                _Reader(self.features),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv"],
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
+        return Model(
+            "ONNX Runtime quantize_static",
+            "Conv only, QDQ, u8 s8, per channel, MinMax",
+            os.path.getsize(path) / 1e6,
+            lambda threads: self._after_front_end(latency.onnx_file(path, threads)),
+        )
 
     def nncf(self):
         """With the preset that gives activations a zero point: nearer SpeechBrain than the default, no slower."""
         with _quiet(), contextlib.redirect_stdout(sys.stderr):  # it shows its progress among the results
-            model = nncf.quantize(openvino.Core().read_model(self.plain), nncf.Dataset(self.features),
-                                  subset_size=len(self.features), preset=nncf.QuantizationPreset.MIXED)
+            model = nncf.quantize(
+                openvino.Core().read_model(self.plain),
+                nncf.Dataset(self.features),
+                subset_size=len(self.features),
+                preset=nncf.QuantizationPreset.MIXED,
+            )
         return self._in_openvino("NNCF quantize, OpenVINO", "preset MIXED", model)
 
     def _in_openvino(self, title, setting, model):
@@ -93,9 +120,16 @@ class Peers:
         network = self.classifier.mods["embedding_model"]
         with _quiet(), torch.no_grad():
             torch.onnx.export(
-                network, (torch.zeros(2, 200, self.features[0].shape[2]),), path, dynamo=True,
-                input_names=["features"], output_names=["embedding"],
-                dynamic_shapes={"x": {0: "batch", 1: "frames"}}, external_data=False, verbose=False)
+                network,
+                (torch.zeros(2, 200, self.features[0].shape[2]),),
+                path,
+                dynamo=True,
+                input_names=["features"],
+                output_names=["embedding"],
+                dynamic_shapes={"x": {0: "batch", 1: "frames"}},
+                external_data=False,
+                verbose=False,
+            )
         return path
 
     @cached_property

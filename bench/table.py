@@ -1,4 +1,5 @@
 """The results for a terminal, and as Markdown: what `bench/results.json` holds, in tables."""
+
 from src.reporting.tables import markdown
 
 
@@ -7,8 +8,10 @@ def text(results):
     blocks = [conditions(results)]
     blocks += [f"{_title(setting)}\n\n{times(results, setting)}" for setting in results["settings"]]
     if "growth" in results:
-        blocks += [f"Growth, one thread\n\n{growth(results)}",
-                   f"Extraction of a folder\n\n{extraction(results['growth']['extraction'])}"]
+        blocks += [
+            f"Growth, one thread\n\n{growth(results)}",
+            f"Extraction of a folder\n\n{extraction(results['growth']['extraction'])}",
+        ]
     return "\n\n".join(blocks)
 
 
@@ -16,9 +19,11 @@ def conditions(results):
     found = results["conditions"]
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     extensions = ", ".join(found["cpu"]["extensions"]) or "none known"
-    return (f"{found['cpu']['model']}, {found['cpu']['cores']} CPUs, {extensions}\n{versions}\n"
-            f"encoder {found['encoder']}; accuracy over {found['test_utterances']} test utterances of "
-            f"{found['test_speakers']} speakers")
+    return (
+        f"{found['cpu']['model']}, {found['cpu']['cores']} CPUs, {extensions}\n{versions}\n"
+        f"encoder {found['encoder']}; accuracy over {found['test_utterances']} test utterances of "
+        f"{found['test_speakers']} speakers"
+    )
 
 
 def times(results, setting):
@@ -27,12 +32,18 @@ def times(results, setting):
     rows = []
     for name, taken in setting["models"].items():
         model, ci = results["models"][name], taken["speedup_ci"]
-        rows.append([
-            model["title"], f"{taken['median_ms']:.1f}", f"{taken['low_ms']:.1f} to {taken['high_ms']:.1f}",
-            f"{taken['speedup']:.2f} [{ci['low']:.2f}, {ci['high']:.2f}]",
-            f"{model['cosine_mean']:.4f}", f"{model['cosine_min']:.4f}", f"{100 * model['eer']:.2f}",
-            f"{model['size_mb']:.2f}",
-        ])
+        rows.append(
+            [
+                model["title"],
+                f"{taken['median_ms']:.1f}",
+                f"{taken['low_ms']:.1f} to {taken['high_ms']:.1f}",
+                f"{taken['speedup']:.2f} [{ci['low']:.2f}, {ci['high']:.2f}]",
+                f"{model['cosine_mean']:.4f}",
+                f"{model['cosine_min']:.4f}",
+                f"{100 * model['eer']:.2f}",
+                f"{model['size_mb']:.2f}",
+            ]
+        )
     return markdown(header, rows)
 
 
@@ -45,17 +56,32 @@ def growth(results):
     rows = []
     for name, worst in found["worst_step"].items():
         each = [point["models"][name]["median_ms"] / (point["seconds"] * point["batch"]) for _, point in columns]
-        rows.append([results["models"][name]["title"], *(f"{value:.2f}" for value in each),
-                     *("–" if worst[key] is None else f"{worst[key]:.2f}" for key in ("seconds", "batch"))])
+        rows.append(
+            [
+                results["models"][name]["title"],
+                *(f"{value:.2f}" for value in each),
+                *("–" if worst[key] is None else f"{worst[key]:.2f}" for key in ("seconds", "batch")),
+            ]
+        )
     return markdown(header, rows)
 
 
 def extraction(runs):
     header = ["model", "workers", "utterances", "utterances/s", "real-time factor", "peak MB"]
-    return markdown(header, [
-        [run["model"], run["workers"], run["utterances"], f"{run['utterances_per_second']:.1f}",
-         f"{run['real_time_factor']:.5f}", "–" if run["peak_mb"] is None else f"{run['peak_mb']:.0f}"]
-        for run in runs])
+    return markdown(
+        header,
+        [
+            [
+                run["model"],
+                run["workers"],
+                run["utterances"],
+                f"{run['utterances_per_second']:.1f}",
+                f"{run['real_time_factor']:.5f}",
+                "–" if run["peak_mb"] is None else f"{run['peak_mb']:.0f}",
+            ]
+            for run in runs
+        ],
+    )
 
 
 def _title(setting):

@@ -1,11 +1,12 @@
 """Time in each setting: threads, length and batch."""
+
 import time
 
 import numpy as np
 from tqdm import tqdm
 
 from src.cost import latency
-from src.encoder.frontend import SAMPLE_RATE
+from src.runtime.audio import SAMPLE_RATE
 
 FEWEST = 5  # rounds
 

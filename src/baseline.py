@@ -1,18 +1,19 @@
 """Stage `baseline`: the encoder as fp32.onnx, checked against SpeechBrain, and how accurate it is."""
+
 import torch
 
-from src import params
+from src.common import params
+from src.common.command import running
+from src.common.files import write_json
+from src.data import manifest
+from src.data.recordings import load_audio
 from src.encoder import load
 from src.encoder.export import export_onnx
+from src.encoder.fold_batchnorm import rewrite
 from src.encoder.frontend import FrontEnd
-from src.encoder.rewrite import rewrite
-from src.errors import InputError
-from src.evaluate import accuracy, trivial
-from src.evaluate.engine import session
-from src.files import write_json
-from src.speech import manifest
-from src.speech.audio import load_audio
-from src.stage import running
+from src.evaluate import accuracy, logmel_baseline
+from src.runtime.engine import session
+from src.runtime.errors import InputError
 
 FP32 = "models/fp32.onnx"
 METRICS = "metrics/baseline.json"
@@ -30,7 +31,7 @@ def main():
     tested = manifest.select(rows, "test")
     parity = _parity(classifier, tested[:: max(1, len(tested) // CHECKED)])
     metrics = accuracy.evaluate(FP32, "fp32", rows, config)
-    without_model = accuracy.evaluate(trivial.embed, "trivial", rows, config)
+    without_model = accuracy.evaluate(logmel_baseline.embed, "trivial", rows, config)
     write_json(METRICS, {**metrics, "parity_cosine": parity, "trivial": without_model})
     print(f"fp32: {accuracy.summary(metrics)}; cosine to SpeechBrain at least {parity:.7f}")
 

@@ -1,14 +1,16 @@
 """Stage `breakdown`: where quantisation hurts first, by condition and by group of layers."""
+
 import torch
 
-from src import params
+from src.common import params
+from src.common.command import running
+from src.common.files import write_csv
+from src.data import manifest
+from src.data.recordings import load_audio
 from src.encoder import load
 from src.evaluate import conditions, trials
-from src.files import write_csv
 from src.quantize import ptq, qat, sensitivity
-from src.speech import manifest
-from src.speech.audio import RATE, load_audio
-from src.stage import running
+from src.runtime.audio import SAMPLE_RATE
 
 MODELS = {name: f"models/{name}.onnx" for name in ("fp32", "ptq", "qat")}
 BREAKDOWN, SENSITIVITY = "metrics/breakdown.csv", "metrics/sensitivity.csv"
@@ -25,19 +27,27 @@ def main():
     enrolments = config.evaluate.enrolments
     tested = trials.evaluated_rows(rows, config.evaluate.protocol, enrolments)
     found = conditions.breakdown(
-        MODELS, conditions.choose(tested, enrolments, config.breakdown.utterances),
-        [load_audio(row) for row in manifest.spread(validation, BABBLE)], config.breakdown, enrolments,
-        config.evaluate.bootstrap, config.seed,
+        MODELS,
+        conditions.choose(tested, enrolments, config.breakdown.utterances),
+        [load_audio(row) for row in manifest.spread(validation, BABBLE)],
+        config.breakdown,
+        enrolments,
+        config.evaluate.bootstrap,
+        config.seed,
     )
     write_csv(SENSITIVITY, sensitivity.COLUMNS, layers)
     write_csv(BREAKDOWN, conditions.COLUMNS, found)
-    worst = max((dict(zip(conditions.COLUMNS, line)) for line in found if line[-1]),
-                key=lambda line: float(line["difference"]))
-    group = min((line for line in layers if line["group"] != sensitivity.ALL),
-                key=lambda line: line["embedding_sqnr_db"])
-    print(f"breakdown: {worst['model']} loses most at {worst['condition']} {worst['level']}, "
-          f"{100 * float(worst['difference']):+.2f} points of EER; the most sensitive layers are "
-          f"{group['group']}, {group['embedding_sqnr_db']:.1f} dB")
+    worst = max(
+        (dict(zip(conditions.COLUMNS, line)) for line in found if line[-1]), key=lambda line: float(line["difference"])
+    )
+    group = min(
+        (line for line in layers if line["group"] != sensitivity.ALL), key=lambda line: line["embedding_sqnr_db"]
+    )
+    print(
+        f"breakdown: {worst['model']} loses most at {worst['condition']} {worst['level']}, "
+        f"{100 * float(worst['difference']):+.2f} points of EER; the most sensitive layers are "
+        f"{group['group']}, {group['embedding_sqnr_db']:.1f} dB"
+    )
 
 
 def _sensitivity(config, rows):
@@ -45,7 +55,7 @@ def _sensitivity(config, rows):
     front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     prepared = ptq.prepare(network, config.ptq.observer, ptq.weight_bits(config.quantize))
     student = qat.fake_quantise(prepared, ranges)
-    waveforms = [torch.from_numpy(load_audio(row)[: SECONDS * RATE])[None] for row in rows]
+    waveforms = [torch.from_numpy(load_audio(row)[: SECONDS * SAMPLE_RATE])[None] for row in rows]
     return sensitivity.sensitivity(student, [front_end(waveform) for waveform in waveforms])
 
 

@@ -5,6 +5,7 @@ FOLDER/**/*.{wav,flac,ogg,mp3}, and `skipped` [m, 2], path and reason of what co
 interrupted goes on where it stopped when it is given again; files that have changed since are done anew. Needs
 onnxruntime, numpy and soundfile; soxr too for audio that is not at 16 kHz.
 """
+
 import argparse
 import contextlib
 import os
@@ -18,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from src.errors import InputError, reported
-from src.evaluate import engine
-from src.files import sha256, whole
-from src.speech.audio import MAX_SECONDS, waveform
-from src.speech.candidate import AudioError
-from src.speech.folder import SUFFIXES, audio_files, relative_name
+from src.common.command import reported
+from src.common.files import atomic_write, sha256
+from src.runtime import engine
+from src.runtime.audio import MAX_SECONDS, waveform
+from src.runtime.errors import AudioError, InputError
+from src.sources.folder import SUFFIXES, audio_files, relative_name
 
 MODEL = "models/qat.onnx"
 QUEUED = 256  # files handed to the threads at once
@@ -45,8 +46,9 @@ def parser():
     made.add_argument("--out", default="embeddings.npz", help="the file to write (default: %(default)s)")
     made.add_argument("--model", default=MODEL, help="an ONNX file (default: %(default)s)")
     made.add_argument("--workers", type=int, default=os.cpu_count(), help="threads (default: one for each CPU)")
-    made.add_argument("--max-seconds", type=float, default=MAX_SECONDS,
-                      help="what is longer is cut to this (default: %(default)g)")
+    made.add_argument(
+        "--max-seconds", type=float, default=MAX_SECONDS, help="what is longer is cut to this (default: %(default)g)"
+    )
     return made
 
 
@@ -77,7 +79,7 @@ def embed(folder, out, model, workers=1, max_seconds=MAX_SECONDS):
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f"{out.name}.partial")
     with _kept(partial, f"{sha256(model)} {max_seconds}", files) as kept:
-        done = {name for name, in kept.execute("SELECT name FROM done")}
+        done = {name for (name,) in kept.execute("SELECT name FROM done")}
         todo = {name: path for name, (path, _) in files.items() if name not in done}
         if done:
             print(f"{len(done)} of {len(files)} were done before", file=sys.stderr)
@@ -131,6 +133,7 @@ def _kept(path, settings, files):
 
 def _embeddings(session, todo, workers, max_seconds):
     """(name, embedding float32 [dim], or the reason why there is none) for {name: path}, in order."""
+
     def one(path):
         try:
             return engine.embedding(session, waveform(path, max_seconds))
@@ -140,7 +143,7 @@ def _embeddings(session, todo, workers, max_seconds):
     names, pool = list(todo), ThreadPoolExecutor(workers)
     try:
         for start in range(0, len(names), QUEUED):
-            part = names[start:start + QUEUED]
+            part = names[start : start + QUEUED]
             yield from zip(part, pool.map(one, map(todo.get, part)))
     finally:
         pool.shutdown(cancel_futures=True)
@@ -162,8 +165,12 @@ def _progress(total, before):
         told, rate = now, (done - before) / (now - begun)
         if shown:
             bar = "#" * (30 * done // total)
-            print(f"\r{bar:<30} {done}/{total} files, {rate:.1f} a second, {(total - done) / rate:.0f} s left  ",
-                  end="", file=sys.stderr, flush=True)
+            print(
+                f"\r{bar:<30} {done}/{total} files, {rate:.1f} a second, {(total - done) / rate:.0f} s left  ",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
         return True
 
     try:
@@ -175,7 +182,7 @@ def _progress(total, before):
 
 def _write(out, names, kept, dim, skipped):
     """The .npz, an embedding at a time."""
-    with whole(out) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+    with atomic_write(out) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, values in (("paths", np.array(names)), ("skipped", np.array(skipped, dtype=str).reshape(-1, 2))):
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
                 npy.write_array(file, values, allow_pickle=False)

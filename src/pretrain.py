@@ -3,19 +3,21 @@
 It is there so that the pipeline runs anywhere without a download; it is not for production. Its speakers
 (group "train") are never those of an evaluation split (group "eval"); progress is measured on a third group.
 """
+
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from src import params
+from src.common import params
+from src.common.command import running
 from src.encoder.load import prepare_speechbrain
 from src.encoder.save import save_checkpoint
-from src.errors import InputError
 from src.evaluate.metrics import eer
-from src.speech import channel, synthetic
-from src.stage import running
+from src.runtime.audio import SAMPLE_RATE
+from src.runtime.errors import InputError
+from src.sources import channel, synthetic
 
 FOLDER = "models/pretrained/ecapa-mini"
 ARCHITECTURE = {
@@ -27,7 +29,7 @@ ARCHITECTURE = {
     "se_channels": 96,
     "lin_neurons": 192,
 }
-CROP = 2 * channel.SAMPLE_RATE
+CROP = 2 * SAMPLE_RATE
 BATCH = 32
 PEAK_LEARNING_RATE = 2e-3
 MARGIN, SCALE = 0.2, 30.0
@@ -70,8 +72,9 @@ def _batches(dry, utterances, seed, epoch, pool):
 
 
 def _dev_eer(embed, dry, seed):
-    embeddings = torch.cat([embed(torch.from_numpy(_crop(x, np.random.default_rng([seed, i])))[None])
-                            for i, x in enumerate(dry)])
+    embeddings = torch.cat(
+        [embed(torch.from_numpy(_crop(x, np.random.default_rng([seed, i])))[None]) for i, x in enumerate(dry)]
+    )
     embeddings = torch.nn.functional.normalize(embeddings)
     scores = (embeddings @ embeddings.T).numpy()
     speaker = np.arange(len(dry)) // DEV_UTTERANCES
@@ -120,7 +123,9 @@ def main():
             losses = []
             for waveforms, speakers in tqdm(
                 _batches(dry, wanted.utterances_per_speaker, config.seed, epoch, pool),
-                f"epoch {epoch + 1}/{wanted.epochs}", steps, disable=None,
+                f"epoch {epoch + 1}/{wanted.epochs}",
+                steps,
+                disable=None,
             ):
                 loss = criterion(classifier(encode(waveforms)), speakers[:, None])
                 optimizer.zero_grad()
@@ -129,8 +134,11 @@ def main():
                 schedule.step()
                 losses.append(loss.item())
             network.eval()
-            print(f"epoch {epoch + 1}: loss {np.mean(losses):.3f}, "
-                  f"EER on {DEV_SPEAKERS} other speakers {_dev_eer(embed, dev, config.seed):.3f}", flush=True)
+            print(
+                f"epoch {epoch + 1}: loss {np.mean(losses):.3f}, "
+                f"EER on {DEV_SPEAKERS} other speakers {_dev_eer(embed, dev, config.seed):.3f}",
+                flush=True,
+            )
     labels = [f"train{index:04d}" for index in range(wanted.speakers)]
     save_checkpoint(FOLDER, ARCHITECTURE, network, classifier, labels)
 

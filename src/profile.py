@@ -1,16 +1,17 @@
 """Stage `profile`: what the encoder costs, in multiply-accumulates, parameters, bytes and milliseconds."""
+
 import os
 from pathlib import Path
 
 import torch
 
-from src import params
+from src.common import params
+from src.common.command import running
+from src.common.files import write_csv, write_json
 from src.cost import latency, macs, onnx_macs
 from src.encoder import load
-from src.encoder.frontend import SAMPLE_RATE
-from src.errors import InputError
-from src.files import write_csv, write_json
-from src.stage import running
+from src.runtime.audio import SAMPLE_RATE
+from src.runtime.errors import InputError
 
 LAYERS, METRICS, LATENCY = "metrics/macs.csv", "metrics/profile.json", "metrics/latency.json"
 
@@ -53,14 +54,20 @@ def _costs(classifier, seconds):
 
 def _summarise(metrics, timings):
     slow, fast = (timings["models"][name] for name in ("speechbrain", "fp32"))
-    print(f"encoder: {metrics['gmacs']:.4f} GMACs = {metrics['gflops']:.4f} GFLOPs for "
-          f"{metrics['seconds']:g} s, {metrics['params_million']:.2f} M parameters, "
-          f"checkpoint {metrics['checkpoint_mb']:.1f} MB")
-    print(f"{latency.FP32}: {metrics['rewritten_gmacs']:.4f} GMACs and {metrics['front_end_gmacs']:.4f} in the front "
-          f"end, {metrics['size_mb']:.1f} MB")
-    print(f"latency on {timings['threads']} thread(s): SpeechBrain {slow['median_ms']:.1f} ms, {latency.FP32} "
-          f"{fast['median_ms']:.1f} ms, {fast['speedup']:.2f} times as fast "
-          f"({fast['speedup_ci']['low']:.2f} to {fast['speedup_ci']['high']:.2f})")
+    print(
+        f"encoder: {metrics['gmacs']:.4f} GMACs = {metrics['gflops']:.4f} GFLOPs for "
+        f"{metrics['seconds']:g} s, {metrics['params_million']:.2f} M parameters, "
+        f"checkpoint {metrics['checkpoint_mb']:.1f} MB"
+    )
+    print(
+        f"{latency.FP32}: {metrics['rewritten_gmacs']:.4f} GMACs and {metrics['front_end_gmacs']:.4f} in the front "
+        f"end, {metrics['size_mb']:.1f} MB"
+    )
+    print(
+        f"latency on {timings['threads']} thread(s): SpeechBrain {slow['median_ms']:.1f} ms, {latency.FP32} "
+        f"{fast['median_ms']:.1f} ms, {fast['speedup']:.2f} times as fast "
+        f"({fast['speedup_ci']['low']:.2f} to {fast['speedup_ci']['high']:.2f})"
+    )
 
 
 if __name__ == "__main__":

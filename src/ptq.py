@@ -1,16 +1,17 @@
 """Stage `ptq`: the encoder in INT8 by static post-training quantisation, its accuracy, cost and time."""
+
 import torch
 
-from src import params
+from src.common import params
+from src.common.command import running
+from src.common.files import write_json
 from src.cost import latency, onnx_macs
+from src.data import manifest
+from src.data.recordings import load_audio
 from src.encoder import load
 from src.encoder.export import export_onnx
 from src.evaluate import accuracy
-from src.files import write_json
 from src.quantize import ptq
-from src.speech import manifest
-from src.speech.audio import load_audio
-from src.stage import running
 
 MODEL = "models/ptq.onnx"
 METRICS, LATENCY = "metrics/ptq.json", "metrics/ptq_latency.json"
@@ -29,14 +30,15 @@ def main():
     export_onnx(torch.nn.Sequential(front_end, ptq.convert(prepared)), MODEL)
     metrics = accuracy.evaluate(MODEL, "ptq", rows, config, reference="fp32")
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
-    write_json(METRICS, {**metrics, **cost, "calibration_utterances": len(chosen),
-                          "weight_bits": bits})
+    write_json(METRICS, {**metrics, **cost, "calibration_utterances": len(chosen), "weight_bits": bits})
     timings = latency.against_fp32("ptq", MODEL, config.profile, config.seed)
     write_json(LATENCY, timings)
     if 7 in bits.values():
         print("ptq: 7-bit weights, since this processor may add up products of 8-bit integers in 16 bits")
-    print(f"ptq: {accuracy.summary(metrics)}; {cost['int8_mac_share']:.2%} of the multiplications in INT8, "
-          f"{cost['size_mb']:.2f} MB, {timings['models']['ptq']['speedup']:.2f} times as fast as fp32.onnx")
+    print(
+        f"ptq: {accuracy.summary(metrics)}; {cost['int8_mac_share']:.2%} of the multiplications in INT8, "
+        f"{cost['size_mb']:.2f} MB, {timings['models']['ptq']['speedup']:.2f} times as fast as fp32.onnx"
+    )
 
 
 if __name__ == "__main__":

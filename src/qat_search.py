@@ -3,24 +3,26 @@
 With --worker it only runs trials of the study in `qat_search.storage`, beside the stage, on any machine that has
 the same data.
 """
+
 import argparse
 import copy
 from dataclasses import asdict
 
 import torch
 
-from src import params
+from src.common import params
+from src.common.command import reported, running
+from src.common.files import write_csv, write_json
 from src.cost import latency, onnx_macs
-from src.encoder import factorise, load
+from src.data import manifest
+from src.data.recordings import Waveform, load_audio
+from src.encoder import load
 from src.encoder.export import export_onnx
-from src.encoder.frontend import SAMPLE_RATE
-from src.errors import InputError, reported
 from src.evaluate import accuracy
-from src.files import write_csv, write_json
-from src.quantize import ptq, search, student, study
-from src.speech import manifest
-from src.speech.audio import Waveform, load_audio
-from src.stage import running
+from src.quantize import ptq
+from src.runtime.audio import SAMPLE_RATE
+from src.runtime.errors import InputError
+from src.search import factorise, search, student, study
 
 MODEL = "models/qat.onnx"
 METRICS, LATENCY = "metrics/qat_search.json", "metrics/qat_search_latency.json"
@@ -50,18 +52,27 @@ def main(worker=False):
     write_csv(TRIALS, columns, result.trials)
     write_csv(FRONT, columns, [row for row in result.trials if row["front"]])
     write_csv(SPECTRA, factorise.COLUMNS, factorise.rows(task.source.spectra, ranks))
-    write_json(METRICS, {
-        **metrics, **cost,
-        "n_trials": len(result.trials),
-        "passed_validation": int(result.chosen is not None),
-        "chosen": _chosen(result.chosen),
-        "objective_untrained": _rounded(result.before),
-        "objective_fp32": _rounded(result.reference),
-    })
+    write_json(
+        METRICS,
+        {
+            **metrics,
+            **cost,
+            "n_trials": len(result.trials),
+            "passed_validation": int(result.chosen is not None),
+            "chosen": _chosen(result.chosen),
+            "objective_untrained": _rounded(result.before),
+            "objective_fp32": _rounded(result.reference),
+        },
+    )
     write_json(LATENCY, latency.against_fp32("qat", MODEL, config.profile, config.seed))
-    which = f"trial {result.chosen['trial'] + 1} of {len(result.trials)}" if result.chosen else (
-        f"none of {len(result.trials)} trials is shown to be no worse than fp32 by {wanted.eer_margin:g} on validation "
-        "speakers; this is the plain INT8 model")
+    which = (
+        f"trial {result.chosen['trial'] + 1} of {len(result.trials)}"
+        if result.chosen
+        else (
+            f"none of {len(result.trials)} trials is shown to be no worse than fp32 by {wanted.eer_margin:g} on validation "
+            "speakers; this is the plain INT8 model"
+        )
+    )
     print(f"qat: {accuracy.summary(metrics)}; {cost['gmacs']:.4f} GMACs, {cost['size_mb']:.2f} MB; {which}")
 
 

@@ -1,16 +1,18 @@
 """Stage `release`: the model that the report chooses, ready to be passed on."""
+
 import shutil
 from pathlib import Path
 
-from src import params
-from src.errors import InputError
-from src.evaluate import engine, llr
-from src.evaluate.accuracy import FOLDER as METRICS, KEYS
-from src.files import sha256, whole, write_json, write_text
+from src.common import params
+from src.common.command import running
+from src.common.files import atomic_write, sha256, write_json, write_text
+from src.evaluate.accuracy import FOLDER as METRICS
+from src.evaluate.accuracy import KEYS
 from src.publish import bill, card, provenance
 from src.reporting import results, words
-from src.speech.audio import RATE
-from src.stage import running
+from src.runtime import calibration, engine
+from src.runtime.audio import SAMPLE_RATE
+from src.runtime.errors import InputError
 
 FOLDER = Path("models/release")
 _COST = ("gmacs", "gflops", "int8_mac_share", "params_million", "size_mb")
@@ -24,11 +26,15 @@ def main():
     if not source.is_file():
         raise InputError(f"{source}: no such file; run the stage that writes it")
     readme, about = card.card(found, model), _config(config, found, model, source)
-    component = {"type": "machine-learning-model", "bom-ref": "model", "name": model.title,
-                 "hashes": [{"alg": "SHA-256", "content": about["sha256"]}]}
+    component = {
+        "type": "machine-learning-model",
+        "bom-ref": "model",
+        "name": model.title,
+        "hashes": [{"alg": "SHA-256", "content": about["sha256"]}],
+    }
     synthetic = config.data.source == "synthetic" or config.encoder.source == words.SHIPPED
     materials = bill.bill(component, synthetic)
-    with whole(FOLDER) as beside:
+    with atomic_write(FOLDER) as beside:
         write_json(beside / "config.json", about)
         write_text(beside / "README.md", readme)
         write_json(beside / "bom.json", materials)
@@ -39,8 +45,8 @@ def main():
 
 def _config(config, found, model, source):
     """config.json: what a program needs to use the model, what was measured, what it was made from."""
-    calibration = METRICS / "calibration" / f"{model.name}.json"
-    fitted, group = llr.read(calibration), found.groups[0]
+    calibration_file = METRICS / "calibration" / f"{model.name}.json"
+    fitted, group = calibration.read(calibration_file), found.groups[0]
     figures = model.over(group)
     kept = [*(key + end for key in KEYS for end in ("", "_ci")), "difference", "trials", "target_trials", "speakers"]
     outputs = {each.name: each.shape[-1] for each in engine.session(source).get_outputs()}
@@ -48,7 +54,7 @@ def _config(config, found, model, source):
         "model": model.title,
         "file": "model.onnx",
         "sha256": sha256(source),
-        "sample_rate": RATE,
+        "sample_rate": SAMPLE_RATE,
         "channels": 1,
         "input": engine.INPUT,
         "output": engine.OUTPUT,
@@ -59,9 +65,12 @@ def _config(config, found, model, source):
         "threshold_eer": fitted.threshold_eer,
         "scale": fitted.scale,
         "offset": fitted.offset,
-        "metrics": {"speakers_are": group, **{key: figures[key] for key in kept if key in figures},
-                    **{key: model.cost[key] for key in _COST}},
-        "provenance": provenance.provenance(config, ["models/fp32.onnx", source, calibration]),
+        "metrics": {
+            "speakers_are": group,
+            **{key: figures[key] for key in kept if key in figures},
+            **{key: model.cost[key] for key in _COST},
+        },
+        "provenance": provenance.provenance(config, ["models/fp32.onnx", source, calibration_file]),
     }
 
 

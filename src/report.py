@@ -1,9 +1,10 @@
 """Stage `report`: the trade-off in words, tables and plots, from what the other stages wrote."""
-from src import params
-from src.files import write_csv, write_text
+
+from src.common import params
+from src.common.command import running
+from src.common.files import write_csv, write_text
 from src.reporting import det, page
 from src.reporting.results import load
-from src.stage import running
 
 REPORT, PAGE, DET = "metrics/report.md", "metrics/report.html", "metrics/det.csv"
 
@@ -12,8 +13,7 @@ def main():
     results = load(params.load())
     curves = det.curves(results)
     shown = page.context(results, curves)
-    pages = {path: page.render(template, shown) for path, template in (
-        (REPORT, "report.md"), (PAGE, "report.html"))}
+    pages = {path: page.render(template, shown) for path, template in ((REPORT, "report.md"), (PAGE, "report.html"))}
     write_csv(DET, det.COLUMNS, det.rows(curves))
     for path, text in pages.items():
         write_text(path, text)

@@ -1,19 +1,21 @@
 """Stage `sample_data`: speech from the chosen source as 16 kHz audio in four splits of speakers."""
+
 import contextlib
 import os
 import shutil
 from collections import defaultdict
 from pathlib import Path
 
-from src import params
+from src.common import params
+from src.common.command import running
+from src.common.files import write_csv
+from src.common.params import SPLITS
+from src.data import manifest
+from src.data.trial_list import read_trial_list
 from src.encoder.labels import training_speakers
-from src.errors import InputError
-from src.files import write_csv
-from src.params import SPLITS
-from src.speech import folder, manifest, synthetic
-from src.speech.sampling import AUDIO, sample
-from src.speech.trial_list import read_trial_list
-from src.stage import running
+from src.runtime.errors import InputError
+from src.sources import folder, synthetic
+from src.sources.sampling import AUDIO, sample
 
 SKIPPED = "data/skipped.csv"
 _PARTIAL = Path("data/.partial")
@@ -48,10 +50,10 @@ def _candidates(config, partial):
         # More than are taken, at no cost: what is not read is not made, and a short one has a substitute.
         return synthetic.candidates(data.speakers, 2 * data.utterances_per_speaker, config.seed), ()
     if data.source == "hub":
-        from src.speech import hub
+        from src.sources import hub_dataset
 
         spool = partial / "fetched"
-        return hub.candidates(data.repo, data.config, data.revision, data.max_seconds, spool), ()
+        return hub_dataset.candidates(data.repo, data.config, data.revision, data.max_seconds, spool), ()
     found = folder.candidates(data.path, data.max_seconds)
     if not data.trials:
         return found, ()

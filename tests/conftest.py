@@ -51,8 +51,9 @@ def server():
     port = free_port()
 
     def call(*command):
-        output = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                timeout=120, **user)
+        output = subprocess.run(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, **user
+        )
         assert output.returncode == 0, output.stdout
 
     try:

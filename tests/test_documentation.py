@@ -2,6 +2,7 @@
 
 `runs` assigns commands to the test that runs them. A command that no test runs makes the first test here fail.
 """
+
 import base64
 import csv
 import functools
@@ -25,7 +26,16 @@ import pytest
 import soundfile
 
 from tests.workspace import (
-    PASSWORD, ROOT, call, change_parameters, clone, commit, free_port, s3_server, served, small_clone,
+    PASSWORD,
+    ROOT,
+    call,
+    change_parameters,
+    clone,
+    commit,
+    free_port,
+    s3_server,
+    served,
+    small_clone,
 )
 
 DOCUMENTS = ("README.md", "docs/experiments.md", "docs/search.md", "docs/evaluation.md", "bench/README.md")
@@ -81,8 +91,9 @@ def shell(folder, *those, replaced={}, before=(), statuses=(0,), **env):
     """What commands of the documents print in a folder. before: arguments of a program that runs them."""
     command, env = prepare(folder, those, replaced, env)
     with tempfile.TemporaryFile("w+") as output:  # what they leave running would hold a pipe open
-        done = subprocess.run([*before, *command], cwd=folder, env=env, stdout=output, stderr=subprocess.STDOUT,
-                              timeout=3 * WAIT)
+        done = subprocess.run(
+            [*before, *command], cwd=folder, env=env, stdout=output, stderr=subprocess.STDOUT, timeout=3 * WAIT
+        )
         output.seek(0)
         text = output.read()
     assert done.returncode in statuses, text
@@ -137,8 +148,12 @@ def test_make_runs_the_tests(fresh):
     assert re.search(r"\d\d passed", printed)
 
 
-@runs("dvc metrics diff", "dvc metrics diff HEAD~1", "dvc plots show --html-template page.html",
-      "dvc plots show --show-vega metrics/det.csv")
+@runs(
+    "dvc metrics diff",
+    "dvc metrics diff HEAD~1",
+    "dvc plots show --html-template page.html",
+    "dvc plots show --show-vega metrics/det.csv",
+)
 def test_two_commits_are_compared_and_plots_drawn(fresh):
     path = fresh / "metrics/ptq.json"
     found = json.loads(path.read_text())
@@ -169,9 +184,11 @@ def test_the_first_result(made):
 
 
 @slow
-@runs("python -m src.verify enrol.wav test.wav",
-      "python -m src.verify enrol.wav enrol2.wav test.wav --model models/release/model.onnx --json",
-      "python -m src.embed recordings --out embeddings.npz")
+@runs(
+    "python -m src.verify enrol.wav test.wav",
+    "python -m src.verify enrol.wav enrol2.wav test.wav --model models/release/model.onnx --json",
+    "python -m src.embed recordings --out embeddings.npz",
+)
 def test_the_models_are_used(place):
     (place / "recordings").mkdir()
     audio = sorted((place / "data/audio").iterdir())[:3]
@@ -181,7 +198,8 @@ def test_the_models_are_used(place):
     verify, release, embed = (
         "python -m src.verify enrol.wav test.wav",
         "python -m src.verify enrol.wav enrol2.wav test.wav --model models/release/model.onnx --json",
-        "python -m src.embed recordings --out embeddings.npz")
+        "python -m src.embed recordings --out embeddings.npz",
+    )
     assert "same speaker" in shell(place, verify, statuses=(0, 1))
     found = json.loads(shell(place, release, statuses=(0, 1)))
     assert found["threshold"] == json.loads((place / "models/release/config.json").read_text())["threshold_eer"]
@@ -191,21 +209,24 @@ def test_the_models_are_used(place):
 def trial_list(speech, path):
     """A list as VoxCeleb's: of every second speaker two recordings, each against that of the next speaker too."""
     speakers = sorted(folder for folder in speech.iterdir() if folder.is_dir())[::2]
-    first, second = ([str(sorted(folder.rglob("*.flac"))[index].relative_to(speech)) for folder in speakers]
-                     for index in (0, 1))
+    first, second = (
+        [str(sorted(folder.rglob("*.flac"))[index].relative_to(speech)) for folder in speakers] for index in (0, 1)
+    )
     pairs = [(1, a, b) for a, b in zip(first, second)] + [(0, a, b) for a, b in zip(first, second[1:] + second[:1])]
     path.write_text("".join(f"{kind} {a} {b}\n" for kind, a, b in pairs))
     return len(pairs)
 
 
 @slow
-@runs("git restore params.yaml", "dvc exp run -S data.source=folder -S data.path=/path/to/speech",
-      "dvc exp run -S data.source=folder -S data.path=/path/to/voxceleb1 -S data.trials=veri_test2.txt",
-      "dvc repro -f -s sample_data")
+@runs(
+    "git restore params.yaml",
+    "dvc exp run -S data.source=folder -S data.path=/path/to/speech",
+    "dvc exp run -S data.source=folder -S data.path=/path/to/voxceleb1 -S data.trials=veri_test2.txt",
+    "dvc repro -f -s sample_data",
+)
 def test_own_recordings(place, shared, tmp_path):
     speech = Path(shutil.copytree(shared / "speech", tmp_path / "speech"))
-    shell(place, "dvc exp run -S data.source=folder -S data.path=/path/to/speech",
-          replaced={"/path/to/speech": speech})
+    shell(place, "dvc exp run -S data.source=folder -S data.path=/path/to/speech", replaced={"/path/to/speech": speech})
     assert metric(place, "baseline")["speakers"] == 6
     with open(place / "data/manifest.csv") as file:
         rows = list(csv.DictReader(file))
@@ -216,8 +237,11 @@ def test_own_recordings(place, shared, tmp_path):
     shell(place, "git restore params.yaml")
     trials = trial_list(speech, tmp_path / "list.txt")
     shutil.copy(tmp_path / "list.txt", place / "veri_test2.small.txt")
-    shell(place, "dvc exp run -S data.source=folder -S data.path=/path/to/voxceleb1 -S data.trials=veri_test2.txt",
-          replaced={"/path/to/voxceleb1": speech, "veri_test2.txt": "veri_test2.small.txt"})
+    shell(
+        place,
+        "dvc exp run -S data.source=folder -S data.path=/path/to/voxceleb1 -S data.trials=veri_test2.txt",
+        replaced={"/path/to/voxceleb1": speech, "veri_test2.txt": "veri_test2.small.txt"},
+    )
     assert metric(place, "ptq")["trials"] == trials
 
 
@@ -237,12 +261,18 @@ def test_the_published_encoder_and_data_set(place, shared):
 
 
 @slow
-@runs("dvc exp run -S qat_search.n_trials=16 -S qat_search.steps=400", "dvc exp run -S quantize.weight_bits.mfa=4",
-      "dvc exp show")
+@runs(
+    "dvc exp run -S qat_search.n_trials=16 -S qat_search.steps=400",
+    "dvc exp run -S quantize.weight_bits.mfa=4",
+    "dvc exp show",
+)
 def test_one_experiment_after_another(place):
     before = metric(place, "ptq")["size_mb"]
-    printed = shell(place, "dvc exp run -S qat_search.n_trials=16 -S qat_search.steps=400",
-                    replaced={"trials=16": "trials=3", "steps=400": "steps=3"})
+    printed = shell(
+        place,
+        "dvc exp run -S qat_search.n_trials=16 -S qat_search.steps=400",
+        replaced={"trials=16": "trials=3", "steps=400": "steps=3"},
+    )
     assert metric(place, "qat_search")["n_trials"] == 3 and "Running stage 'ptq'" not in printed
     shell(place, "git restore params.yaml")
     shell(place, "dvc exp run -S quantize.weight_bits.mfa=4")
@@ -252,8 +282,13 @@ def test_one_experiment_after_another(place):
 
 
 @slow
-@runs("dvc exp run -S ptq.observer=histogram", "dvc exp run ptq -S ptq.observer=histogram",
-      "dvc metrics diff --targets metrics/ptq_latency.json", "dvc plots show", "dvc plots diff HEAD~1")
+@runs(
+    "dvc exp run -S ptq.observer=histogram",
+    "dvc exp run ptq -S ptq.observer=histogram",
+    "dvc metrics diff --targets metrics/ptq_latency.json",
+    "dvc plots show",
+    "dvc plots diff HEAD~1",
+)
 def test_an_experiment_beside_the_last_commit(place):
     page = place / "dvc_plots/index.html"
     printed = shell(place, "dvc exp run ptq -S ptq.observer=histogram")
@@ -269,15 +304,31 @@ def test_an_experiment_beside_the_last_commit(place):
 
 
 @slow
-@runs("dvc exp run --queue ptq -S 'quantize.weight_bits.mfa=8,4' -S 'ptq.utterances=8,64'", "dvc queue start -j 2",
-      "dvc queue start", "dvc queue status", "dvc queue logs NAME -f", "make experiments",
-      "dvc exp show --only-changed",
-      "dvc params diff ratty-user glare-libs", "dvc metrics diff ratty-user glare-libs", "dvc params diff A B",
-      "dvc metrics diff A B", "dvc plots diff A B", 'make compare REVS="A B"', "make compare REVS=HEAD~1",
-      "make compare", "dvc exp apply A", "dvc exp remove -A")
+@runs(
+    "dvc exp run --queue ptq -S 'quantize.weight_bits.mfa=8,4' -S 'ptq.utterances=8,64'",
+    "dvc queue start -j 2",
+    "dvc queue start",
+    "dvc queue status",
+    "dvc queue logs NAME -f",
+    "make experiments",
+    "dvc exp show --only-changed",
+    "dvc params diff ratty-user glare-libs",
+    "dvc metrics diff ratty-user glare-libs",
+    "dvc params diff A B",
+    "dvc metrics diff A B",
+    "dvc plots diff A B",
+    'make compare REVS="A B"',
+    "make compare REVS=HEAD~1",
+    "make compare",
+    "dvc exp apply A",
+    "dvc exp remove -A",
+)
 def test_a_grid_of_experiments_side_by_side(place):
-    shell(place, "dvc exp run --queue ptq -S 'quantize.weight_bits.mfa=8,4' -S 'ptq.utterances=8,64'",
-          replaced={"=8,64": "=4,6"})
+    shell(
+        place,
+        "dvc exp run --queue ptq -S 'quantize.weight_bits.mfa=8,4' -S 'ptq.utterances=8,64'",
+        replaced={"=8,64": "=4,6"},
+    )
     shell(place, "dvc queue start -j 2")
     status = until("the end of the queue", lambda: ended(shell(place, "dvc queue status")))
     if "Queued" in status:  # both workers ended on what docs/experiments.md tells of
@@ -325,8 +376,13 @@ def experiments(folder):
     found = []
     for experiment in shown[1]["experiments"] or ():
         params = experiment["revs"][0]["data"]["params"]["params.yaml"]["data"]
-        found.append({"rev": experiment["name"], "bits": params["quantize"]["weight_bits"]["mfa"],
-                      "utterances": params["ptq"]["utterances"]})
+        found.append(
+            {
+                "rev": experiment["name"],
+                "bits": params["quantize"]["weight_bits"]["mfa"],
+                "utterances": params["ptq"]["utterances"],
+            }
+        )
     return found
 
 
@@ -374,13 +430,24 @@ class Hub(BaseHTTPRequestHandler):
             self.server.card = json.loads(body)["content"]
             self.answer(errors=[], warnings=[])
         elif path == "/api/models/someone/speaker/preupload/main":
-            self.answer(files=[{"path": file["path"], "shouldIgnore": False,
-                                "uploadMode": "lfs" if file["path"].endswith(".onnx") else "regular"}
-                               for file in json.loads(body)["files"]])
+            self.answer(
+                files=[
+                    {
+                        "path": file["path"],
+                        "shouldIgnore": False,
+                        "uploadMode": "lfs" if file["path"].endswith(".onnx") else "regular",
+                    }
+                    for file in json.loads(body)["files"]
+                ]
+            )
         elif path == "/someone/speaker.git/info/lfs/objects/batch":
-            self.answer(transfer="basic", objects=[
-                {**wanted, "actions": {"upload": {"href": f"{here}/store/{wanted['oid']}"}}}
-                for wanted in json.loads(body)["objects"]])
+            self.answer(
+                transfer="basic",
+                objects=[
+                    {**wanted, "actions": {"upload": {"href": f"{here}/store/{wanted['oid']}"}}}
+                    for wanted in json.loads(body)["objects"]
+                ],
+            )
         elif path == "/api/models/someone/speaker/commit/main":
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
@@ -470,27 +537,42 @@ def dashboard(folder, program, command, **env):
     port = free_port()
     RAN.add(command)
     env = {**os.environ, "PATH": f"{program}:{os.environ['PATH']}", **env}
-    with served(["bash", "-c", f"exec {command} --port {port}"], f"http://127.0.0.1:{port}/api/studies", cwd=folder,
-                env=env) as url, urllib.request.urlopen(url) as answer:
+    with (
+        served(
+            ["bash", "-c", f"exec {command} --port {port}"], f"http://127.0.0.1:{port}/api/studies", cwd=folder, env=env
+        ) as url,
+        urllib.request.urlopen(url) as answer,
+    ):
         yield json.load(answer)["study_summaries"]
 
 
 @slow
-@runs("pip install optuna-dashboard", "pip install psycopg2-binary", "optuna-dashboard .optuna/*.log",
-      "createdb -h db.example.org -U me search", "python -m src.qat_search --worker", "dvc repro",
-      "dvc repro sample_data", "optuna-dashboard postgresql+psycopg2://me@db.example.org/search",
-      "optuna delete-study --storage URL --study-name NAME")
+@runs(
+    "pip install optuna-dashboard",
+    "pip install psycopg2-binary",
+    "optuna-dashboard .optuna/*.log",
+    "createdb -h db.example.org -U me search",
+    "python -m src.qat_search --worker",
+    "dvc repro",
+    "dvc repro sample_data",
+    "optuna-dashboard postgresql+psycopg2://me@db.example.org/search",
+    "optuna delete-study --storage URL --study-name NAME",
+)
 def test_a_search_on_many_machines_and_its_dashboard(place, server, tmp_path):
     program = environment(tmp_path, "pip install optuna-dashboard", "pip install psycopg2-binary")
     change_parameters(place, {"qat_search": {"n_trials": 50}})
     search = subprocess.Popen([sys.executable, "-m", "src.qat_search"], cwd=place, stdout=subprocess.DEVNULL)
     try:
-        until("a finished trial", lambda: any(
-            path.read_text().count('"state":1') for path in place.glob(".optuna/*.log")), search)
+        until(
+            "a finished trial",
+            lambda: any(path.read_text().count('"state":1') for path in place.glob(".optuna/*.log")),
+            search,
+        )
         with dashboard(place, program, "optuna-dashboard .optuna/*.log") as studies:
             (found,) = studies
-            assert f".optuna/{found['study_name']}.log" in map(str, (
-                path.relative_to(place) for path in place.glob(".optuna/*.log")))
+            assert f".optuna/{found['study_name']}.log" in map(
+                str, (path.relative_to(place) for path in place.glob(".optuna/*.log"))
+            )
     finally:
         search.kill()
         search.wait()
@@ -520,20 +602,28 @@ def test_a_search_on_many_machines_and_its_dashboard(place, server, tmp_path):
 
 
 @slow
-@runs("dvc remote add --default storage /mnt/team/speaker", "dvc push", "dvc pull", "dvc pull && dvc repro",
-      "dvc repro --pull")
+@runs(
+    "dvc remote add --default storage /mnt/team/speaker",
+    "dvc push",
+    "dvc pull",
+    "dvc pull && dvc repro",
+    "dvc repro --pull",
+)
 def test_a_remote_on_a_folder(place, tmp_path):
-    shell(place, "dvc remote add --default storage /mnt/team/speaker",
-          replaced={"/mnt/team/speaker": tmp_path / "team"})
+    shell(
+        place, "dvc remote add --default storage /mnt/team/speaker", replaced={"/mnt/team/speaker": tmp_path / "team"}
+    )
     commit(place, "Remote")
     shell(place, "dvc push")
     others_run_nothing(place, tmp_path)
 
 
 @slow
-@runs("dvc remote add --default storage s3://bucket/path",
-      "dvc remote modify storage endpointurl https://storage.example.org",
-      "export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...")
+@runs(
+    "dvc remote add --default storage s3://bucket/path",
+    "dvc remote modify storage endpointurl https://storage.example.org",
+    "export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...",
+)
 def test_a_remote_on_s3(place, tmp_path):
     missing = [name for name in ("dvc_s3", "moto", "flask_cors", "boto3") if importlib.util.find_spec(name) is None]
     if missing:
@@ -542,10 +632,15 @@ def test_a_remote_on_s3(place, tmp_path):
         env = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
         make_bucket = "import boto3, sys; boto3.client('s3', endpoint_url=sys.argv[1]).create_bucket(Bucket='bucket')"
         call(tmp_path, sys.executable, "-c", make_bucket, endpoint, **env)
-        shell(place, "dvc remote add --default storage s3://bucket/path",
-              "dvc remote modify storage endpointurl https://storage.example.org",
-              "export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...", "dvc push",
-              replaced={"https://storage.example.org": endpoint, "...": "test"}, AWS_DEFAULT_REGION="us-east-1")
+        shell(
+            place,
+            "dvc remote add --default storage s3://bucket/path",
+            "dvc remote modify storage endpointurl https://storage.example.org",
+            "export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...",
+            "dvc push",
+            replaced={"https://storage.example.org": endpoint, "...": "test"},
+            AWS_DEFAULT_REGION="us-east-1",
+        )
         commit(place, "Remote")
         others_run_nothing(place, tmp_path, **env)
 

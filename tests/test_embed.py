@@ -1,4 +1,5 @@
 """The model on a folder: what is written, what is skipped, and that an interrupted run goes on."""
+
 import os
 import signal
 import sqlite3
@@ -10,9 +11,9 @@ import pytest
 import soundfile
 
 from src import embed
-from src.errors import InputError
-from src.evaluate import engine
-from src.speech.audio import waveform
+from src.runtime import engine
+from src.runtime.audio import waveform
+from src.runtime.errors import InputError
 from tests.evaluate.conftest import save_model
 from tests.workspace import ROOT
 
@@ -60,8 +61,12 @@ def by_hand(names, model="a.onnx"):
 
 
 def killed(how):
-    output = subprocess.run([sys.executable, "-c", KILLED.format(signal=how)], capture_output=True, text=True,
-                            env={**os.environ, "PYTHONPATH": str(ROOT)})
+    output = subprocess.run(
+        [sys.executable, "-c", KILLED.format(signal=how)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert not os.path.exists("out.npz")
     return output
 
@@ -140,12 +145,15 @@ def test_long_recordings_are_cut(place):
     assert not np.array_equal(whole[0], cut[0])
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"folder": "nowhere"}, "nowhere: no such folder"),
-    ({"folder": "empty"}, "empty: no .* in it"),
-    ({"folder": "broken"}, "broken: none of 1 files can be used; a.wav: empty"),
-    ({"model": "nowhere.onnx"}, "nowhere.onnx: not a model"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"folder": "nowhere"}, "nowhere: no such folder"),
+        ({"folder": "empty"}, "empty: no .* in it"),
+        ({"folder": "broken"}, "broken: none of 1 files can be used; a.wav: empty"),
+        ({"model": "nowhere.onnx"}, "nowhere.onnx: not a model"),
+    ],
+)
 def test_faults_are_told_in_a_line(place, changes, message):
     (place / "empty").mkdir()
     (place / "broken").mkdir()

@@ -1,5 +1,6 @@
 """What happens to a machine: stages that are killed, a full disk, a folder that cannot be written to, two runs at
 once. Nothing half-written stays under a final name, and the same command completes, with the same bytes."""
+
 import fcntl
 import json
 import os
@@ -17,12 +18,15 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from src.quantize import study
-from tests.test_reproducible import TIMED, made
+from src.search import study
+from tests.test_reproducible import made
 from tests.workspace import ROOT, SMALL, call, change_parameters, commit, interpreter_first, run, small_clone, workspace
 
-PIPELINE = {name: stage for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
-            if not stage.get("frozen")}
+PIPELINE = {
+    name: stage
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
+    if not stage.get("frozen")
+}
 TRIALS, KILLS = 3, {"qat_search": 4}  # random kills of a stage, 2 of the others
 
 
@@ -37,7 +41,7 @@ def remove(path):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def atomic_write(tmp_path_factory):
     """A folder in which every stage has run."""
     folder = workspace(tmp_path_factory.mktemp("faults") / "whole", SMALL)
     for stage in PIPELINE:
@@ -111,8 +115,14 @@ def test_a_folder_that_cannot_be_written_to_is_told_in_one_line(stage, whole, tm
     # Root writes where it may not: without its capabilities it is as anybody else.
     plain = [] if os.geteuid() else ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
     before = made(folder)
-    output = subprocess.run([*plain, sys.executable, "-m", f"src.{stage}"], cwd=folder, capture_output=True, text=True,
-                            timeout=600, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    output = subprocess.run(
+        [*plain, sys.executable, "-m", f"src.{stage}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     for place in places:
         place.chmod(0o755)
     assert output.returncode == 1 and "Permission denied" in output.stderr
@@ -145,8 +155,13 @@ def repro(folder, log, *arguments):
     """`dvc repro` in a process group of its own."""
     with open(log, "w") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "dvc", "repro", *arguments], cwd=folder, stdout=file, stderr=subprocess.STDOUT,
-            start_new_session=True, env=interpreter_first())
+            [sys.executable, "-m", "dvc", "repro", *arguments],
+            cwd=folder,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=interpreter_first(),
+        )
 
 
 def kill(folder, stage, log, delay, alone):
@@ -220,9 +235,14 @@ def test_a_stage_waits_for_another_in_the_same_folder(tmp_path):
     folder = workspace(tmp_path / "run", SMALL)
     other = os.open(folder, os.O_RDONLY)
     fcntl.flock(other, fcntl.LOCK_EX)
-    process = subprocess.Popen([sys.executable, "-m", "src.sample_data"], cwd=folder, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               env={**os.environ, "PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "src.sample_data"],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     said = process.stderr.readline()
     assert said == f"waiting for another stage that runs in {folder}\n"
     assert process.poll() is None and not (folder / "data").exists()

@@ -1,4 +1,5 @@
 """Whatever the parameters, the audio and the checkpoint's text files hold: success, or one clear error."""
+
 import copy
 import io
 from pathlib import Path
@@ -10,24 +11,34 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src import params
+from src.common import params
+from src.data.trial_list import read_trial_list
 from src.encoder import hyperparams, labels
-from src.errors import InputError
-from src.speech import audio
-from src.speech.candidate import AudioError
-from src.speech.trial_list import read_trial_list
+from src.runtime import audio
+from src.runtime.errors import AudioError, InputError
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text())
 CHECKPOINT = ROOT / "models/pretrained/ecapa-mini"
-ENCODINGS = [("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("WAV", "PCM_U8"), ("WAV", "IMA_ADPCM"),
-             ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")]
+ENCODINGS = [
+    ("WAV", "PCM_16"),
+    ("WAV", "PCM_24"),
+    ("WAV", "FLOAT"),
+    ("WAV", "PCM_U8"),
+    ("WAV", "IMA_ADPCM"),
+    ("FLAC", "PCM_16"),
+    ("OGG", "VORBIS"),
+    ("MP3", "MPEG_LAYER_III"),
+]
 SPEECH = np.random.default_rng(0).normal(0, 0.1, (9_600, 2)).clip(-1, 1)
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30)
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner,
-                                                                                           max_size=4), max_leaves=8)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
 
 
 def places(section, path=()):
@@ -42,14 +53,34 @@ def cases(number):
 
 def damaged(text):
     """Copies of a text in which some places are cut, repeated or overwritten."""
-    piece = st.sampled_from(["!", "&a ", "*a", "!ref <", ">", "[", "{", "- ", ": ", "\n", "!!int ", "!new:os.system",
-                             "<<: ", "1" * 5_000, "\x00", "é", "..", "!!timestamp "]) | st.text(max_size=6)
+    piece = st.sampled_from(
+        [
+            "!",
+            "&a ",
+            "*a",
+            "!ref <",
+            ">",
+            "[",
+            "{",
+            "- ",
+            ": ",
+            "\n",
+            "!!int ",
+            "!new:os.system",
+            "<<: ",
+            "1" * 5_000,
+            "\x00",
+            "é",
+            "..",
+            "!!timestamp ",
+        ]
+    ) | st.text(max_size=6)
     edit = st.tuples(st.integers(0, len(text)), st.integers(0, 40), piece)
 
     def apply(edits):
         changed = text
         for at, length, new in edits:
-            changed = changed[:at] + new + changed[at + length:]
+            changed = changed[:at] + new + changed[at + length :]
         return changed
 
     return st.lists(edit, min_size=1, max_size=5).map(apply)
@@ -130,9 +161,13 @@ def usable(data):
 
 
 @cases(900)
-@given(st.sampled_from(ENCODINGS), st.sampled_from([8_000, 16_000, 44_100, 96_000]), st.integers(1, 2),
-       st.lists(st.tuples(st.integers(0, 20_000), st.binary(min_size=1, max_size=8)), max_size=12),
-       st.integers(0, 40_000))
+@given(
+    st.sampled_from(ENCODINGS),
+    st.sampled_from([8_000, 16_000, 44_100, 96_000]),
+    st.integers(1, 2),
+    st.lists(st.tuples(st.integers(0, 20_000), st.binary(min_size=1, max_size=8)), max_size=12),
+    st.integers(0, 40_000),
+)
 def test_audio_with_damaged_bytes(encoding, rate, channels, damage, cut):
     if encoding[0] == "MP3" and rate == 96_000:
         rate = 48_000
@@ -141,13 +176,14 @@ def test_audio_with_damaged_bytes(encoding, rate, channels, damage, cut):
     data = bytearray(file.getvalue())
     for at, new in damage:
         at %= min(len(data), 300) if at % 2 else len(data)
-        data[at:at + len(new)] = new
-    usable(bytes(data[:max(0, len(data) - cut)]) if cut % 3 == 0 else bytes(data))
+        data[at : at + len(new)] = new
+    usable(bytes(data[: max(0, len(data) - cut)]) if cut % 3 == 0 else bytes(data))
 
 
 @cases(300)
-@given(st.binary(max_size=400),
-       st.sampled_from([b"", b"RIFF\x00\x10\x00\x00WAVEfmt ", b"fLaC", b"OggS", b"\xff\xfb\x90"]))
+@given(
+    st.binary(max_size=400), st.sampled_from([b"", b"RIFF\x00\x10\x00\x00WAVEfmt ", b"fLaC", b"OggS", b"\xff\xfb\x90"])
+)
 def test_any_bytes_as_audio(tail, head):
     usable(head + tail)
 

@@ -1,4 +1,5 @@
 """The stages beside a hub that fails: the real clients, and the stand-in with faults put into its answers."""
+
 import contextlib
 import csv
 import importlib.util
@@ -17,8 +18,11 @@ import pytest
 from tests.workspace import SMALL, run, workspace
 
 ENCODER, DATA = "speechbrain/spkrec-ecapa-voxceleb", "s3prl/superb"
-CHANGES = {**SMALL, "data": {"source": "hub", "speakers": 8, "utterances_per_speaker": 3, "max_seconds": 3.0},
-           "encoder": {"source": ENCODER}}
+CHANGES = {
+    **SMALL,
+    "data": {"source": "hub", "speakers": 8, "utterances_per_speaker": 3, "max_seconds": 3.0},
+    "encoder": {"source": ENCODER},
+}
 # What the stages ask for. The first six requests for parquet are of its ends and of the speakers' columns.
 LABELS, YAML, WEIGHTS = "label_encoder.txt", "hyperparams.yaml", "embedding_model.ckpt"
 API, README, TREE, PATHS = "GET /api/datasets/s3prl/superb$", "README.md", "/tree/", "POST .*paths-info"
@@ -117,11 +121,11 @@ class Failing:
     def write(self, body):
         if self.kind == "slow":
             for place in range(len(body)):
-                self.file.write(body[place:place + 1])
+                self.file.write(body[place : place + 1])
                 if self.over.wait(0.1):
                     break
         else:
-            self.file.write(body[:len(body) // 2])
+            self.file.write(body[: len(body) // 2])
             if self.kind == "stalled":
                 self.over.wait(60)
             if self.kind == "reset":
@@ -159,8 +163,15 @@ def sampled(stand_in, shared, tmp_path_factory):
 
 def ask(folder, stage, hub):
     """Run the stage beside the hub, with two seconds of patience; the clients' cache is in the folder."""
-    return run(folder, stage, HF_ENDPOINT=hub.url, HF_HOME=str(folder / "cache"), HF_HUB_DOWNLOAD_TIMEOUT="2",
-               HF_HUB_DISABLE_XET="1", OMP_NUM_THREADS="1")
+    return run(
+        folder,
+        stage,
+        HF_ENDPOINT=hub.url,
+        HF_HOME=str(folder / "cache"),
+        HF_HUB_DOWNLOAD_TIMEOUT="2",
+        HF_HUB_DISABLE_XET="1",
+        OMP_NUM_THREADS="1",
+    )
 
 
 def check_nothing_half_written(folder, hub):
@@ -185,7 +196,7 @@ def fails(folder, stage, hub, what):
     """The stage's message, after the checks that it is one, and that the stage left nothing."""
     done = ask(folder, stage, hub)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    message, = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert message.startswith(f"error: {what}")
     if stage == "sample_data":
         assert not (folder / "data").exists() or not list((folder / "data").iterdir())
@@ -198,9 +209,16 @@ def fails(folder, stage, hub, what):
 def test_what_passes_is_survived(hub, tmp_path):
     folder = workspace(tmp_path / "run", CHANGES)
     for fault in (
-        (500, f"HEAD .*{LABELS}", 0, 2), ("cut", f"GET .*{LABELS}", 0, 1), ("silent", API, 0, 1),
-        ("reset", README, 0, 1), ("cut", TREE, 0, 1), (500, PATHS, 0, 1), ("reset", AUDIO, 0, 1), (500, AUDIO, 3, 2),
-        ("cut", AUDIO, 9, 1), ("stalled", AUDIO, 12, 1),
+        (500, f"HEAD .*{LABELS}", 0, 2),
+        ("cut", f"GET .*{LABELS}", 0, 1),
+        ("silent", API, 0, 1),
+        ("reset", README, 0, 1),
+        ("cut", TREE, 0, 1),
+        (500, PATHS, 0, 1),
+        ("reset", AUDIO, 0, 1),
+        (500, AUDIO, 3, 2),
+        ("cut", AUDIO, 9, 1),
+        ("stalled", AUDIO, 12, 1),
     ):
         hub.fail(*fault)
     done = ask(folder, "sample_data", hub)
@@ -226,25 +244,41 @@ def test_a_hub_that_dies_in_the_middle(hub, tmp_path):
     assert "disconnected" in fails(folder, "sample_data", hub, f"data.repo: {DATA}: ")
 
 
-FAULTS = {500: "500 Internal Server Error", "silent": "timed out", "dead": "disconnected",
-          "garbage": "not understood|Expecting value|Consistency check|does not seem|not readable|too short"}
-BODIES = {"cut": "without sending complete message body", "reset": "reset by peer", "stalled": "timed out",
-          "slow": "bytes in . s"}
+FAULTS = {
+    500: "500 Internal Server Error",
+    "silent": "timed out",
+    "dead": "disconnected",
+    "garbage": "not understood|Expecting value|Consistency check|does not seem|not readable|too short",
+}
+BODIES = {
+    "cut": "without sending complete message body",
+    "reset": "reset by peer",
+    "stalled": "timed out",
+    "slow": "bytes in . s",
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage, pattern, after, what, kinds", [
-    ("sample_data", f"HEAD .*{LABELS}", 0, ENCODER, FAULTS),
-    ("sample_data", f"GET .*{LABELS}", 0, ENCODER, FAULTS | BODIES),
-    ("sample_data", API, 0, DATA, FAULTS | BODIES), ("sample_data", f"HEAD .*{README}", 0, DATA, FAULTS),
-    ("sample_data", f"GET .*{README}", 0, DATA, FAULTS | BODIES), ("sample_data", TREE, 0, DATA, FAULTS | BODIES),
-    ("sample_data", PATHS, 0, DATA, FAULTS | BODIES), ("sample_data", AUDIO, 0, DATA, FAULTS | BODIES),
-    ("sample_data", AUDIO, 9, DATA, FAULTS | BODIES), ("baseline", f"HEAD .*{YAML}", 0, ENCODER, FAULTS),
-    ("baseline", f"GET .*{YAML}", 0, ENCODER, FAULTS | BODIES),
-    ("baseline", f"GET .*{WEIGHTS}", 0, ENCODER, FAULTS | BODIES),
-])
+@pytest.mark.parametrize(
+    "stage, pattern, after, what, kinds",
+    [
+        ("sample_data", f"HEAD .*{LABELS}", 0, ENCODER, FAULTS),
+        ("sample_data", f"GET .*{LABELS}", 0, ENCODER, FAULTS | BODIES),
+        ("sample_data", API, 0, DATA, FAULTS | BODIES),
+        ("sample_data", f"HEAD .*{README}", 0, DATA, FAULTS),
+        ("sample_data", f"GET .*{README}", 0, DATA, FAULTS | BODIES),
+        ("sample_data", TREE, 0, DATA, FAULTS | BODIES),
+        ("sample_data", PATHS, 0, DATA, FAULTS | BODIES),
+        ("sample_data", AUDIO, 0, DATA, FAULTS | BODIES),
+        ("sample_data", AUDIO, 9, DATA, FAULTS | BODIES),
+        ("baseline", f"HEAD .*{YAML}", 0, ENCODER, FAULTS),
+        ("baseline", f"GET .*{YAML}", 0, ENCODER, FAULTS | BODIES),
+        ("baseline", f"GET .*{WEIGHTS}", 0, ENCODER, FAULTS | BODIES),
+    ],
+)
 def test_what_does_not_pass_is_told_in_a_line_and_leaves_nothing(
-        hub, sampled, tmp_path, stage, pattern, after, what, kinds):
+    hub, sampled, tmp_path, stage, pattern, after, what, kinds
+):
     folder = tmp_path / "run"
     if stage == "baseline":
         shutil.copytree(sampled, folder, symlinks=True)

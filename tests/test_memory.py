@@ -1,4 +1,5 @@
 """A stage's peak memory does not grow with the utterances that it goes through."""
+
 import os
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from src.speech import manifest
+from src.data import manifest
 from tests.workspace import ROOT, SMALL, run, workspace
 
 MANY = 2000
@@ -15,8 +16,12 @@ MOST = 150  # MB more; as float32, the audio alone would be over 250
 
 def peak(folder, stage):
     """Peak resident memory of a stage, in MB."""
-    process = subprocess.Popen([sys.executable, "-m", f"src.{stage}"], cwd=folder, stdout=subprocess.DEVNULL,
-                               env={**os.environ, "PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"src.{stage}"],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0

@@ -1,4 +1,5 @@
 """The stages on real speech and on the published architecture, and the training of the shipped encoder."""
+
 import csv
 import os
 import shutil
@@ -32,16 +33,23 @@ def run_on_hub(folder, stage, shared, cache):
     """As `run`, with the stand-in for the hub served beside it and downloads kept in `cache`."""
     return subprocess.run(
         [shared / "hub/serve.py", shared / "hub/root", "--", sys.executable, "-m", f"src.{stage}"],
-        cwd=folder, capture_output=True, text=True, timeout=600,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
         env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(cache)},
     )
 
 
 def test_published_encoder_and_data_set_from_the_hub(shared, tmp_path):
-    folder = workspace(tmp_path / "run", {
-        **SMALL, "data": {"source": "hub", "speakers": 8, "utterances_per_speaker": 3, "max_seconds": 3.0},
-        "encoder": {"source": "speechbrain/spkrec-ecapa-voxceleb"},
-    })
+    folder = workspace(
+        tmp_path / "run",
+        {
+            **SMALL,
+            "data": {"source": "hub", "speakers": 8, "utterances_per_speaker": 3, "max_seconds": 3.0},
+            "encoder": {"source": "speechbrain/spkrec-ecapa-voxceleb"},
+        },
+    )
     for stage in ("sample_data", "baseline"):
         served = run_on_hub(folder, stage, shared, tmp_path / "hub")
         assert served.returncode == 0, served.stderr
@@ -54,10 +62,14 @@ def test_published_encoder_and_data_set_from_the_hub(shared, tmp_path):
 
 def test_superb_si_on_the_official_splits_of_the_hub(shared, tmp_path):
     """Top-1 is that of a loop over the embeddings that shares nothing with the trials."""
-    folder = workspace(tmp_path / "run", {
-        **SMALL, "data": {"source": "hub", "speakers": 10, "utterances_per_speaker": 5, "max_seconds": 3.0},
-        "evaluate": {"bootstrap": 100, "protocol": "superb-si", "enrolments": 2},
-    })
+    folder = workspace(
+        tmp_path / "run",
+        {
+            **SMALL,
+            "data": {"source": "hub", "speakers": 10, "utterances_per_speaker": 5, "max_seconds": 3.0},
+            "evaluate": {"bootstrap": 100, "protocol": "superb-si", "enrolments": 2},
+        },
+    )
     for stage in ("sample_data", "baseline"):
         served = run_on_hub(folder, stage, shared, tmp_path / "hub")
         assert served.returncode == 0, served.stderr
@@ -83,9 +95,10 @@ def test_superb_si_on_the_official_splits_of_the_hub(shared, tmp_path):
 
 
 def test_real_speech_from_a_folder(shared, tmp_path):
-    folder = workspace(tmp_path / "run", {
-        **SMALL, "data": {"source": "folder", "path": str(shared / "speech"), "speakers": 12, "max_seconds": 3.0},
-    })
+    folder = workspace(
+        tmp_path / "run",
+        {**SMALL, "data": {"source": "folder", "path": str(shared / "speech"), "speakers": 12, "max_seconds": 3.0}},
+    )
     for stage in ("sample_data", "baseline", "ptq"):
         output = run(folder, stage)
         assert output.returncode == 0, output.stderr

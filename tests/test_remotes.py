@@ -1,4 +1,5 @@
 """A pipeline pushed from one clone and pulled into another, by a remote on a folder and by one that speaks S3."""
+
 import contextlib
 import importlib.util
 import shutil
@@ -32,8 +33,9 @@ def test_what_one_clone_pushed_another_pulls_and_runs_nothing(kind, ran, tmp_pat
         if kind == "s3":
             endpoint = stack.enter_context(s3_server())
             env = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-            make_bucket = ("import boto3, sys; "
-                           "boto3.client('s3', endpoint_url=sys.argv[1]).create_bucket(Bucket='speaker')")
+            make_bucket = (
+                "import boto3, sys; boto3.client('s3', endpoint_url=sys.argv[1]).create_bucket(Bucket='speaker')"
+            )
             call(tmp_path, sys.executable, "-c", make_bucket, endpoint, **env)
             url, options = "s3://speaker/dvc", {"endpointurl": endpoint}
         first, second = tmp_path / "first", tmp_path / "second"

@@ -1,4 +1,5 @@
 """The same commit, parameters and seed give the same bytes, on one thread or two; timings apart."""
+
 import pytest
 
 from tests.workspace import SMALL, run, workspace
@@ -9,9 +10,12 @@ TIMED = {"latency.json", "ptq_latency.json", "qat_search_latency.json", "report.
 
 def made(folder):
     """{path: bytes} of all that the stages left, without what holds timings."""
-    return {str(path.relative_to(folder)): path.read_bytes()
-            for top in ("data", "models", "metrics") for path in sorted((folder / top).rglob("*"))
-            if path.is_file() and path.name not in TIMED}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for top in ("data", "models", "metrics")
+        for path in sorted((folder / top).rglob("*"))
+        if path.is_file() and path.name not in TIMED
+    }
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 """The packages: pinned with the hashes of their files, and pip refuses any other file."""
+
 import hashlib
 import re
 import subprocess
@@ -58,8 +59,22 @@ def install(folder, constraints, *names):
     makefile = (ROOT / "Makefile").read_text()
     options = re.search(r"^INSTALL = \S+ -m pip install (.*)$", makefile, re.MULTILINE)[1].split()
     assert "--require-hashes" in options and "$(INSTALL) -r requirements.in -c requirements.txt" in makefile
-    command = [sys.executable, "-m", "pip", "install", *options, "--isolated", "--no-index", "--find-links", folder,
-               "--target", folder / "installed", "--constraint", constraints, *names]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        *options,
+        "--isolated",
+        "--no-index",
+        "--find-links",
+        folder,
+        "--target",
+        folder / "installed",
+        "--constraint",
+        constraints,
+        *names,
+    ]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -77,8 +92,11 @@ def test_pip_takes_what_a_package_needs_with_a_listed_hash_only(tmp_path):
     constraints = tmp_path / "constraints.txt"
 
     def listed(**hashes):
-        lines = (f"{name}=={version} --hash=sha256:{hashes[name]}\n"
-                 for name, version in (("outer", "1.0"), ("inner", "1.5")) if name in hashes)
+        lines = (
+            f"{name}=={version} --hash=sha256:{hashes[name]}\n"
+            for name, version in (("outer", "1.0"), ("inner", "1.5"))
+            if name in hashes
+        )
         constraints.write_text("".join(lines))
         return install(tmp_path, constraints, "outer")
 

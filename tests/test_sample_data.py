@@ -14,9 +14,9 @@ import soundfile
 import yaml
 
 from src import sample_data
-from src.errors import InputError
-from src.speech import manifest
-from src.speech.select import shuffled
+from src.data import manifest
+from src.runtime.errors import InputError
+from src.sources.select import shuffled
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
@@ -102,7 +102,9 @@ def test_what_is_unusable_is_replaced_listed_and_counted(work, capsys):
     assert reasons.pop("s0/0.wav") == "duplicate: the same audio as s1/0.wav"  # whose voice it is cannot be told
     assert reasons.pop("s1/0.wav") == "duplicate: the same audio as s0/0.wav"
     assert reasons == {
-        "s2/0.wav": "too short: 0.90 s", "s3/0.wav": "empty", "s5/0.wav": "silent",
+        "s2/0.wav": "too short: 0.90 s",
+        "s3/0.wav": "empty",
+        "s5/0.wav": "silent",
         "s4/0.wav": "not decodable: Format not recognised",
     }
     assert len(rows) == 40 - 6 == len(list(Path("data/audio").iterdir()))
@@ -120,7 +122,9 @@ def test_a_speaker_left_with_too_few_by_a_duplicate_goes(work, capsys):
     rows, out = run(capsys)
     assert {row.speaker for row in rows} == {f"s{i}" for i in range(2, 10)}
     assert Counter(reason.split(":")[0] for reason in skipped().values()) == {
-        "duplicate": 4, "too few of this speaker": 2}
+        "duplicate": 4,
+        "too few of this speaker": 2,
+    }
     assert "dropped speakers: 2" in out
     assert {Path(row.path).name for row in rows} == {path.name for path in Path("data/audio").iterdir()}
 
@@ -175,18 +179,31 @@ def test_bad_audio_is_skipped_with_its_reason_or_repaired_and_the_run_goes_on(wo
     found = skipped()
     reasons = {name.removeprefix("bad/"): reason for name, reason in found.items() if name.startswith("bad/")}
     assert len(reasons.pop("clipped.wav")) > 40 and reasons == {
-        "empty.wav": "empty", "text.flac": "not decodable: Format not recognised",
+        "empty.wav": "empty",
+        "text.flac": "not decodable: Format not recognised",
         "cut.wav": "truncated: it ends after 0.94 s",
-        "nan.wav": "NaN or infinite samples", "infinite.wav": "NaN or infinite samples", "zeros.wav": "silent",
-        "constant.wav": "silent", "blip.wav": "too short: 0.02 s", "dangling.wav": "dangling link",
-        "other.m4a": "extension: .m4a, not .wav, .flac, .ogg, .mp3", "pipe.wav": "not a regular file",
-        "loop.wav": "unreadable: Too many levels of symbolic links", "closed.wav": "unreadable: Permission denied",
+        "nan.wav": "NaN or infinite samples",
+        "infinite.wav": "NaN or infinite samples",
+        "zeros.wav": "silent",
+        "constant.wav": "silent",
+        "blip.wav": "too short: 0.02 s",
+        "dangling.wav": "dangling link",
+        "other.m4a": "extension: .m4a, not .wav, .flac, .ogg, .mp3",
+        "pipe.wav": "not a regular file",
+        "loop.wav": "unreadable: Too many levels of symbolic links",
+        "closed.wav": "unreadable: Permission denied",
     }
     assert set(found) == {f"bad/{name}" for name in (*reasons, "clipped.wav")} and "skipped utterances: 14" in out
     usable = {Path(row.utt_id).name: row for row in rows if row.speaker in ("bad", "göod ñame")}
     assert {name: row.seconds for name, row in usable.items()} == {
-        "whole.wav": 2.5, "whole too.wav": 2.5, "half an hour.wav": 8.0, "44.1 kHz.wav": 14_512 / 16_000,
-        "stereo ö.flac": 13_333 / 16_000, "24 bit.wav": 2.5, "float, too loud.wav": 2.5, "offset.wav": 2.5,
+        "whole.wav": 2.5,
+        "whole too.wav": 2.5,
+        "half an hour.wav": 8.0,
+        "44.1 kHz.wav": 14_512 / 16_000,
+        "stereo ö.flac": 13_333 / 16_000,
+        "24 bit.wav": 2.5,
+        "float, too loud.wav": 2.5,
+        "offset.wav": 2.5,
         "flac.wav": 2.5,
     }
     plain = soundfile.read(usable["24 bit.wav"].path)[0]
@@ -256,19 +273,23 @@ def test_a_trial_list_makes_the_test_split_uncut(work, capsys):
         write(work / "speech" / name, seconds=10 if "long" in name else 0.5)
     (work / "speech" / "s1" / "broken.wav").write_text("not audio")
     shutil.copy("speech/s0/1.wav", "speech/s5/0.wav")
-    Path("trials.txt").write_text(
-        "1 s0/long.wav s0/short.wav\n0 s0/1.wav s1/1.wav\n1 s1/1.wav s1/broken.wav\n"
-    )
+    Path("trials.txt").write_text("1 s0/long.wav s0/short.wav\n0 s0/1.wav s1/1.wav\n1 s1/1.wav s1/broken.wav\n")
     rows, out = run(capsys, trials="trials.txt", utterances_per_speaker=4)
     assert {(row.utt_id, row.seconds) for row in manifest.select(rows, "test")} == {
-        ("s0/long.wav", 10.0), ("s0/short.wav", 0.5), ("s0/1.wav", 2.5), ("s1/1.wav", 2.5),
+        ("s0/long.wav", 10.0),
+        ("s0/short.wav", 0.5),
+        ("s0/1.wav", 2.5),
+        ("s1/1.wav", 2.5),
     }
     assert skipped() == {
         "s1/broken.wav": "not decodable: Format not recognised",
         "s5/0.wav": "duplicate: the same audio as s0/1.wav",
     }
     assert {name: len(names) for name, names in splits(rows).items()} == {
-        "calibration": 2, "finetune": 2, "validation": 2, "test": 2,
+        "calibration": 2,
+        "finetune": 2,
+        "validation": 2,
+        "test": 2,
     }
     Path("trials.txt").write_text("1 s0/1.wav s0/2.wav\n0 s0/1.wav s9/77.wav\n")
     with pytest.raises(InputError, match="trials.txt: line 2: s9/77.wav: no such file"):
@@ -284,5 +305,8 @@ def test_synthetic_speakers(work):
 def test_real_speech_in_a_folder(work, shared):
     rows, _ = run(path=str(shared / "speech"), speakers=20, utterances_per_speaker=2)
     assert {name: len(names) for name, names in splits(rows).items()} == {
-        "calibration": 2, "finetune": 6, "validation": 4, "test": 8,
+        "calibration": 2,
+        "finetune": 6,
+        "validation": 4,
+        "test": 8,
     }

@@ -1,4 +1,5 @@
 """Every stage, run as a user runs it, on a small configuration of the real thing."""
+
 import csv
 import json
 import re
@@ -11,10 +12,11 @@ import onnxruntime
 import pytest
 import soundfile
 
-from src import params
-from src.evaluate import accuracy, llr, metrics
+from src.common import params
+from src.data import manifest
+from src.evaluate import accuracy, metrics
 from src.evaluate.scores import read_scores
-from src.speech import manifest
+from src.runtime import calibration
 from tests.workspace import ROOT, SMALL, programs, read, recomputed, run, workspace
 
 STAGES = ("sample_data", "baseline", "profile", "ptq", "qat_search", "breakdown", "report", "release")
@@ -56,9 +58,7 @@ def test_everything_is_quantised_and_the_file_is_small(pipeline):
 
 def test_figures_can_be_computed_again_from_the_scores(pipeline):
     folder, _ = pipeline
-    for name, report in (
-        ("fp32", "baseline"), ("ptq", "ptq"), ("qat", "qat_search"), ("trivial", "baseline")
-    ):
+    for name, report in (("fp32", "baseline"), ("ptq", "ptq"), ("qat", "qat_search"), ("trivial", "baseline")):
         with open(folder / f"metrics/scores/{name}.csv") as file:
             rows = list(csv.DictReader(file))
         scores = np.array([float(row["score"]) for row in rows])
@@ -85,7 +85,8 @@ def test_ten_lines_compute_every_accuracy_figure_again(pipeline):
         assert found[name] == pytest.approx([figures[key] for key in ("trials", "target_trials", *keys)], abs=1e-6)
     for name in ("ptq", "qat"):
         assert [own - other for own, other in zip(found[name][2:], found["fp32"][2:])] == pytest.approx(
-            [stated[name]["difference"][key]["value"] for key in keys], abs=2e-6)
+            [stated[name]["difference"][key]["value"] for key in keys], abs=2e-6
+        )
     table = report_table(folder)
     for key, row, scale in (("top-1", 2, 100), ("EER", 3, 100), ("minDCF 0.01", 4, 1), ("minDCF 0.05", 5, 1)):
         levels, changes = (table[key + unit] for unit in ((", %", ", points") if scale == 100 else ("", " (2)")))
@@ -133,11 +134,14 @@ def test_intervals_can_be_computed_again_from_scores_and_ranks(pipeline, monkeyp
         with open(f"metrics/ranks/{name}.csv") as file:
             lines = [(row["test"], row["speaker"], int(row["rank"])) for row in csv.DictReader(file)]
         results[name] = accuracy.Result(
-            read_scores(f"metrics/scores/{name}.csv", test.verification), {"all": lines},
-            llr.read(f"metrics/calibration/{name}.json"))
+            read_scores(f"metrics/scores/{name}.csv", test.verification),
+            {"all": lines},
+            calibration.read(f"metrics/calibration/{name}.json"),
+        )
     for name, stage in (("ptq", "ptq"), ("qat", "qat_search")):
-        found = accuracy.figures(test, results[name], config.evaluate.bootstrap, config.seed, results["fp32"],
-                                 config.evaluate.margin)
+        found = accuracy.figures(
+            test, results[name], config.evaluate.bootstrap, config.seed, results["fp32"], config.evaluate.margin
+        )
         stated = read(folder, stage)
         assert found == {key: stated[key] for key in found}
 
@@ -165,8 +169,9 @@ def test_dvc_draws_the_same_curves(pipeline, tmp_path):
     (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
     output = subprocess.run([*dvc, "plots", "show", "--json"], cwd=tmp_path, capture_output=True, text=True, check=True)
     plots = json.loads(output.stdout)["data"]
-    assert set(plots) == {f"metrics/{name}.csv" for name in (
-        "det", "macs", "trials", "pareto", "spectra", "breakdown", "sensitivity")}
+    assert set(plots) == {
+        f"metrics/{name}.csv" for name in ("det", "macs", "trials", "pareto", "spectra", "breakdown", "sensitivity")
+    }
     for path, (plot,) in plots.items():
         with open(tmp_path / path) as file:
             rows = list(csv.DictReader(file))
@@ -214,7 +219,9 @@ def test_trials_are_all_there_and_the_chosen_one_is_among_them(pipeline):
 def test_timings_stay_out_of_the_metrics_and_are_paired(pipeline):
     folder, _ = pipeline
     for name, models in (
-        ("latency", ["speechbrain", "fp32"]), ("ptq_latency", ["fp32", "ptq"]), ("qat_search_latency", ["fp32", "qat"])
+        ("latency", ["speechbrain", "fp32"]),
+        ("ptq_latency", ["fp32", "ptq"]),
+        ("qat_search_latency", ["fp32", "qat"]),
     ):
         found = read(folder, name)["models"]
         assert list(found) == models and all(model["median_ms"] > 0 for model in found.values())
@@ -226,8 +233,12 @@ def test_breakdown_has_every_model_in_every_condition(pipeline):
     with open(pipeline[0] / "metrics/breakdown.csv") as file:
         rows = list(csv.DictReader(file))
     assert [(row["condition"], row["level"]) for row in rows[::3]] == [
-        ("seconds", "1"), ("seconds", "full"), ("snr", "clean"), ("snr", "5"),
-        ("sex", "same")]  # the voices of these few test speakers are all men's
+        ("seconds", "1"),
+        ("seconds", "full"),
+        ("snr", "clean"),
+        ("snr", "5"),
+        ("sex", "same"),
+    ]  # the voices of these few test speakers are all men's
     for row in rows:
         assert 0 <= float(row["low"]) <= float(row["eer"]) <= float(row["high"]) <= 1
         assert (row["difference"] == "") == (row["model"] == "fp32")
@@ -260,8 +271,14 @@ def test_a_second_run_gives_the_same_bytes(pipeline, tmp_path):
     again = workspace(tmp_path / "again", SMALL)
     for stage in ("sample_data", "baseline", "ptq"):
         assert run(again, stage).returncode == 0
-    for name in ("data/manifest.csv", "metrics/baseline.json", "metrics/ptq.json", "models/fp32.onnx",
-                 "models/ptq.onnx", "metrics/scores/ptq.csv"):
+    for name in (
+        "data/manifest.csv",
+        "metrics/baseline.json",
+        "metrics/ptq.json",
+        "models/fp32.onnx",
+        "models/ptq.onnx",
+        "metrics/scores/ptq.csv",
+    ):
         assert (folder / name).read_bytes() == (again / name).read_bytes(), name
 
 

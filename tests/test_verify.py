@@ -1,4 +1,5 @@
 """The model on a pair of recordings, as a user runs it and by what it computes."""
+
 import json
 import os
 import shlex
@@ -12,13 +13,14 @@ import pytest
 import soundfile
 
 from src import verify
-from src.errors import InputError
-from src.evaluate import llr
-from src.files import sha256
+from src.common.files import sha256
+from src.evaluate import score_calibration
+from src.runtime import calibration
+from src.runtime.errors import InputError
 from tests.evaluate.conftest import save_model
 from tests.workspace import ROOT
 
-FITTED = llr.Calibration(8.0, -3.0, 0.5)
+FITTED = calibration.Calibration(8.0, -3.0, 0.5)
 HEAVY = ("torch", "scipy", "speechbrain", "pandas", "pydantic", "onnx", "soxr", "tqdm", "yaml", "matplotlib")
 
 
@@ -28,7 +30,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     save_model("models/qat.onnx")
-    llr.write("metrics/calibration/qat.json", FITTED)
+    score_calibration.write("metrics/calibration/qat.json", FITTED)
     for seed, name in enumerate(("a.wav", "b.wav", "c.flac", "d.wav")):
         rng = np.random.default_rng(seed)
         sound = np.convolve(rng.normal(size=8000 + 100 * seed), rng.normal(size=9), "same")
@@ -37,8 +39,12 @@ def place(tmp_path, monkeypatch):
 
 
 def run(*arguments, module="verify"):
-    return subprocess.run([sys.executable, "-m", f"src.{module}", *arguments], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return subprocess.run(
+        [sys.executable, "-m", f"src.{module}", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
 def by_hand(*paths):
@@ -55,7 +61,9 @@ def test_score_is_the_cosine_to_the_mean_of_the_enrolments(place):
         assert found["score"] == pytest.approx(by_hand(*paths), abs=2e-6)
         assert found["log_likelihood_ratio"] == pytest.approx(8 * found["score"] - 3, abs=1e-4)
         assert (found["threshold"], found["decision"]) == (
-            0.5, "same speaker" if found["score"] >= 0.5 else "different speakers")
+            0.5,
+            "same speaker" if found["score"] >= 0.5 else "different speakers",
+        )
 
 
 def test_exit_status_is_the_decision(place):
@@ -79,7 +87,7 @@ def test_json(place):
 
 
 def test_the_threshold_is_that_of_the_file_beside_the_model(place):
-    llr.write("models/config.json", llr.Calibration(1.0, 0.0, 0.9))
+    score_calibration.write("models/config.json", calibration.Calibration(1.0, 0.0, 0.9))
     content = json.loads((place / "models/config.json").read_text())
     checksum = sha256(place / "models/qat.onnx")
     (place / "models/config.json").write_text(json.dumps({**content, "sha256": checksum}))
@@ -95,7 +103,7 @@ def test_without_a_threshold_there_is_a_score_and_no_decision(place):
     output = run("a.wav", "b.wav")
     assert output.returncode == 2 and "score" in output.stdout and "no threshold is known" in output.stdout
     assert "likelihood" not in output.stdout
-    llr.write("metrics/calibration/qat.json", llr.Calibration(8.0, -3.0, 0.5, "s-norm"))
+    score_calibration.write("metrics/calibration/qat.json", calibration.Calibration(8.0, -3.0, 0.5, "s-norm"))
     output = run("a.wav", "b.wav")
     assert output.returncode == 2 and "after s-norm" in output.stdout
 
@@ -106,9 +114,10 @@ def test_other_rates_and_channels(place):
     soundfile.write("fast.wav", np.tile(samples, 3), 32_000)
     assert verify.verify(["a.wav"], "twice.wav", "models/qat.onnx")[0]["score"] == pytest.approx(1, abs=1e-4)
     assert verify.verify(["a.wav"], "fast.wav", "models/qat.onnx")[0]["seconds"]["audio"] == pytest.approx(0.5 + 0.75)
-    program = "import sys; sys.modules['soxr'] = None; from src.speech.audio import waveform; waveform('fast.wav')"
-    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
-                            env={**os.environ, "PYTHONPATH": str(ROOT)})
+    program = "import sys; sys.modules['soxr'] = None; from src.runtime.audio import waveform; waveform('fast.wav')"
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     assert "32000 Hz; to convert it to 16000 Hz, install soxr" in output.stderr
 
 
@@ -130,11 +139,19 @@ def test_the_commands_in_the_readme_run(place):
     (release / "model.onnx").write_bytes((place / "models/qat.onnx").read_bytes())
     (release / "config.json").write_text(json.dumps({**asdict(FITTED), "sha256": sha256(release / "model.onnx")}))
     (place / "recordings").mkdir()
-    for copy, name in (("enrol.wav", "a.wav"), ("enrol2.wav", "c.flac"), ("test.wav", "b.wav"),
-                       ("recordings/a.wav", "a.wav"), ("recordings/b.wav", "b.wav")):
+    for copy, name in (
+        ("enrol.wav", "a.wav"),
+        ("enrol2.wav", "c.flac"),
+        ("test.wav", "b.wav"),
+        ("recordings/a.wav", "a.wav"),
+        ("recordings/b.wav", "b.wav"),
+    ):
         soundfile.write(copy, *soundfile.read(name))
-    lines = [shlex.split(line, comments=True) for line in (ROOT / "README.md").read_text().splitlines()
-             if line.startswith(("python -m src.verify", "python -m src.embed"))]
+    lines = [
+        shlex.split(line, comments=True)
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith(("python -m src.verify", "python -m src.embed"))
+    ]
     assert {line[2] for line in lines} == {"src.verify", "src.embed"}
     for line in lines:
         output = run(*line[3:], module=line[2].removeprefix("src."))

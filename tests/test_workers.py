@@ -1,4 +1,5 @@
 """Many workers on one study: the stage and two workers as processes, with a PostgreSQL server of the test's own."""
+
 import csv
 import os
 import signal
@@ -10,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from src.quantize import study
+from src.search import study
 from tests.workspace import PASSWORD, ROOT, SMALL, read, run, workspace
 
 TRIALS = 6
@@ -29,9 +30,13 @@ def prepared(server, tmp_path_factory):
 
 def start(folder, *arguments):
     return subprocess.Popen(
-        [sys.executable, "-m", "src.qat_search", *arguments], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PGPASSWORD": PASSWORD, "OMP_NUM_THREADS": "1"})
+        [sys.executable, "-m", "src.qat_search", *arguments],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PGPASSWORD": PASSWORD, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def until(found, what, *alive):
@@ -63,8 +68,7 @@ def in_its_second_trial(found, process):
     return drawn[0] if drawn and any(trial.state == TrialState.COMPLETE for trial in own) else None
 
 
-def test_a_killed_worker_loses_no_finished_trial_and_its_running_one_is_given_to_another(
-        prepared, server, monkeypatch):
+def test_a_killed_worker_loses_no_finished_trial_and_its_running_one_is_given_to_another(prepared, server, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     processes = victim, other = start(prepared, "--worker"), start(prepared, "--worker")
     processes += (stage := start(prepared),)
@@ -73,8 +77,9 @@ def test_a_killed_worker_loses_no_finished_trial_and_its_running_one_is_given_to
         killed = until(lambda: in_its_second_trial(found, victim), "a second trial", *processes)
         victim.send_signal(signal.SIGKILL)
         victim.wait()
-        finished = [trial for trial in found.get_trials() if ran_by(trial, victim)
-                    and trial.state == TrialState.COMPLETE]
+        finished = [
+            trial for trial in found.get_trials() if ran_by(trial, victim) and trial.state == TrialState.COMPLETE
+        ]
         assert finished and found.trials[killed].state == TrialState.RUNNING
         outputs = {process: process.communicate(timeout=400)[0] for process in (stage, other)}
     finally:
@@ -84,8 +89,10 @@ def test_a_killed_worker_loses_no_finished_trial_and_its_running_one_is_given_to
         assert process.returncode == 0, output
 
     trials = found.get_trials()
-    begun = {index: [trial for trial in trials if trial.user_attrs.get(study.INDEX) == index and trial.params]
-             for index in range(TRIALS)}
+    begun = {
+        index: [trial for trial in trials if trial.user_attrs.get(study.INDEX) == index and trial.params]
+        for index in range(TRIALS)
+    }
     lost = trials[killed].user_attrs[study.INDEX]
     for index, attempts in begun.items():
         states = [trial.state.name for trial in attempts]

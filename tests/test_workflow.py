@@ -1,4 +1,5 @@
 """The workflow of GitHub Actions: the commands that it runs are the project's."""
+
 import json
 import re
 
@@ -17,8 +18,16 @@ def commands(job):
 
 def test_it_tests_and_runs_the_pipeline_and_compares():
     assert "make .venv/installed-dev test" in commands("test")
-    order = [commands("pipeline").index(part) for part in (
-        "make .venv/installed-dev", "dvc repro --pull", "dvc metrics diff", "dvc plots diff", "cml comment")]
+    order = [
+        commands("pipeline").index(part)
+        for part in (
+            "make .venv/installed-dev",
+            "dvc repro --pull",
+            "dvc metrics diff",
+            "dvc plots diff",
+            "cml comment",
+        )
+    ]
     assert order == sorted(order)
 
 
@@ -53,8 +62,9 @@ def test_the_comment_compares_what_a_pull_request_changes(tmp_path):
     change_parameters(folder, {"ptq": {"observer": "histogram"}})
     commit(folder, "Change")
     (compare,) = [step["run"] for step in JOBS["pipeline"]["steps"] if step.get("name") == "Compare"]
-    call(folder, "bash", "-e", "-o", "pipefail", "-c", compare, BASE=base,
-         GITHUB_STEP_SUMMARY=str(tmp_path / "summary"))
+    call(
+        folder, "bash", "-e", "-o", "pipefail", "-c", compare, BASE=base, GITHUB_STEP_SUMMARY=str(tmp_path / "summary")
+    )
     comment = (folder / "comment.md").read_text()
     assert (tmp_path / "summary").read_text() == comment and base[:7] in comment and base not in comment
     assert re.search(r"\| metrics/ptq.json \| eer +\|.*\| 0.125 +\|", comment)

@@ -1,4 +1,5 @@
 """Folders and clones in which the project is run as a user runs it, on a small configuration of the real thing."""
+
 import contextlib
 import json
 import os
@@ -60,8 +61,9 @@ def small_files(size):
 def call(folder, program, *arguments, **env):
     """What a program prints in a folder; `dvc` and the stages run in the interpreter of the tests."""
     command = [sys.executable, "-m", "dvc"] if program == "dvc" else [program]
-    output = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=600,
-                            env=interpreter_first() | env)
+    output = subprocess.run(
+        [*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=600, env=interpreter_first() | env
+    )
     assert output.returncode == 0, output.stdout + output.stderr
     return output.stdout
 
@@ -132,7 +134,11 @@ def s3_server():
 
 def run(folder, stage, **env):
     return subprocess.run(
-        [sys.executable, "-m", f"src.{stage}"], cwd=folder, capture_output=True, text=True, timeout=600,
+        [sys.executable, "-m", f"src.{stage}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
     )
 

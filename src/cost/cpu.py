@@ -1,10 +1,21 @@
 """The processor, and what it does with products of 8-bit integers."""
+
 import platform
 from pathlib import Path
 
 EXTENSIONS = (
-    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",  # x86
-    "asimd", "asimddp", "i8mm", "bf16", "sve",  # Arm
+    "avx2",
+    "avx_vnni",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",  # x86
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",  # Arm
 )
 
 

@@ -1,4 +1,5 @@
 """Paired latency: several models timed in turns, so that what disturbs the machine disturbs all of them."""
+
 import contextlib
 import time
 from importlib.metadata import version
@@ -9,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from src.cost.cpu import cpu
-from src.encoder.frontend import SAMPLE_RATE
+from src.runtime.audio import SAMPLE_RATE
 
 FP32 = "models/fp32.onnx"
 WARM_UP = 3
@@ -83,17 +84,22 @@ def summarise(times, reference, seed=0):
         ratios = times[reference] / taken
         ci = np.percentile(np.median(ratios[resamples], axis=1), (2.5, 97.5))
         summary[name] = {
-            "median_ms": float(median), "low_ms": float(low), "high_ms": float(high),
-            "speedup": float(np.median(ratios)), "speedup_ci": {"low": float(ci[0]), "high": float(ci[1])},
+            "median_ms": float(median),
+            "low_ms": float(low),
+            "high_ms": float(high),
+            "speedup": float(np.median(ratios)),
+            "speedup_ci": {"low": float(ci[0]), "high": float(ci[1])},
         }
     return summary
 
 
 def speechbrain(classifier):
     """The callable of SpeechBrain's EncoderClassifier, PyTorch eager; `measure` sets its threads."""
+
     def encode(waveform):
         with torch.inference_mode():
             return classifier.encode_batch(torch.from_numpy(waveform)).numpy()
+
     return encode
 
 

@@ -1,4 +1,5 @@
 """Multiply-accumulates of the PyTorch encoder, layer by layer, as fvcore counts them."""
+
 from dataclasses import dataclass
 
 import torch
@@ -59,7 +60,13 @@ def rows(layers):
     """The layers as rows of COLUMNS: `output` is the shape of the output, `share` that of all MACs."""
     total = sum(layer.macs for layer in layers)
     return [
-        (layer.name, layer.type, "x".join(map(str, layer.output)), layer.parameters,
-         f"{layer.macs / 1e9:.9f}", f"{layer.macs / total:.6f}")
+        (
+            layer.name,
+            layer.type,
+            "x".join(map(str, layer.output)),
+            layer.parameters,
+            f"{layer.macs / 1e9:.9f}",
+            f"{layer.macs / total:.6f}",
+        )
         for layer in layers
     ]

@@ -4,6 +4,7 @@ The encoder is the convolutions and all that is computed from them: an ECAPA-TDN
 and our front end, which comes before it, has none. The front end is counted apart, because fvcore's count of
 the PyTorch encoder begins at the features too.
 """
+
 import os
 import tempfile
 from dataclasses import dataclass
@@ -15,40 +16,80 @@ import onnx.inliner
 import onnxruntime as ort
 from onnx import TensorProto
 
-from src.encoder.frontend import SAMPLE_RATE
-from src.errors import InputError
+from src.runtime.audio import SAMPLE_RATE
+from src.runtime.errors import InputError
 
 # Operators that multiply and accumulate: {operator: the input with the weights}. The other factor is input 0.
 CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}
 PRODUCTS = {
-    "Gemm": 1, "FusedGemm": 1, "QGemm": 3,
-    "MatMul": 1, "FusedMatMul": 1, "MatMulInteger": 1, "MatMulIntegerToFloat": 1, "DynamicQuantizeMatMul": 1,
-    "QLinearMatMul": 3, "MatMulNBits": 1,
+    "Gemm": 1,
+    "FusedGemm": 1,
+    "QGemm": 3,
+    "MatMul": 1,
+    "FusedMatMul": 1,
+    "MatMulInteger": 1,
+    "MatMulIntegerToFloat": 1,
+    "DynamicQuantizeMatMul": 1,
+    "QLinearMatMul": 3,
+    "MatMulNBits": 1,
 }
 FACTORS = CONVOLUTIONS | PRODUCTS
 INTEGER = {
-    "ConvInteger", "QLinearConv", "QGemm", "QLinearMatMul",
-    "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
+    "ConvInteger",
+    "QLinearConv",
+    "QGemm",
+    "QLinearMatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
 }
 # Operators that multiply by rules which this count lacks: better no number than a number too low.
 UNCOUNTED = {
-    "ConvTranspose", "QLinearConvTranspose", "DeformConv", "Einsum", "LSTM", "GRU", "RNN", "DFT", "STFT",
-    "Attention", "MultiHeadAttention", "QAttention", "If", "Loop", "Scan",
+    "ConvTranspose",
+    "QLinearConvTranspose",
+    "DeformConv",
+    "Einsum",
+    "LSTM",
+    "GRU",
+    "RNN",
+    "DFT",
+    "STFT",
+    "Attention",
+    "MultiHeadAttention",
+    "QAttention",
+    "If",
+    "Loop",
+    "Scan",
 }
 # Operators whose output is a choice among the values of their inputs.
 MOVES = {
-    "Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze",
-    "Transpose", "Unsqueeze",
+    "Concat",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Pad",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
 }
 SMALL_TYPES = {TensorProto.UINT8, TensorProto.INT8, TensorProto.UINT4, TensorProto.INT4}
 WEIGHT_TYPES = SMALL_TYPES | {
-    TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.INT32,
+    TensorProto.FLOAT,
+    TensorProto.FLOAT16,
+    TensorProto.BFLOAT16,
+    TensorProto.DOUBLE,
+    TensorProto.INT32,
 }
 
 
 @dataclass(frozen=True)
 class Layer:
     """One node that multiplies. `integer`: integers of 8 bits or fewer; `front_end`: before the encoder."""
+
     name: str
     op: str
     macs: int
@@ -98,8 +139,9 @@ def count(path, waveform, optimised=False):
     graph = _Graph(model)
     encoder = graph.encoder()
     return [
-        Layer(node.name, node.op_type, macs, graph.is_integer(node, offered=not optimised),
-              node.output[0] not in encoder)
+        Layer(
+            node.name, node.op_type, macs, graph.is_integer(node, offered=not optimised), node.output[0] not in encoder
+        )
         for node, macs in _multiplying(model, waveform)
     ]
 
@@ -123,8 +165,11 @@ def parameters(path):
         if constant or not encoder.isdisjoint(node.output):
             scaling = node.op_type in ("QuantizeLinear", "DequantizeLinear")
             used.update(node.input[:1] if scaling else node.input)
-    sizes = [prod(tensor.dims) for name, tensor in graph.initializer.items()
-             if name in used and tensor.data_type in WEIGHT_TYPES]
+    sizes = [
+        prod(tensor.dims)
+        for name, tensor in graph.initializer.items()
+        if name in used and tensor.data_type in WEIGHT_TYPES
+    ]
     return sum(size for size in sizes if size > 1)  # one element: a constant of a formula
 
 

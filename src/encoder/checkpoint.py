@@ -1,10 +1,11 @@
 """The files of a checkpoint in SpeechBrain's pretrained layout: in a folder, or from the hub."""
+
 import os
 import re
 from pathlib import Path
 
-from src import hub
-from src.errors import InputError
+from src.common import hub
+from src.runtime.errors import InputError
 
 HYPERPARAMS, LABELS = "hyperparams.yaml", "label_encoder.txt"
 # Bytes: far more than any file of this family has, and no more than can be read at once.

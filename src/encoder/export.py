@@ -1,4 +1,5 @@
 """A waveform encoder as one self-contained ONNX file."""
+
 import contextlib
 import logging
 import warnings
@@ -7,8 +8,9 @@ import onnx
 import onnxscript.optimizer
 import torch
 
-from src.encoder import integers
-from src.files import whole
+from src.common.files import atomic_write
+from src.encoder import onnx_passes
+from src.runtime.audio import SAMPLE_RATE
 
 # Constants of more elements than this (the front end's matrices) are left for the engine to compute when it
 # loads the file; stored, they would be most of a small encoder.
@@ -23,19 +25,26 @@ def export_onnx(module, path):
     weights, and the same module gives the same bytes. `module`, on the CPU, is a FrontEnd followed by an
     encoder: a PlainEcapa, or what PT2E converts it to. Checked before it is written.
     """
-    example = torch.zeros(2, 16_000)
+    example = torch.zeros(2, SAMPLE_RATE)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            module, (example,), dynamo=True, input_names=["waveform"], output_names=["embedding"],
-            dynamic_shapes=({0: "batch", 1: "samples"},), opset_version=OPSET, external_data=False,
-            optimize=False, verbose=False,
+            module,
+            (example,),
+            dynamo=True,
+            input_names=["waveform"],
+            output_names=["embedding"],
+            dynamic_shapes=({0: "batch", 1: "samples"},),
+            opset_version=OPSET,
+            external_data=False,
+            optimize=False,
+            verbose=False,
         )
         onnxscript.optimizer.optimize_ir(program.model, output_size_limit=LARGEST_FOLDED)
-        integers.rewrite(program.model)
+        onnx_passes.rewrite(program.model)
         model = program.model_proto
     _strip(model)
     onnx.checker.check_model(model, full_check=True)
-    with whole(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_bytes(model.SerializeToString(deterministic=True))
 
 

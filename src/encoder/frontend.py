@@ -1,13 +1,13 @@
 """SpeechBrain's Fbank and sentence mean normalisation as a plain graph of matrix products."""
+
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from src.errors import InputError
-
-SAMPLE_RATE = 16_000
+from src.runtime.audio import SAMPLE_RATE
+from src.runtime.errors import InputError
 
 
 class FrontEnd(nn.Module):
@@ -39,9 +39,9 @@ class FrontEnd(nn.Module):
     def forward(self, waveform):
         frames = self._frames(waveform) * self.window
         half = self.n_fft // 2
-        head, tail = frames[:, :, 1:half], frames[:, :, half + 1:].flip(2)
+        head, tail = frames[:, :, 1:half], frames[:, :, half + 1 :].flip(2)
         # The first and the middle sample have no mirror image.
-        even = torch.cat([frames[:, :, :1], head + tail, frames[:, :, half:half + 1]], dim=2)
+        even = torch.cat([frames[:, :, :1], head + tail, frames[:, :, half : half + 1]], dim=2)
         bins = torch.arange(half + 1, device=waveform.device)
         phase = (bins[:, None] * bins) % self.n_fft
         real = even @ _lookup(self.cosine, phase)
@@ -60,8 +60,8 @@ class FrontEnd(nn.Module):
         padded = F.pad(waveform, (self.n_fft // 2, self.n_fft // 2))
         stride, run = self.hop // step, self.n_fft // step
         blocks = (frames - 1) * stride + run
-        grid = padded[:, :blocks * step].unflatten(1, (blocks, step))
-        return torch.cat([grid[:, k:k + (frames - 1) * stride + 1:stride] for k in range(run)], dim=2)
+        grid = padded[:, : blocks * step].unflatten(1, (blocks, step))
+        return torch.cat([grid[:, k : k + (frames - 1) * stride + 1 : stride] for k in range(run)], dim=2)
 
 
 def _lookup(table, index):

@@ -4,6 +4,7 @@ SpeechBrain's own reader builds whatever Python object the file names, so that a
 Here a tag becomes a record of its name and its arguments, the tags are those of the published layout, and the
 arguments are checked against what the classes take.
 """
+
 import os
 import re
 from pathlib import PurePosixPath
@@ -12,7 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from src.errors import InputError
+from src.runtime.errors import InputError
 
 FBANK = "speechbrain.lobes.features.Fbank"
 NORM = "speechbrain.processing.features.InputNormalization"
@@ -20,8 +21,14 @@ ECAPA = "speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN"
 PRETRAINER = "speechbrain.utils.parameter_transfer.Pretrainer"
 RELU = "torch.nn.ReLU"
 # The last two are in every such file and take no part in the embedding: they are passed over.
-CLASSES = (FBANK, NORM, ECAPA, PRETRAINER, "speechbrain.lobes.models.ECAPA_TDNN.Classifier",
-           "speechbrain.dataio.encoder.CategoricalEncoder")
+CLASSES = (
+    FBANK,
+    NORM,
+    ECAPA,
+    PRETRAINER,
+    "speechbrain.lobes.models.ECAPA_TDNN.Classifier",
+    "speechbrain.dataio.encoder.CategoricalEncoder",
+)
 ALLOWED_TAGS = ("!ref", "!copy", f"!name:{RELU}", *(f"!new:{name}" for name in CLASSES))
 _HOPS = 8  # references to references that are followed
 
@@ -153,8 +160,11 @@ def read(path, where) -> Hyperparams:
         raise InputError(f"{where}: {', '.join(missing)} missing; a SpeechBrain ECAPA-TDNN has them")
     try:
         modules = entries["modules"] if isinstance(entries["modules"], dict) else {}
-        parts = (("compute_features", FBANK, _Fbank), ("mean_var_norm", NORM, _Norm),
-                 ("embedding_model", ECAPA, _Ecapa))
+        parts = (
+            ("compute_features", FBANK, _Fbank),
+            ("mean_var_norm", NORM, _Norm),
+            ("embedding_model", ECAPA, _Ecapa),
+        )
         found = [_arguments(modules.get(key), entries, f"modules.{key}", *kind) for key, *kind in parts]
         return Hyperparams(*found, _weights(entries))
     except InputError as error:

@@ -1,9 +1,10 @@
 """The speakers that an encoder was trained on, read from its checkpoint's label file."""
+
 import ast
 import logging
 
 from src.encoder import checkpoint
-from src.errors import InputError
+from src.runtime.errors import InputError
 
 _LONGEST = 1000  # characters of a line
 # SpeechBrain's VoxCeleb recipe trains on VoxCeleb1-dev (1,211 speakers) and VoxCeleb2-dev (5,994). These

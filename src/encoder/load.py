@@ -1,4 +1,5 @@
 """SpeechBrain's ECAPA-TDNN from a folder or from the hub."""
+
 import os
 import re
 import sys
@@ -9,9 +10,9 @@ import zipfile
 import numpy as np
 import torch
 
-from src.encoder import checkpoint, frontend, hyperparams, rewrite
-from src.errors import InputError
-from src.hub import Lock
+from src.common.hub import Lock
+from src.encoder import checkpoint, fold_batchnorm, frontend, hyperparams
+from src.runtime.errors import InputError
 
 _MOST_PARAMETERS = 300_000_000
 _COUNTER = "num_batches_tracked"  # of BatchNorm; of no use outside training, and not in every file
@@ -67,7 +68,7 @@ def load(source, revision=None, device="cpu", trust=False):
         given = hyperparams.read(path, where)
         classifier = _built(given, _needed(source, given.weights, revision), device, where)
     frontend.check(classifier.mods["compute_features"], classifier.mods["mean_var_norm"], where)
-    rewrite.check(classifier.mods["embedding_model"], where)
+    fold_batchnorm.check(classifier.mods["embedding_model"], where)
     return classifier
 
 
@@ -75,7 +76,7 @@ def plain(source, revision=None, trust=False):
     """The encoder as (FrontEnd, PlainEcapa), both in eval mode, for the same arguments as `load`."""
     classifier = load(source, revision, trust=trust)
     front_end = frontend.FrontEnd(classifier.mods["compute_features"])
-    return front_end.eval(), rewrite.rewrite(classifier.mods["embedding_model"])
+    return front_end.eval(), fold_batchnorm.rewrite(classifier.mods["embedding_model"])
 
 
 def _needed(source, name, revision):
@@ -94,14 +95,19 @@ def _built(given, weights, device, where):
     try:
         with torch.device("meta"):  # laid out without memory; the file brings it
             network = ECAPA_TDNN(**given.network)
-        modules = {"compute_features": Fbank(**given.features), "mean_var_norm": InputNormalization(**given.norm),
-                   "embedding_model": network}
+        modules = {
+            "compute_features": Fbank(**given.features),
+            "mean_var_norm": InputNormalization(**given.norm),
+            "embedding_model": network,
+        }
     except Exception as error:
         raise InputError(f"{where}: {checkpoint.HYPERPARAMS}: embedding_model: {_line(error)}") from None
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if parameters > _MOST_PARAMETERS:
-        raise InputError(f"{where}: {checkpoint.HYPERPARAMS}: embedding_model has {parameters:,} parameters; "
-                         f"{_MOST_PARAMETERS:,} are the most that is loaded")
+        raise InputError(
+            f"{where}: {checkpoint.HYPERPARAMS}: embedding_model has {parameters:,} parameters; "
+            f"{_MOST_PARAMETERS:,} are the most that is loaded"
+        )
     network.load_state_dict(_fitting(_tensors(weights, where), network, f"{where}: {given.weights}"), assign=True)
     return EncoderClassifier(modules=modules, hparams={"checkpoint": str(weights)}, run_opts={"device": device})
 
@@ -139,7 +145,8 @@ def _fitting(state, network, where):
             raise InputError(f"{where}: {name} is not a plain tensor")
         if value.shape != like.shape or value.is_floating_point() != like.is_floating_point():
             raise InputError(
-                f"{where}: does not fit {checkpoint.HYPERPARAMS}: {name} is {_kind(value)}, not {_kind(like)}")
+                f"{where}: does not fit {checkpoint.HYPERPARAMS}: {name} is {_kind(value)}, not {_kind(like)}"
+            )
         fitting[name] = value.detach().to(like.dtype).contiguous()
         if not np.isfinite(fitting[name].numpy()).all():
             raise InputError(f"{where}: {name} holds values that are not finite")
@@ -154,8 +161,9 @@ def _same_names(stored, wanted, where):
     wrong = sorted(str(name) for name in wanted.keys() ^ stored.keys() if not str(name).endswith(_COUNTER))
     if wrong:
         shown = ", ".join(name[:100] for name in wrong[:3]) + (", ..." if len(wrong) > 3 else "")
-        raise InputError(f"{where}: does not fit {checkpoint.HYPERPARAMS}: {len(wrong)} parameters missing or unknown "
-                         f"({shown})")
+        raise InputError(
+            f"{where}: does not fit {checkpoint.HYPERPARAMS}: {len(wrong)} parameters missing or unknown ({shown})"
+        )
 
 
 def _trusted(source, revision, device, where):

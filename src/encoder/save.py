@@ -1,11 +1,12 @@
 """An ECAPA-TDNN in the layout in which SpeechBrain publishes them."""
+
 from pathlib import Path
 
 import torch
 import yaml
 
+from src.common.files import atomic_write
 from src.encoder.load import prepare_speechbrain
-from src.files import whole
 
 HYPERPARAMS = """\
 # ECAPA-TDNN speaker encoder, in SpeechBrain's pretrained-model layout.
@@ -73,7 +74,10 @@ def save_checkpoint(folder, network, embedding_model, classifier, labels, dtype=
     folder = Path(folder)
     arguments = {key: value for key, value in network.items() if key != "input_size"}
     hyperparams = HYPERPARAMS.format(
-        n_mels=network["input_size"], path=folder.as_posix(), speakers=speakers, dim=dim,
+        n_mels=network["input_size"],
+        path=folder.as_posix(),
+        speakers=speakers,
+        dim=dim,
         network="\n".join(f"  {key}: {_flow(value)}" for key, value in arguments.items()),
     )
     encoder = CategoricalEncoder()
@@ -81,7 +85,7 @@ def save_checkpoint(folder, network, embedding_model, classifier, labels, dtype=
     # No statistics: embeddings are used as they are.
     no_statistics = {"count": 0, "glob_mean": torch.empty(0), "glob_std": torch.empty(0)}
 
-    with whole(folder) as beside:
+    with atomic_write(folder) as beside:
         beside.mkdir()
         (beside / "hyperparams.yaml").write_text(hyperparams, encoding="utf-8")
         torch.save(_state(embedding_model, dtype), beside / "embedding_model.ckpt")

@@ -1,16 +1,18 @@
 """How accurate a model is on the test split and how far that is from another model, with 95 % intervals."""
+
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from src.errors import InputError
-from src.evaluate import bootstrap, calibration, llr, metrics, normalise, scores
+from src.data import manifest
+from src.data.trial_list import read_trial_list
+from src.evaluate import bootstrap, metrics, normalise, score_calibration, scores
 from src.evaluate.extract import embed
-from src.evaluate.llr import Calibration
 from src.evaluate.trials import Trials, all_pairs, evaluated_rows, from_list
-from src.speech import manifest
-from src.speech.trial_list import read_trial_list
+from src.runtime import calibration
+from src.runtime.calibration import Calibration
+from src.runtime.errors import InputError
 
 FOLDER = Path("metrics")
 KEYS = ("top1_accuracy", "eer", *map(metrics.dcf_key, metrics.PRIORS), "cllr", "min_cllr")
@@ -61,18 +63,18 @@ def evaluate(model, name, rows, config, reference=None) -> dict:
     tested = evaluated_rows(rows, config.evaluate.protocol, config.evaluate.enrolments)
     test = make_test(tested, config.evaluate.enrolments, trial_list)
     # A trial list's enrolments are single utterances.
-    validation = calibration.rows_and_trials(rows, 1 if trial_list else config.evaluate.enrolments)
+    validation = score_calibration.rows_and_trials(rows, 1 if trial_list else config.evaluate.enrolments)
     cohort = _cohort(model, rows, config.evaluate)
     fitted = replace(_calibration(model, *validation, *cohort), normalisation=config.evaluate.normalisation)
     result = score(_embed(model, tested), test, fitted, *cohort)
     other = reference and Result(
         scores.read_scores(FOLDER / "scores" / f"{reference}.csv", test.verification),
         scores.read_ranks(FOLDER / "ranks" / f"{reference}.csv", result.ranks),
-        llr.read(FOLDER / "calibration" / f"{reference}.json"),
+        calibration.read(FOLDER / "calibration" / f"{reference}.json"),
     )
     scores.write_scores(FOLDER / "scores" / f"{name}.csv", test.verification, result.scores)
     scores.write_ranks(FOLDER / "ranks" / f"{name}.csv", result.ranks)
-    llr.write(FOLDER / "calibration" / f"{name}.json", fitted)
+    calibration.write(FOLDER / "calibration" / f"{name}.json", fitted)
     found = figures(test, result, config.evaluate.bootstrap, config.seed, other, config.evaluate.margin)
     found["calibration"] = {"scale": fitted.scale, "offset": fitted.offset}
     found["threshold_eer"] = fitted.threshold_eer
@@ -131,7 +133,7 @@ def _cohort(model, rows, config):
 
 
 def _calibration(model, rows, trials, cohort, top):
-    return calibration.fit(_scores(_embed(model, rows), trials, cohort, top), trials.targets)
+    return score_calibration.fit(_scores(_embed(model, rows), trials, cohort, top), trials.targets)
 
 
 def _scores(embeddings, trials, cohort, top):
@@ -164,7 +166,7 @@ def score(embeddings, test, fitted, cohort=None, top=None) -> Result:
 def score_uncalibrated(embeddings, test) -> Result:
     """As `score`, of cosines, with a calibration that is fitted to these very trials: no Cllr is to be read off."""
     embeddings, trials = np.asarray(embeddings), test.verification
-    return score(embeddings, test, calibration.fit(scores.cosine(embeddings, trials), trials.targets))
+    return score(embeddings, test, score_calibration.fit(scores.cosine(embeddings, trials), trials.targets))
 
 
 def figures(test, result, resamples, seed, reference=None, margin=None) -> dict:
@@ -176,9 +178,7 @@ def figures(test, result, resamples, seed, reference=None, margin=None) -> dict:
     `bootstrap.smallest_detectable`) and, with `margin`, `noninferior`: 1 when the upper end of the EER
     difference's interval is below it, else 0. Fractions; intervals at 95 %.
     """
-    found = {
-        group: _figures(test, group, result, resamples, seed, reference, margin) for group in test.groups
-    }
+    found = {group: _figures(test, group, result, resamples, seed, reference, margin) for group in test.groups}
     return {**found.pop(ALL), **found}
 
 
@@ -235,10 +235,13 @@ def _difference(estimate, values, other_estimate, other_values, counts):
 
 def summary(found) -> str:
     """What `figures` gives, over all trials, in a line."""
+
     def percent(key):
         low, high = (100 * found[f"{key}_ci"][end] for end in ("low", "high"))
         return f"{100 * found[key]:.2f} % [{low:.2f}, {high:.2f}]"
 
     costs = ", ".join(f"minDCF({prior:g}) {found[metrics.dcf_key(prior)]:.3f}" for prior in metrics.PRIORS)
-    return (f"top-1 {percent('top1_accuracy')}, EER {percent('eer')}, {costs}, "
-            f"{found['trials']} trials of {found['speakers']} speakers")
+    return (
+        f"top-1 {percent('top1_accuracy')}, EER {percent('eer')}, {costs}, "
+        f"{found['trials']} trials of {found['speakers']} speakers"
+    )

@@ -2,19 +2,20 @@
 
 Enrolments stay whole and clean, and every model hears the same audio, so that differences are paired.
 """
+
 from collections import Counter, defaultdict
 
 import numpy as np
 
-from src.errors import InputError
+from src.data.recordings import load_audio
 from src.evaluate import bootstrap, metrics, scores
-from src.evaluate.engine import session
 from src.evaluate.extract import embed
 from src.evaluate.trials import all_pairs
-from src.speech.audio import RATE, load_audio
+from src.runtime.audio import SAMPLE_RATE
+from src.runtime.engine import session
+from src.runtime.errors import InputError
 
-COLUMNS = ("condition", "level", "model", "eer", "low", "high", "difference", "difference_low",
-           "difference_high")
+COLUMNS = ("condition", "level", "model", "eer", "low", "high", "difference", "difference_low", "difference_high")
 FULL, CLEAN = "full", "clean"
 TALKERS = 6  # voices in a babble
 _DIGITS = 6
@@ -58,8 +59,12 @@ def breakdown(models, rows, pool, wanted, enrolments, resamples, seed):
     kept = {key: np.ones(len(trials), dtype=bool) for key in found}
     for level, mask in by_sex(trials, {row.speaker: row.sex for row in rows}).items():
         found["sex", level], kept["sex", level] = found["seconds", FULL], mask
-    order = [*(("seconds", f"{seconds:g}") for seconds in wanted.seconds), ("seconds", FULL), ("snr", CLEAN),
-             *(("snr", f"{snr:g}") for snr in wanted.snr)]
+    order = [
+        *(("seconds", f"{seconds:g}") for seconds in wanted.seconds),
+        ("seconds", FULL),
+        ("snr", CLEAN),
+        *(("snr", f"{snr:g}") for snr in wanted.snr),
+    ]
     order += [key for key in found if key not in order]
     return [row for key in order for row in _lines(key, found[key], trials, kept[key], resamples, seed)]
 
@@ -69,12 +74,13 @@ def _audios(rows, pool, wanted, seed):
     number = {row.utt_id: index for index, row in enumerate(rows)}
 
     def cut(seconds):
-        return lambda row: load_audio(row)[: round(seconds * RATE)]
+        return lambda row: load_audio(row)[: round(seconds * SAMPLE_RATE)]
 
     def noisy(snr):
         def audio(row):
             clean = load_audio(row)
             return mix(clean, babble(pool, len(clean), np.random.default_rng([seed, number[row.utt_id]])), snr)
+
         return audio
 
     return {

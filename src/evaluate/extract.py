@@ -1,14 +1,14 @@
 """Embeddings of manifest rows by an ONNX model."""
+
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from tqdm import tqdm
 
-from src.errors import InputError
-from src.evaluate.engine import embedding, session
-from src.speech.audio import load_audio
-from src.speech.candidate import AudioError
+from src.data.recordings import load_audio
+from src.runtime.engine import embedding, session
+from src.runtime.errors import AudioError, InputError
 
 QUEUED = 256  # utterances handed to the threads at once: a pool keeps some memory for every one that waits
 
@@ -32,6 +32,6 @@ def embed(model, rows, workers=None, audio=load_audio):
             raise InputError(f"{row.path}: {error}") from None
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        found = (part for start in range(0, len(rows), QUEUED) for part in pool.map(one, rows[start:start + QUEUED]))
+        found = (part for start in range(0, len(rows), QUEUED) for part in pool.map(one, rows[start : start + QUEUED]))
         shown = tqdm(found, "embeddings", len(rows), unit="utterance", disable=None)
         return np.fromiter(shown, (np.float32, model.get_outputs()[0].shape[1]), len(rows))

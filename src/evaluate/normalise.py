@@ -1,9 +1,11 @@
 """Score normalisation: how far a score is from those that the same voices get against a cohort of others."""
+
 import numpy as np
 
-from src.errors import InputError
+from src.data import manifest
 from src.evaluate import scores
-from src.speech import manifest
+from src.runtime.errors import InputError
+from src.runtime.scoring import normalised
 
 COHORT = "finetune"  # the split whose speakers are the cohort
 
@@ -23,8 +25,9 @@ def cohort_rows(rows, top=None):
             "the cohort must have none of the test speakers"
         )
     if len(speakers) < 2:
-        raise InputError(f"evaluate.normalisation: the cohort (split {COHORT}) has {len(speakers)} speakers; "
-                         "two are needed")
+        raise InputError(
+            f"evaluate.normalisation: the cohort (split {COHORT}) has {len(speakers)} speakers; two are needed"
+        )
     if top and top > len(speakers):
         raise InputError(f"evaluate.cohort_top: {top}: the cohort (split {COHORT}) has {len(speakers)} speakers")
     return chosen
@@ -36,8 +39,8 @@ def speaker_models(embeddings, speakers):
     embeddings: [rows, dim], none of them zero; speakers: the name of each row's.
     """
     names, own = np.unique(speakers, return_inverse=True)
-    unit = scores.normalised(np.asarray(embeddings, dtype=np.float64))
-    return scores.normalised(np.stack([unit[own == number].mean(axis=0) for number in range(len(names))]))
+    unit = normalised(np.asarray(embeddings, dtype=np.float64))
+    return normalised(np.stack([unit[own == number].mean(axis=0) for number in range(len(names))]))
 
 
 def s_norm(values, embeddings, trials, cohort, top=None):

@@ -4,13 +4,15 @@ metrics/scores/<model>.csv: enrol,test,target,score of every verification trial.
 group,test,speaker,rank of every identification, where rank is that of the right speaker among the enrolments
 of the group (all, seen or unseen speakers); top-1 accuracy is the share of rank 1.
 """
+
 import csv
 from itertools import zip_longest
 
 import numpy as np
 
-from src.errors import InputError
-from src.files import write_csv
+from src.common.files import write_csv
+from src.runtime.errors import InputError
+from src.runtime.scoring import mean_direction, normalised
 
 DECIMALS = 8  # finer than what float32 embeddings determine
 SCORES = ("enrol", "test", "target", "score")
@@ -40,15 +42,6 @@ def vectors(embeddings, trials):
     embeddings = np.asarray(embeddings, dtype=np.float64)
     enrolled = np.stack([mean_direction(embeddings[list(rows)]) for rows in trials.enrol_rows])
     return enrolled, normalised(embeddings[trials.test_rows])
-
-
-def mean_direction(embeddings):
-    """The mean of length-normalised embeddings [n, dim], length-normalised: float64 [dim]."""
-    return normalised(normalised(np.asarray(embeddings, dtype=np.float64)).mean(axis=0))
-
-
-def normalised(values):
-    return values / np.linalg.norm(values, axis=-1, keepdims=True)
 
 
 def write_scores(path, trials, scores):

@@ -1,11 +1,12 @@
 """Protocols: which enrolment is compared with which test utterance."""
+
 from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 
-from src.errors import InputError
-from src.speech import manifest
+from src.data import manifest
+from src.runtime.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,10 @@ def all_pairs(rows, enrolments) -> Trials:
             f"evaluate.enrolments: {enrolments}: of {len(by_speaker)} speakers {len(enough)} have more utterances "
             "than that; two are needed"
         )
-    enrolled = [(rows[own[0]].utt_id if enrolments == 1 else speaker, tuple(own[:enrolments]))
-                for speaker, own in enough.items()]
+    enrolled = [
+        (rows[own[0]].utt_id if enrolments == 1 else speaker, tuple(own[:enrolments]))
+        for speaker, own in enough.items()
+    ]
     tests = [index for own in enough.values() for index in own[enrolments:]]
     enrol, test = np.divmod(np.arange(len(enrolled) * len(tests)), len(tests))
     return _trials(rows, enrolled, tests, enrol, test)

@@ -1,4 +1,5 @@
 """The software bill of materials (CycloneDX 1.6), and the licences in it as a list to read."""
+
 import json
 import subprocess
 import sys
@@ -8,14 +9,17 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from src.errors import InputError
+from src.runtime.errors import InputError
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.in"
 RUNTIME = ("onnxruntime", "numpy", "soundfile")  # what runs the model; all the rest made it
 ESPEAK = {
-    "type": "application", "bom-ref": "espeak-ng", "name": "espeak-ng", "scope": "excluded",
+    "type": "application",
+    "bom-ref": "espeak-ng",
+    "name": "espeak-ng",
+    "scope": "excluded",
     "description": "Made the synthetic speech of the default data and of the encoder in the repository; used as a "
-                   "program, installed by espeakng-loader.",
+    "program, installed by espeakng-loader.",
     "licenses": [{"license": {"id": "GPL-3.0-or-later"}}],
     "externalReferences": [{"type": "website", "url": "https://github.com/espeak-ng/espeak-ng"}],
 }
@@ -31,8 +35,11 @@ def bill(model, synthetic) -> dict:
     """
     found = _environment()
     refs = {canonicalize_name(component["name"]): component["bom-ref"] for component in found["components"]}
-    named = [canonicalize_name(Requirement(line).name) for line in REQUIREMENTS.read_text().splitlines()
-             if line and not line.startswith("#")]
+    named = [
+        canonicalize_name(Requirement(line).name)
+        for line in REQUIREMENTS.read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     runtime, needed = (_closure(names, refs) for names in (RUNTIME, named))
     missing = sorted((runtime | needed) - refs.keys())
     if missing:
@@ -41,18 +48,30 @@ def bill(model, synthetic) -> dict:
     found["metadata"]["component"] = model
     found["components"] = [
         _licensed(component) | {"scope": "required" if component["bom-ref"] in required else "excluded"}
-        for component in found["components"] if component["bom-ref"] in kept
+        for component in found["components"]
+        if component["bom-ref"] in kept
     ] + [ESPEAK] * synthetic
     found["dependencies"] = [
         {**entry, "dependsOn": [ref for ref in entry.get("dependsOn", ()) if ref in kept]}
-        for entry in found["dependencies"] if entry["ref"] in kept
+        for entry in found["dependencies"]
+        if entry["ref"] in kept
     ] + [{"ref": model["bom-ref"], "dependsOn": sorted(refs[name] for name in RUNTIME)}]
     return found
 
 
 def _environment():
-    command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible", "--spec-version", "1.6",
-               "--output-format", "JSON", "--no-validate"]
+    command = [
+        sys.executable,
+        "-m",
+        "cyclonedx_py",
+        "environment",
+        "--output-reproducible",
+        "--spec-version",
+        "1.6",
+        "--output-format",
+        "JSON",
+        "--no-validate",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         raise InputError(f"the bill of materials cannot be made: {done.stderr.strip().splitlines()[-1:]}")
@@ -85,12 +104,19 @@ def licences(found) -> str:
     """A bill's components and their licences as Markdown."""
     runs = [each for each in found["components"] if each["scope"] == "required"]
     made = [each for each in found["components"] if each["scope"] != "required"]
-    parts = ["# Licences", "What runs the model:", _table(runs), "What made it, and is not needed to run it:",
-             _table(made)]
+    parts = [
+        "# Licences",
+        "What runs the model:",
+        _table(runs),
+        "What made it, and is not needed to run it:",
+        _table(made),
+    ]
     if ESPEAK in found["components"]:
-        parts.append("The default data, and the speech that the encoder of the repository was trained on, were made "
-                     "with espeak-ng, whose licence is GPL-3.0-or-later. It was used as a program: none of it is in "
-                     "the model.")
+        parts.append(
+            "The default data, and the speech that the encoder of the repository was trained on, were made "
+            "with espeak-ng, whose licence is GPL-3.0-or-later. It was used as a program: none of it is in "
+            "the model."
+        )
     return "\n\n".join(parts) + "\n"
 
 
@@ -104,5 +130,8 @@ def licence(component) -> str:
     found = component.get("licenses", ())
     told = [each["expression"] if "expression" in each else each["license"].get("id", "") for each in found]
     names = [each["license"].get("name", "").rpartition(" :: ")[2] for each in found if "license" in each]
-    return " AND ".join(dict.fromkeys(filter(None, told))) or ", ".join(dict.fromkeys(filter(None, names))) \
+    return (
+        " AND ".join(dict.fromkeys(filter(None, told)))
+        or ", ".join(dict.fromkeys(filter(None, names)))
         or "not declared in its metadata"
+    )

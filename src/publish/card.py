@@ -1,4 +1,5 @@
 """The model card: metadata that the hub reads, and a text that says what the model is for and where it fails."""
+
 import re
 from pathlib import Path
 
@@ -16,8 +17,11 @@ UNSTATED = {"license": "other", "license_name": "not-stated"}
 
 def card(results, model) -> str:
     """README.md of a release: `model` of the report's results."""
-    return _environment().get_template("README.md.j2").render(
-        metadata=metadata(results, model).to_yaml(), **text(results, model))
+    return (
+        _environment()
+        .get_template("README.md.j2")
+        .render(metadata=metadata(results, model).to_yaml(), **text(results, model))
+    )
 
 
 def metadata(results, model) -> ModelCardData:
@@ -27,14 +31,22 @@ def metadata(results, model) -> ModelCardData:
     """
     release, params = results.params.release, results.params
     quantised = model.name != "fp32"
-    terms = {"license": release.license} if release.license else (
-        {"license": "apache-2.0"} if params.encoder.source == words.SHIPPED else UNSTATED)
+    terms = (
+        {"license": release.license}
+        if release.license
+        else ({"license": "apache-2.0"} if params.encoder.source == words.SHIPPED else UNSTATED)
+    )
     language = release.language or ("en" if params.data.source == "synthetic" else None)
     return ModelCardData(
-        **terms, language=language, library_name="onnx", pipeline_tag="audio-classification",
+        **terms,
+        language=language,
+        library_name="onnx",
+        pipeline_tag="audio-classification",
         tags=TAGS + ["int8", "quantized"] * quantised,
-        base_model=base_model(params.encoder), base_model_relation="quantized" if quantised else None,
-        datasets=[dataset(params.data)], metrics=["accuracy", "eer", "min_dcf", "cllr"],
+        base_model=base_model(params.encoder),
+        base_model_relation="quantized" if quantised else None,
+        datasets=[dataset(params.data)],
+        metrics=["accuracy", "eer", "min_dcf", "cllr"],
         model_name=f"{base_model(params.encoder).split('/')[-1]}, {model.title}",
         eval_results=list(_results(results, model)),
     )
@@ -61,13 +73,18 @@ def _results(results, model):
         measure, ci = MEASURES[key], figures[f"{key}_ci"]
         value, low, high = (round(measure.scale * number, 6) for number in (figures[key], ci["low"], ci["high"]))
         yield EvalResult(
-            task_type="audio-classification", task_name="speaker verification and identification",
-            dataset_type=dataset(data), dataset_name=dataset(data), dataset_split="test",
-            dataset_config=data.config if hub else None, dataset_revision=data.revision if hub else None,
+            task_type="audio-classification",
+            task_name="speaker verification and identification",
+            dataset_type=dataset(data),
+            dataset_name=dataset(data),
+            dataset_split="test",
+            dataset_config=data.config if hub else None,
+            dataset_revision=data.revision if hub else None,
             dataset_args={key: figures[key] for key in ("speakers", "trials", "target_trials")},
             metric_type={"top1_accuracy": "accuracy"}.get(key, key),
             metric_name=f"{measure.title}{',' * bool(measure.unit)}{measure.unit} (95 % interval {level(key, figures)[1]})",
-            metric_value=value, metric_args={"confidence_level": 0.95, "low": low, "high": high},
+            metric_value=value,
+            metric_args={"confidence_level": 0.95, "low": low, "high": high},
         )
 
 
@@ -77,9 +94,13 @@ def text(results, model):
     figures, rows = model.over(group), breakdown.load()[0]
     compared = "difference" in figures
     table = [
-        [MEASURES[key].title + (f",{MEASURES[key].unit}" if MEASURES[key].unit else ""), "{} [{}]".format(*level(key, figures)),
-         *(["{} [{}]".format(*difference(key, figures))] if compared else [])]
-        for key in KEYS]
+        [
+            MEASURES[key].title + (f",{MEASURES[key].unit}" if MEASURES[key].unit else ""),
+            "{} [{}]".format(*level(key, figures)),
+            *(["{} [{}]".format(*difference(key, figures))] if compared else []),
+        ]
+        for key in KEYS
+    ]
     return {
         "title": model.title,
         "base": base_model(results.params.encoder),
@@ -109,5 +130,9 @@ def text(results, model):
 
 def _environment():
     return Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True)
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )

@@ -1,9 +1,10 @@
 """What a release was made from: the commit of the code, parameters, checksums."""
+
 import subprocess
 from pathlib import Path
 
-from src.files import sha256
-from src.speech import manifest
+from src.common.files import sha256
+from src.data import manifest
 
 CODE = ("src", "requirements.txt")
 

@@ -1,4 +1,5 @@
 """INT8 by PT2E: where to quantise, calibration, fine-tuning, and the search over it."""
+
 import logging
 import warnings
 

@@ -1,4 +1,5 @@
 """Static post-training quantisation of the plain network through torchao's PT2E."""
+
 import copy
 import json
 from pathlib import Path
@@ -11,8 +12,8 @@ from torchao.utils import _assert_and_get_unique_device as torchao_device
 from tqdm import tqdm
 
 from src.cost import cpu
-from src.errors import InputError
 from src.quantize.quantizer import EcapaQuantizer
+from src.runtime.errors import InputError
 
 # What forgets the caches in which torch and torchao would keep every graph that was ever prepared.
 _FORGET = (torchao_device.cache_clear, torch_device.cache_clear)

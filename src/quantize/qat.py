@@ -4,6 +4,7 @@ Every observer of the calibrated graph is replaced by fake quantisation with a s
 activations keep the ranges that calibration found, weights take theirs anew at each step. All parameters are
 trained, towards the embeddings that the fp32 network gives for the same audio.
 """
+
 import itertools
 import math
 from dataclasses import dataclass
@@ -48,8 +49,11 @@ def _fake(observer, found):
         return FakeQuantize(observer=lambda **_: observer)
     return FixedQParamsFakeQuantize(
         observer=FixedQParamsObserver.with_args(
-            **found, dtype=observer.dtype, qscheme=observer.qscheme,
-            quant_min=observer.quant_min, quant_max=observer.quant_max,
+            **found,
+            dtype=observer.dtype,
+            qscheme=observer.qscheme,
+            quant_min=observer.quant_min,
+            quant_max=observer.quant_max,
         )
     )
 
@@ -69,8 +73,10 @@ def leave_one_out_loss(embeddings, speakers):
 
     Those of LEFT_OUT utterances are held at once: of all, they would grow with utterances times speakers.
     """
-    cosines = [(F.normalize(prototypes, dim=-1) @ F.normalize(own, dim=-1).unsqueeze(-1)).squeeze(-1)
-               for own, prototypes in zip(embeddings.split(LEFT_OUT), leave_one_out(embeddings, speakers))]
+    cosines = [
+        (F.normalize(prototypes, dim=-1) @ F.normalize(own, dim=-1).unsqueeze(-1)).squeeze(-1)
+        for own, prototypes in zip(embeddings.split(LEFT_OUT), leave_one_out(embeddings, speakers))
+    ]
     return F.cross_entropy(SPEAKER_SCALE * torch.cat(cosines), speakers)
 
 
@@ -119,8 +125,14 @@ def finetune(student, teacher, front_end, waveforms, speakers, chosen, *, steps,
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     prototypes = _prototypes(teacher, front_end, waveforms, speakers, samples, rng, device)
     losses = []
-    bar = tqdm(crops(waveforms, samples, chosen.batch_size, steps, rng), progress, steps, disable=None, leave=False,
-               unit="step")
+    bar = tqdm(
+        crops(waveforms, samples, chosen.batch_size, steps, rng),
+        progress,
+        steps,
+        disable=None,
+        leave=False,
+        unit="step",
+    )
     for batch, indices in bar:
         with torch.no_grad():
             features = front_end(batch.to(device))

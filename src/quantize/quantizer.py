@@ -1,4 +1,5 @@
 """Where the network is quantised: the places of its observers."""
+
 import operator
 
 import torch
@@ -54,7 +55,10 @@ class EcapaQuantizer(Quantizer):
         super().__init__()
         self.weight_bits = dict.fromkeys(GROUPS, 8) | (weight_bits or {})
         self.activation = QuantizationSpec(
-            dtype=torch.uint8, quant_min=0, quant_max=255, qscheme=torch.per_tensor_affine,
+            dtype=torch.uint8,
+            quant_min=0,
+            quant_max=255,
+            qscheme=torch.per_tensor_affine,
             observer_or_fake_quant_ctr=OBSERVERS[observer],
         )
 
@@ -64,8 +68,11 @@ class EcapaQuantizer(Quantizer):
         largest = 2 ** (bits - 1) - 1
         observer = ClippingObserver if bits < 7 else MovingAveragePerChannelMinMaxObserver
         return QuantizationSpec(
-            dtype=torch.int8, quant_min=-largest, quant_max=largest,
-            qscheme=torch.per_channel_symmetric, ch_axis=0,
+            dtype=torch.int8,
+            quant_min=-largest,
+            quant_max=largest,
+            qscheme=torch.per_channel_symmetric,
+            ch_axis=0,
             # The range of the weights of the moment, since fine-tuning moves them.
             observer_or_fake_quant_ctr=observer.with_args(averaging_constant=1.0),
         )

@@ -1,4 +1,5 @@
 """What quantising one group of layers alone does to the encoder."""
+
 import torch
 from torch.fx import Interpreter
 from torchao.quantization.pt2e import FakeQuantizeBase
@@ -38,8 +39,11 @@ def sensitivity(student, features):
     for name in tqdm([*outputs, ALL], "sensitivity", disable=None):  # ALL, the last, leaves all of it on
         measured = run(outputs if name == ALL else (name,))
         embeddings = [(clean[0], noisy[0]) for clean, noisy in zip(reference, measured)]
-        own = embeddings if name == ALL else [
-            (clean[1][outputs[name]], noisy[1][outputs[name]]) for clean, noisy in zip(reference, measured)]
+        own = (
+            embeddings
+            if name == ALL
+            else [(clean[1][outputs[name]], noisy[1][outputs[name]]) for clean, noisy in zip(reference, measured)]
+        )
         cosines = [torch.cosine_similarity(*pair, dim=1).mean().item() for pair in embeddings]
         figures = (sqnr(embeddings), sum(cosines) / len(cosines), sqnr(own))
         found.append(dict(zip(COLUMNS, (name, *(round(figure, 6) for figure in figures)))))

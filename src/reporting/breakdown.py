@@ -1,4 +1,5 @@
 """Where quantisation hurts: by length, noise and sex of the test utterances, and by group of layers."""
+
 import numpy as np
 
 from src.reporting.figures import COLOURS, LEGEND, MARKERS, picture
@@ -6,21 +7,28 @@ from src.reporting.numbers import fixed, places
 from src.reporting.results import TITLES, read_csv
 from src.reporting.tables import markdown
 
-NAMES = {"seconds": ("seconds of the test utterance", "{} s"), "snr": ("babble, dB signal to noise", "{} dB"),
-         "sex": ("sexes of different speakers", "{}")}
+NAMES = {
+    "seconds": ("seconds of the test utterance", "{} s"),
+    "snr": ("babble, dB signal to noise", "{} dB"),
+    "sex": ("sexes of different speakers", "{}"),
+}
 WHOLE = ("full", "clean")
-SEXES = ("By sex, all target trials count, and of the non-target trials only those between speakers of the same sex or "
-         "of different ones: same-sex trials are the harder ones, because all their impostors sound more alike.")
+SEXES = (
+    "By sex, all target trials count, and of the non-target trials only those between speakers of the same sex or "
+    "of different ones: same-sex trials are the harder ones, because all their impostors sound more alike."
+)
 ABOUT = "Test utterances cut to a length, or with the voices of others added; enrolments stay whole and clean."
 
 
 def load():
     """(rows of breakdown.csv, rows of sensitivity.csv). Raises InputError when one is missing or damaged."""
     return (
-        read_csv("breakdown.csv", "breakdown", (
-            "condition", "level", "model", "eer", "low", "high", "difference", "difference_low", "difference_high")),
-        read_csv("sensitivity.csv", "breakdown", (
-            "group", "embedding_sqnr_db", "embedding_cosine", "output_sqnr_db")),
+        read_csv(
+            "breakdown.csv",
+            "breakdown",
+            ("condition", "level", "model", "eer", "low", "high", "difference", "difference_low", "difference_high"),
+        ),
+        read_csv("sensitivity.csv", "breakdown", ("group", "embedding_sqnr_db", "embedding_cosine", "output_sqnr_db")),
     )
 
 
@@ -36,8 +44,10 @@ def conditions_table(rows):
             value, low, high = (fixed(number, places(numbers, 2), sign=True) for number in numbers)
             text += f" ({value}: {low} to {high})"
         line.append(text)
-    table = markdown(["EER, % (points to fp32)", *(TITLES[model] for model in models)],
-                     [[_label(*key), *cells] for key, cells in lines.items()])
+    table = markdown(
+        ["EER, % (points to fp32)", *(TITLES[model] for model in models)],
+        [[_label(*key), *cells] for key, cells in lines.items()],
+    )
     return f"{table}\n\n{SEXES}" if any(condition == "sex" for condition, _ in lines) else table
 
 
@@ -50,20 +60,32 @@ def layers_table(rows):
     """The rows of sensitivity.csv as Markdown."""
     return markdown(
         ["quantised", "embedding, dB", "embedding, cosine", "own output, dB"],
-        [[row["group"], f"{float(row['embedding_sqnr_db']):.1f}", f"{float(row['embedding_cosine']):.5f}",
-          f"{float(row['output_sqnr_db']):.1f}"] for row in rows])
+        [
+            [
+                row["group"],
+                f"{float(row['embedding_sqnr_db']):.1f}",
+                f"{float(row['embedding_cosine']):.5f}",
+                f"{float(row['output_sqnr_db']):.1f}",
+            ]
+            for row in rows
+        ],
+    )
 
 
 def conditions(rows, mark=""):
     """EER in every condition, a panel a condition. `mark` goes into the title."""
     eers = "; ".join(
-        f"{_label(row['condition'], row['level'])} {100 * float(row['eer']):.2f} %" for row in rows
-        if row["model"] == "fp32")
+        f"{_label(row['condition'], row['level'])} {100 * float(row['eer']):.2f} %"
+        for row in rows
+        if row["model"] == "fp32"
+    )
     return picture(
-        "conditions", f"EER by condition{mark}",
+        "conditions",
+        f"EER by condition{mark}",
         f"Equal error rates with 95 % intervals by {_kinds(rows)}, for each model. fp32: {eers}.",
         f"{_about(rows)} metrics/breakdown.csv has the numbers.",
-        *_panels(rows, ("eer", "low", "high"), "EER, %", from_zero=True))
+        *_panels(rows, ("eer", "low", "high"), "EER, %", from_zero=True),
+    )
 
 
 def differences(rows, mark=""):
@@ -73,12 +95,14 @@ def differences(rows, mark=""):
     change = fixed(100 * float(worst["difference"]), 2, sign=True)
     where = f"{TITLES[worst['model']]}, {_label(worst['condition'], worst['level'])}"
     return picture(
-        "differences", f"Where quantisation hurts{mark}",
+        "differences",
+        f"Where quantisation hurts{mark}",
         f"Differences of the equal error rate to fp32, with 95 % intervals, by {_kinds(rows)}. The largest is "
         f"{change} points, {where}.",
         "EER less that of fp32 on the same trials, with its 95 % interval: above 0 quantisation costs accuracy. "
         f"Of so many intervals some miss by chance. {ABOUT}",
-        *_panels(told, ("difference", "difference_low", "difference_high"), "EER less that of fp32, points"))
+        *_panels(told, ("difference", "difference_low", "difference_high"), "EER less that of fp32, points"),
+    )
 
 
 def _about(rows):
@@ -135,8 +159,11 @@ def layers(rows):
 
     told = "; ".join(f"{name} {value:.1f} dB" for name, value in zip(names, values))
     return picture(
-        "sensitivity", "Sensitivity of the layers",
+        "sensitivity",
+        "Sensitivity of the layers",
         f"Bars of the signal-to-quantisation-noise ratio of the embedding: {told}.",
         "One group of layers in INT8 at a time, after calibration and without fine-tuning; the shorter the "
         "bar, the more this group hurts. metrics/sensitivity.csv has the numbers.",
-        0.8 + 0.22 * len(names), draw)
+        0.8 + 0.22 * len(names),
+        draw,
+    )

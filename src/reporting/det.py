@@ -1,4 +1,5 @@
 """DET curves of the models, with how sure they are."""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,5 +74,6 @@ def rows(found):
     """The curves as rows of COLUMNS."""
     return [
         (name, *(f"{rate:.6f}" for rate in point))
-        for name, curve in found.items() for point in zip(curve.p_fa, curve.p_miss, curve.low, curve.high)
+        for name, curve in found.items()
+        for point in zip(curve.p_fa, curve.p_miss, curve.low, curve.high)
     ]

@@ -1,4 +1,5 @@
 """Where the figures come from: the machine and the versions that time was measured with, the code, the parameters."""
+
 import platform
 import subprocess
 

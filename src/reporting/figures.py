@@ -1,4 +1,5 @@
 """The report's figures, as SVG that takes fonts and colours from the page, and so follows its theme."""
+
 import io
 import re
 from collections import defaultdict
@@ -15,20 +16,44 @@ from src.reporting.numbers import share
 from src.reporting.results import DIFFERENCE
 
 # Colours that stand for the page's CSS variables of the same name.
-COLOURS = {"ink": "#010101", "muted": "#020202", "line": "#030303", "fp32": "#040404", "ptq": "#050505",
-           "qat": "#060606", "target": "#070707", "nontarget": "#080808", "panel": "#090909"}
+COLOURS = {
+    "ink": "#010101",
+    "muted": "#020202",
+    "line": "#030303",
+    "fp32": "#040404",
+    "ptq": "#050505",
+    "qat": "#060606",
+    "target": "#070707",
+    "nontarget": "#080808",
+    "panel": "#090909",
+}
 DASHES = {"fp32": "-", "ptq": (0, (5, 1.5)), "qat": (0, (1.5, 1.2))}
 MARKERS = {"fp32": "o", "ptq": "s", "qat": "D"}
 STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 10, "text.color": COLOURS["ink"],
-    "axes.edgecolor": COLOURS["line"], "axes.labelcolor": COLOURS["muted"], "axes.spines.top": False,
-    "axes.spines.right": False, "axes.facecolor": "none", "axes.linewidth": 0.8, "axes.titlesize": 10,
-    "axes.titlelocation": "left", "axes.titlecolor": COLOURS["ink"],
-    "axes.grid": True, "axes.axisbelow": True,
-    "grid.color": COLOURS["line"], "grid.linewidth": 0.6, "xtick.color": COLOURS["line"],
-    "ytick.color": COLOURS["line"], "xtick.labelcolor": COLOURS["muted"],
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "font.size": 10,
+    "text.color": COLOURS["ink"],
+    "axes.edgecolor": COLOURS["line"],
+    "axes.labelcolor": COLOURS["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": COLOURS["ink"],
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": COLOURS["line"],
+    "grid.linewidth": 0.6,
+    "xtick.color": COLOURS["line"],
+    "ytick.color": COLOURS["line"],
+    "xtick.labelcolor": COLOURS["muted"],
     "ytick.labelcolor": COLOURS["muted"],
-    "legend.frameon": False, "legend.fontsize": 9, "figure.constrained_layout.use": True,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.constrained_layout.use": True,
 }
 LEGEND = {"columnspacing": 1.1, "handlelength": 1.6, "handletextpad": 0.5, "borderaxespad": 0}
 WIDTH = 4.4  # inches; as wide as a phone shows without shrinking the letters
@@ -59,18 +84,20 @@ def picture(name, title, description, caption, height, draw):
 
 def _inline(svg, name, title, description):
     """Matplotlib's file as an element of a page: no rules that leak, no ids that clash, described."""
-    svg = svg[svg.index("<svg"):]
+    svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<defs>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r" font-family: [^;\"]*;?", "", svg)
     for variable, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{variable})")
     view = re.search(r'viewBox="[^"]*"', svg)[0]
-    opening = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {view} '
-               f'role="img" aria-labelledby="{name}-title {name}-description">'
-               f'<title id="{name}-title">{escape(title)}</title>'
-               f'<desc id="{name}-description">{escape(description)}</desc>')
-    return opening + svg[svg.index(">") + 1:].rstrip()
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {view} '
+        f'role="img" aria-labelledby="{name}-title {name}-description">'
+        f'<title id="{name}-title">{escape(title)}</title>'
+        f'<desc id="{name}-description">{escape(description)}</desc>'
+    )
+    return opening + svg[svg.index(">") + 1 :].rstrip()
 
 
 def det(curves, titles, group, mark=""):
@@ -92,8 +119,14 @@ def det(curves, titles, group, mark=""):
             for bound in bounds:
                 axes.plot(probit(curve.p_fa), bound, color=COLOURS[name], linestyle=DASHES[name], linewidth=0.7)
         for name, curve in curves.items():
-            axes.plot(probit(curve.p_fa), probit(curve.p_miss), color=COLOURS[name], linestyle=DASHES[name],
-                      linewidth=1.8, label=f"{titles[name]}, EER {100 * curve.eer:.2f} %")
+            axes.plot(
+                probit(curve.p_fa),
+                probit(curve.p_miss),
+                color=COLOURS[name],
+                linestyle=DASHES[name],
+                linewidth=1.8,
+                label=f"{titles[name]}, EER {100 * curve.eer:.2f} %",
+            )
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
         axes.set(xlabel="false alarms, %", title="misses, %")
         labels = [f"{100 * rate:g}" for rate in ticks]
@@ -103,12 +136,15 @@ def det(curves, titles, group, mark=""):
 
     rates = "; ".join(f"{titles[name]} {100 * curve.eer:.2f} %" for name, curve in curves.items())
     return picture(
-        "det", f"Detection error trade-off{mark}",
+        "det",
+        f"Detection error trade-off{mark}",
         f"Misses against false alarms at every threshold, on probit scales. Equal error rates: {rates}.",
         f"Misses against false alarms at every threshold, {group}; lower left is better, the diagonal meets "
         "each curve at its EER. The band between thin lines is where 95 % of resamples of the speakers put the curve. "
         "metrics/det.csv has the numbers.",
-        4.6, draw)
+        4.6,
+        draw,
+    )
 
 
 def histograms(results, group, mark=""):
@@ -130,24 +166,34 @@ def histograms(results, group, mark=""):
                 height = np.histogram(scores[own], edges)[0] / own.sum()
                 axes.stairs(height, edges, fill=True, color=COLOURS[name], alpha=0.35, label=label)
                 axes.stairs(height, edges, color=COLOURS[name], linewidth=1.2)
-            axes.axvline(thresholds[model.name], color=COLOURS["ink"], linewidth=1, linestyle=(0, (3, 2)),
-                         label="threshold at the EER")
+            axes.axvline(
+                thresholds[model.name],
+                color=COLOURS["ink"],
+                linewidth=1,
+                linestyle=(0, (3, 2)),
+                label="threshold at the EER",
+            )
             axes.set(title=model.title, yticks=[])
             axes.spines["left"].set_visible(False)
         panels[-1].set_xlabel(
-            "cosine of the embeddings" if results.params.evaluate.normalisation == "none" else "normalised score")
+            "cosine of the embeddings" if results.params.evaluate.normalisation == "none" else "normalised score"
+        )
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
 
     means = "; ".join(
-        f"{model.title}: {model.scores[kept][targets].mean():.2f} and "
-        f"{model.scores[kept][~targets].mean():.2f}"
-        for model in models)
+        f"{model.title}: {model.scores[kept][targets].mean():.2f} and {model.scores[kept][~targets].mean():.2f}"
+        for model in models
+    )
     return picture(
-        "scores", f"Scores{mark}", "Histograms of the scores of same-speaker and different-speaker trials, one for "
+        "scores",
+        f"Scores{mark}",
+        "Histograms of the scores of same-speaker and different-speaker trials, one for "
         f"each model. Mean of each kind: {means}.",
         f"Share of the trials at each score, {group}, both kinds to the same area. The less they overlap, the "
         "fewer errors.",
-        4.5, draw)
+        4.5,
+        draw,
+    )
 
 
 def layers(rows):
@@ -166,8 +212,15 @@ def layers(rows):
         names, gmacs = zip(*largest)
         axes.barh(range(len(names)), gmacs, color=COLOURS["fp32"], height=0.7)
         for place, value in enumerate(gmacs):
-            axes.annotate(share(value / total), (value, place), (4, 0), va="center",
-                          textcoords="offset points", color=COLOURS["muted"], fontsize=9)
+            axes.annotate(
+                share(value / total),
+                (value, place),
+                (4, 0),
+                va="center",
+                textcoords="offset points",
+                color=COLOURS["muted"],
+                fontsize=9,
+            )
         axes.set_yticks(range(len(names)), names, color=COLOURS["ink"])
         axes.set(xlabel="GMACs", xlim=(0, 1.18 * max(gmacs)))
         axes.tick_params(axis="y", length=0)
@@ -176,11 +229,14 @@ def layers(rows):
 
     told = "; ".join(f"{name} {gmacs:.4f}" for name, gmacs in largest[:5])
     return picture(
-        "layers", "Multiply-accumulates by part",
+        "layers",
+        "Multiply-accumulates by part",
         f"Bars of the GMACs of each part of the network, {total:.4f} in all. The largest: {told}.",
         f"SpeechBrain’s network before the rewrite, {total:.4f} GMACs in all by fvcore’s count. "
         "metrics/macs.csv has each layer.",
-        0.8 + 0.22 * len(largest), draw)
+        0.8 + 0.22 * len(largest),
+        draw,
+    )
 
 
 def _part(layer):
@@ -203,23 +259,43 @@ def front(rows, search, margin):
         for mask, face, label in ((best, COLOURS["qat"], "trial on the front"), (~best, "none", "other trial")):
             if mask.any():
                 reach = np.maximum([value - low, high - value], 0)[:, mask]
-                axes.errorbar(gmacs[mask], value[mask], reach, fmt="o", color=COLOURS["qat"], markerfacecolor=face,
-                              markersize=6, elinewidth=1, label=label)
+                axes.errorbar(
+                    gmacs[mask],
+                    value[mask],
+                    reach,
+                    fmt="o",
+                    color=COLOURS["qat"],
+                    markerfacecolor=face,
+                    markersize=6,
+                    elinewidth=1,
+                    label=label,
+                )
         if chosen is not None:
-            axes.plot(gmacs[chosen], value[chosen], "o", markersize=14, markerfacecolor="none", markeredgewidth=1.5,
-                      markeredgecolor=COLOURS["ptq"], label="chosen")
+            axes.plot(
+                gmacs[chosen],
+                value[chosen],
+                "o",
+                markersize=14,
+                markerfacecolor="none",
+                markeredgewidth=1.5,
+                markeredgecolor=COLOURS["ptq"],
+                label="chosen",
+            )
         axes.set(xlabel="GMACs", title="EER less fp32’s on validation speakers, points")
         axes.margins(x=0.1, y=0.15)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
 
     told = "none was chosen" if chosen is None else f"trial {int(rows[chosen]['trial']) + 1} was chosen"
     return picture(
-        "front", "The search: operations against accuracy",
+        "front",
+        "The search: operations against accuracy",
         f"Points of {len(rows)} trials from {gmacs.min():.4f} to {gmacs.max():.4f} GMACs, with EER differences to fp32 "
         f"from {value.min():+.2f} to {value.max():+.2f} points; {told}.",
         "After each trial’s training, with 95 % intervals. The cheapest trial on the front whose whole interval lies below "
         "the margin is chosen. metrics/trials.csv has every trial, metrics/pareto.csv the front.",
-        3.7, draw)
+        3.7,
+        draw,
+    )
 
 
 def spectra(rows):
@@ -232,21 +308,36 @@ def spectra(rows):
         axes = figure.subplots()
         for number, (name, points) in enumerate(layers.items()):
             components, lost, ranks = np.array(points).T
-            line, = axes.plot(components / components[-1], np.maximum(lost, 1e-5), linewidth=1.4, label=name,
-                              color=COLOURS[LINES[number % len(LINES)]],
-                              linestyle=("-", (0, (4, 1.5)), (0, (1.5, 1.2)))[number // len(LINES) % 3])
+            (line,) = axes.plot(
+                components / components[-1],
+                np.maximum(lost, 1e-5),
+                linewidth=1.4,
+                label=name,
+                color=COLOURS[LINES[number % len(LINES)]],
+                linestyle=("-", (0, (4, 1.5)), (0, (1.5, 1.2)))[number // len(LINES) % 3],
+            )
             if ranks[0] < components[-1]:
                 at = np.searchsorted(components, ranks[0])
                 axes.plot(components[at] / components[-1], max(lost[at], 1e-5), "o", color=line.get_color())
-        axes.set(xlabel="components kept, as a share of the layer’s outputs", yscale="log", ylim=(1e-5, 1),
-                 title="share of the variance of the layer’s outputs left out")
+        axes.set(
+            xlabel="components kept, as a share of the layer’s outputs",
+            yscale="log",
+            ylim=(1e-5, 1),
+            title="share of the variance of the layer’s outputs left out",
+        )
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
 
-    kept = "; ".join(f"{name} {int(points[0][2])} of {points[-1][0]}" for name, points in layers.items()
-                     if points[0][2] < points[-1][0])
+    kept = "; ".join(
+        f"{name} {int(points[0][2])} of {points[-1][0]}"
+        for name, points in layers.items()
+        if points[0][2] < points[-1][0]
+    )
     return picture(
-        "spectra", "How redundant each layer is",
+        "spectra",
+        "How redundant each layer is",
         f"A falling line for each of {len(layers)} layers. Kept in the chosen model: {kept or 'all of every layer'}.",
         "The faster a line falls, the more of that layer can go: principal components of its outputs over calibration "
         "speech. A dot is what the chosen model keeps; layers without one stayed whole.",
-        4.2, draw)
+        4.2,
+        draw,
+    )

@@ -1,4 +1,5 @@
 """Numbers as text."""
+
 from dataclasses import dataclass
 
 MINUS = "\N{MINUS SIGN}"
@@ -38,6 +39,7 @@ def fixed(value, decimals, sign=False):
 
 def places(values, decimals):
     """Decimals, from `decimals` to MOST_DECIMALS, at which no value looks like 0 without being 0."""
+
     def hides(value):
         return value != 0 and float(f"{value:.{decimals}f}") == 0
 

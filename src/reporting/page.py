@@ -1,4 +1,5 @@
 """The report as Markdown and as a page."""
+
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -60,8 +61,11 @@ def _flat(titles, sections):
 def render(template, shown) -> str:
     """`report.md` or `report.html` from `context`; text in the page is escaped, its figures are not."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined,
-        autoescape=select_autoescape(("html.j2",)), trim_blocks=True, lstrip_blocks=True,
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        autoescape=select_autoescape(("html.j2",)),
+        trim_blocks=True,
+        lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     return environment.get_template(f"{template}.j2").render(shown)

@@ -1,4 +1,5 @@
 """What the other stages wrote, read in one place."""
+
 import csv
 import json
 from dataclasses import dataclass
@@ -6,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from src.errors import InputError
+from src.data import manifest
+from src.data.trial_list import read_trial_list
 from src.evaluate import conditions
 from src.evaluate.accuracy import ALL, KEYS, Test, make_test, shared_speakers
 from src.evaluate.scores import read_scores
 from src.evaluate.trials import evaluated_rows
-from src.speech import manifest
-from src.speech.trial_list import read_trial_list
+from src.runtime.errors import InputError
 
 FOLDER = Path("metrics")
 TITLES = {"fp32": "fp32", "ptq": "INT8 PTQ", "qat": "INT8 QAT"}
@@ -27,8 +28,20 @@ _FILES = {
     "latency": ("profile", _TIMING),
     "ptq": ("ptq", [*_ACCURACY, *_COST, *_COMPARED, "int8_mac_share_in_file", "calibration_utterances"]),
     "ptq_latency": ("ptq", _TIMING),
-    "qat_search": ("qat_search", [*_ACCURACY, *_COST, *_COMPARED, "int8_mac_share_in_file", "n_trials",
-                                  "passed_validation", "chosen", "objective_untrained", "objective_fp32"]),
+    "qat_search": (
+        "qat_search",
+        [
+            *_ACCURACY,
+            *_COST,
+            *_COMPARED,
+            "int8_mac_share_in_file",
+            "n_trials",
+            "passed_validation",
+            "chosen",
+            "objective_untrained",
+            "objective_fp32",
+        ],
+    ),
     "qat_search_latency": ("qat_search", _TIMING),
 }
 
@@ -107,9 +120,10 @@ def load(params) -> Results:
     trial_list = params.data.trials and read_trial_list(params.data.trials)
     test = make_test(rows, params.evaluate.enrolments, trial_list)
     costs = {
-        "fp32": {key: profile[key] for key in _COST} | {
-            "gmacs": profile["rewritten_gmacs"], "gflops": 2 * profile["rewritten_gmacs"]},
-        "ptq": files["ptq"], "qat": files["qat_search"],
+        "fp32": {key: profile[key] for key in _COST}
+        | {"gmacs": profile["rewritten_gmacs"], "gflops": 2 * profile["rewritten_gmacs"]},
+        "ptq": files["ptq"],
+        "qat": files["qat_search"],
     }
     accuracies = {"fp32": files["baseline"], "ptq": files["ptq"], "qat": files["qat_search"]}
     for group in set(test.groups) - {ALL}:
@@ -117,18 +131,29 @@ def load(params) -> Results:
             raise InputError(f"{FOLDER}: no figures over {group} speakers; run the stages from baseline on")
     timings = {"fp32": files["latency"], "ptq": files["ptq_latency"], "qat": files["qat_search_latency"]}
     models = {
-        name: Model(name, accuracies[name], costs[name], timings[name],
-                    read_scores(FOLDER / "scores" / f"{name}.csv", test.verification))
+        name: Model(
+            name,
+            accuracies[name],
+            costs[name],
+            timings[name],
+            read_scores(FOLDER / "scores" / f"{name}.csv", test.verification),
+        )
         for name in TITLES
     }
     seen = {row.speaker: row.seen for row in rows}
     broken_down = conditions.choose(rows, params.evaluate.enrolments, params.breakdown.utterances)
     return Results(
-        params, models, profile, files["qat_search"],
+        params,
+        models,
+        profile,
+        files["qat_search"],
         read_csv("macs.csv", "profile", ("layer", "gmacs", "share")),
         read_csv("trials.csv", "qat_search", ("trial", "objective", "gmacs", "front", *DIFFERENCE)),
         read_csv("spectra.csv", "qat_search", ("layer", "components", "explained", "rank"), empty=True),
-        test, sum(seen.values()), len(shared), any(row.seen for row in broken_down),
+        test,
+        sum(seen.values()),
+        len(shared),
+        any(row.seen for row in broken_down),
     )
 
 

@@ -1,12 +1,12 @@
 """The report's tables: the summary that fits a terminal, and all the figures."""
+
 from dataclasses import dataclass
 
 from src.evaluate.accuracy import KEYS
 from src.reporting.numbers import MEASURES, difference, level, points, share, speed
 from src.reporting.words import MARK, named
 
-FOOTNOTE = (f"{MARK} Speakers that the encoder was trained on are among these: recall of them, not accuracy "
-            "on new ones.")
+FOOTNOTE = f"{MARK} Speakers that the encoder was trained on are among these: recall of them, not accuracy on new ones."
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,18 @@ class Section:
 
 def summary(results):
     """Header and rows, one a model (and a group of speakers, where there are several), within 120 columns."""
-    header = ["model", "top-1, %", "EER, %", "minDCF 0.01", "Δ EER, points [95 %]", "GMACs", "in INT8", "MB",
-              "ms", "speed-up"]
+    header = [
+        "model",
+        "top-1, %",
+        "EER, %",
+        "minDCF 0.01",
+        "Δ EER, points [95 %]",
+        "GMACs",
+        "in INT8",
+        "MB",
+        "ms",
+        "speed-up",
+    ]
     rows = []
     for group in results.groups:
         for model in results.models.values():
@@ -47,8 +57,13 @@ def summary(results):
 
 def _costs(model):
     speedup = "1" if model.name == "fp32" else speed(model.taken)[0]
-    return [f"{model.cost['gmacs']:.3f}", share(model.cost["int8_mac_share"]), f"{model.cost['size_mb']:.2f}",
-            f"{model.taken['median_ms']:.1f}", speedup]
+    return [
+        f"{model.cost['gmacs']:.3f}",
+        share(model.cost["int8_mac_share"]),
+        f"{model.cost['size_mb']:.2f}",
+        f"{model.taken['median_ms']:.1f}",
+        speedup,
+    ]
 
 
 def everything(results):
@@ -58,36 +73,65 @@ def everything(results):
     for group in results.groups:
         name = named(group, results)
         figures = [model.over(group) for model in models]
-        sections.append(Section(f"Accuracy, {name}", [
-            (_titled(key, MEASURES[key].unit), [Cell(*level(key, each)) for each in figures])
-            for key in KEYS]))
-        sections.append(Section(f"Difference to fp32, {name}", [
-            (_titled(key, MEASURES[key].points), [
-                Cell(*difference(key, each)) if "difference" in each else Cell() for each in figures
-            ]) for key in KEYS] + _judged(figures, results.params.evaluate.margin)))
+        sections.append(
+            Section(
+                f"Accuracy, {name}",
+                [(_titled(key, MEASURES[key].unit), [Cell(*level(key, each)) for each in figures]) for key in KEYS],
+            )
+        )
+        sections.append(
+            Section(
+                f"Difference to fp32, {name}",
+                [
+                    (
+                        _titled(key, MEASURES[key].points),
+                        [Cell(*difference(key, each)) if "difference" in each else Cell() for each in figures],
+                    )
+                    for key in KEYS
+                ]
+                + _judged(figures, results.params.evaluate.margin),
+            )
+        )
     seconds = f"{results.profile['seconds']:g} s of audio"
     before = results.profile["gmacs"]
-    sections.append(Section(f"Computation, {seconds}", [
-        ("GMACs left in the file", [Cell(f"{model.cost['gmacs']:.4f}") for model in models]),
-        (f"operations removed, of SpeechBrain’s {before:.4f} GMACs", [
-            Cell(share(max(0, 1 - model.cost["gmacs"] / before))) for model in models]),
-        ("multiplications moved to INT8", [Cell(share(model.cost["int8_mac_share"])) for model in models]),
-        ("parameters, million", [Cell(f"{model.cost['params_million']:.2f}") for model in models]),
-        ("file size, MB", [Cell(f"{model.cost['size_mb']:.2f}") for model in models]),
-    ]))
+    sections.append(
+        Section(
+            f"Computation, {seconds}",
+            [
+                ("GMACs left in the file", [Cell(f"{model.cost['gmacs']:.4f}") for model in models]),
+                (
+                    f"operations removed, of SpeechBrain’s {before:.4f} GMACs",
+                    [Cell(share(max(0, 1 - model.cost["gmacs"] / before))) for model in models],
+                ),
+                ("multiplications moved to INT8", [Cell(share(model.cost["int8_mac_share"])) for model in models]),
+                ("parameters, million", [Cell(f"{model.cost['params_million']:.2f}") for model in models]),
+                ("file size, MB", [Cell(f"{model.cost['size_mb']:.2f}") for model in models]),
+            ],
+        )
+    )
     speeds = {model.name: Cell(*speed(model.taken)) for model in models}
-    sections.append(Section(f"Time measured, {seconds}", [
-        ("latency, ms (quartiles)", [
-            Cell(f"{taken['median_ms']:.1f}", f"{taken['low_ms']:.1f} to {taken['high_ms']:.1f}")
-            for taken in (model.taken for model in models)]),
-        ("times as fast as SpeechBrain ¹", [speeds["fp32"], Cell(), Cell()]),
-        ("times as fast as fp32.onnx ¹", [Cell("1"), speeds["ptq"], speeds["qat"]]),
-    ]))
+    sections.append(
+        Section(
+            f"Time measured, {seconds}",
+            [
+                (
+                    "latency, ms (quartiles)",
+                    [
+                        Cell(f"{taken['median_ms']:.1f}", f"{taken['low_ms']:.1f} to {taken['high_ms']:.1f}")
+                        for taken in (model.taken for model in models)
+                    ],
+                ),
+                ("times as fast as SpeechBrain ¹", [speeds["fp32"], Cell(), Cell()]),
+                ("times as fast as fp32.onnx ¹", [Cell("1"), speeds["ptq"], speeds["qat"]]),
+            ],
+        )
+    )
     return sections
 
 
 def _judged(figures, margin):
     """Rows on what the EER differences show: within the margin or not, and the smallest to be shown."""
+
     def cells(key, text):
         return [Cell(text(each[key])) if key in each else Cell() for each in figures]
 

@@ -1,4 +1,5 @@
 """The benchmark as a user runs it, on a small configuration of the real thing."""
+
 import json
 import os
 import subprocess
@@ -13,13 +14,29 @@ from bench import extraction, growth, plot, table, timing
 from bench.models import ours
 from tests.workspace import ROOT, SMALL, run, workspace
 
-NAMES = ["speechbrain", "quantize_dynamic", "onnxruntime", "openvino", "quantize_static", "nncf",
-         "fp32-onnxruntime", "fp32-openvino", "ptq-onnxruntime", "ptq-openvino"]
+NAMES = [
+    "speechbrain",
+    "quantize_dynamic",
+    "onnxruntime",
+    "openvino",
+    "quantize_static",
+    "nncf",
+    "fp32-onnxruntime",
+    "fp32-openvino",
+    "ptq-onnxruntime",
+    "ptq-openvino",
+]
 
 
 def bench(folder, *arguments):
-    return subprocess.run([sys.executable, "-m", "bench", *arguments], cwd=folder, capture_output=True, text=True,
-                          timeout=900, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +45,20 @@ def made(tmp_path_factory):
     for stage in ("sample_data", "baseline", "ptq"):
         output = run(folder, stage)
         assert output.returncode == 0, output.stderr
-    output = bench(folder, "--rounds", "3", "--threads", "1", "--seconds", "1", "--batch", "2", "--skip-growth",
-                   "--only", *NAMES[1:])
+    output = bench(
+        folder,
+        "--rounds",
+        "3",
+        "--threads",
+        "1",
+        "--seconds",
+        "1",
+        "--batch",
+        "2",
+        "--skip-growth",
+        "--only",
+        *NAMES[1:],
+    )
     assert output.returncode == 0, output.stderr
     return folder, json.loads((folder / "bench/results.json").read_text()), output.stdout
 
@@ -108,7 +137,7 @@ def test_what_is_missing_or_wrong_is_said_in_a_line(made, tmp_path):
 
 
 def test_an_extraction_that_fails_is_an_error(made, monkeypatch):
-    from src.errors import InputError
+    from src.runtime.errors import InputError
 
     monkeypatch.chdir(made[0])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

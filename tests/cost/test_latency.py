@@ -1,4 +1,5 @@
 """Paired timing: order, statistics, and that it can tell a slow model from a fast one."""
+
 import json
 
 import numpy as np
@@ -12,8 +13,8 @@ def test_rounds_rotate_the_order():
     ran = []
     calls = {name: lambda name=name: ran.append(name) for name in "abc"}
     times = latency.interleave(calls, 4)
-    rounds = "".join(ran)[latency.WARM_UP * 3:]
-    assert rounds == "abc" "bca" "cab" "abc"
+    rounds = "".join(ran)[latency.WARM_UP * 3 :]
+    assert rounds == "abcbcacababc"
     assert all(len(taken) == 4 and (taken >= 0).all() for taken in times.values())
 
 
@@ -47,6 +48,7 @@ def test_measure_tells_more_work_from_less():
             seen.append((waveform.shape, waveform.dtype, torch.get_num_threads()))
             for _ in range(times):
                 matrix @ matrix
+
         return run
 
     result = latency.measure({"more": work(300), "less": work(3)}, seconds=0.5, rounds=7, threads=1)

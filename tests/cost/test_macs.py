@@ -1,4 +1,5 @@
 """fvcore's count of the PyTorch encoder, against the published figure and a count by hand."""
+
 import pytest
 import torch
 
@@ -28,8 +29,13 @@ def test_published_architecture():
 
 def test_agrees_with_a_count_by_hand():
     width, mfa, attention, squeeze, dim, frames, scale = 16, 24, 6, 4, 10, 50, 4
-    model = ecapa(channels=[width] * 4 + [mfa], attention_channels=attention, se_channels=squeeze,
-                  lin_neurons=dim, res2net_scale=scale)
+    model = ecapa(
+        channels=[width] * 4 + [mfa],
+        attention_channels=attention,
+        se_channels=squeeze,
+        lin_neurons=dim,
+        res2net_scale=scale,
+    )
     found = {layer.name: layer for layer in macs.count(model, torch.zeros(1, frames, 80))}
     part = width // scale
     wanted = {

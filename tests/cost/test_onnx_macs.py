@@ -1,11 +1,12 @@
 """MACs and integer shares of small ONNX files whose counts are known by hand."""
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from src.cost import onnx_macs
-from src.errors import InputError
+from src.runtime.errors import InputError
 
 SAMPLES, MELS, CHANNELS, DIM = 400, 8, 16, 4
 HOP = 20
@@ -24,8 +25,11 @@ def ints(name, *values):
 def save(path, nodes, initializers, source="waveform", shape=("batch", "samples")):
     info = helper.make_tensor_value_info
     graph = helper.make_graph(
-        nodes, "test", [info(source, TensorProto.FLOAT, shape)],
-        [info("embedding", TensorProto.FLOAT, ["batch", DIM])], initializers,
+        nodes,
+        "test",
+        [info(source, TensorProto.FLOAT, shape)],
+        [info("embedding", TensorProto.FLOAT, ["batch", DIM])],
+        initializers,
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
@@ -54,9 +58,13 @@ def encoder(tmp_path):
         node("Gemm", ["pooled", "fc.weight", "fc.bias"], ["embedding"], name="fc", transB=1),
     ]
     initializers = [
-        ints("frame_shape", 0, -1, HOP), ints("around", 0, 0, 1, 0, 0, 1), array("mel", HOP, MELS),
-        array("conv.weight", CHANNELS, MELS, 3), array("conv.bias", CHANNELS),
-        array("fc.weight", DIM, CHANNELS), array("fc.bias", DIM),
+        ints("frame_shape", 0, -1, HOP),
+        ints("around", 0, 0, 1, 0, 0, 1),
+        array("mel", HOP, MELS),
+        array("conv.weight", CHANNELS, MELS, 3),
+        array("conv.bias", CHANNELS),
+        array("fc.weight", DIM, CHANNELS),
+        array("fc.bias", DIM),
     ]
     return save(tmp_path / "fp32.onnx", nodes, initializers)
 
@@ -73,8 +81,14 @@ def quantised(source, path, ops, output_too=True):
             return next(self.left, None)
 
     quantize_static(
-        source, path, Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=ops, per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        source,
+        path,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=ops,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
         extra_options={} if output_too else {"OpTypesToExcludeOutputQuantization": ops},
     )
     return path
@@ -141,10 +155,14 @@ def test_float_factor_is_no_offer(tmp_path, waveform):
         node("ReduceMean", ["y"], ["embedding"], axes=[2], keepdims=0),
     ]
     weight = numpy_helper.from_array(RNG.integers(-127, 128, (DIM, 1, 5)).astype(np.int8), "weight")
-    initializers = [ints("one", 1), weight, numpy_helper.from_array(np.float32(0.1), "scale"),
-                    numpy_helper.from_array(np.int8(0), "zero")]
+    initializers = [
+        ints("one", 1),
+        weight,
+        numpy_helper.from_array(np.float32(0.1), "scale"),
+        numpy_helper.from_array(np.int8(0), "zero"),
+    ]
     path = save(tmp_path / "w8.onnx", nodes, initializers)
-    layer, = onnx_macs.count(path, waveform)
+    (layer,) = onnx_macs.count(path, waveform)
     assert layer.macs == DIM * 5 * (SAMPLES - 4) and not layer.integer
     assert onnx_macs.parameters(path) == DIM * 5
 
@@ -171,8 +189,11 @@ def test_functions_are_looked_into(tmp_path, waveform):
     call = helper.make_node("product", ["waveform", "w"], ["embedding"], domain="local")
     info = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [call], "test", [info("waveform", TensorProto.FLOAT, ["batch", SAMPLES])],
-        [info("embedding", TensorProto.FLOAT, ["batch", DIM])], [array("w", SAMPLES, DIM)],
+        [call],
+        "test",
+        [info("waveform", TensorProto.FLOAT, ["batch", SAMPLES])],
+        [info("embedding", TensorProto.FLOAT, ["batch", DIM])],
+        [array("w", SAMPLES, DIM)],
     )
     opsets = [opset, helper.make_opsetid("local", 1)]
     path = tmp_path / "function.onnx"

@@ -1,4 +1,5 @@
 """The stage on a tiny encoder: its files, and that SpeechBrain's count and the exported file's agree."""
+
 import csv
 import json
 from pathlib import Path
@@ -9,13 +10,19 @@ import yaml
 
 from src import profile
 from src.cost import latency
-from src.encoder import export, frontend, load, rewrite, save
-from src.errors import InputError
+from src.encoder import export, fold_batchnorm, frontend, load, save
+from src.runtime.errors import InputError
 
 WIDTH, MFA, ATTENTION, DIM = 16, 24, 8, 12
 NETWORK = {
-    "input_size": 80, "channels": [WIDTH, WIDTH, MFA], "kernel_sizes": [5, 3, 1], "dilations": [1, 2, 1],
-    "res2net_scale": 2, "attention_channels": ATTENTION, "se_channels": 8, "lin_neurons": DIM,
+    "input_size": 80,
+    "channels": [WIDTH, WIDTH, MFA],
+    "kernel_sizes": [5, 3, 1],
+    "dilations": [1, 2, 1],
+    "res2net_scale": 2,
+    "attention_channels": ATTENTION,
+    "se_channels": 8,
+    "lin_neurons": DIM,
 }
 
 
@@ -39,7 +46,7 @@ def test_files_of_the_stage(workplace, capsys):
     encoder = load.load("tiny")
     front_end = frontend.FrontEnd(encoder.mods["compute_features"])
     (workplace / "models").mkdir()
-    plain = rewrite.rewrite(encoder.mods["embedding_model"])
+    plain = fold_batchnorm.rewrite(encoder.mods["embedding_model"])
     export.export_onnx(torch.nn.Sequential(front_end, plain).eval(), latency.FP32)
     profile.main()
 

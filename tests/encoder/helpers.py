@@ -6,8 +6,14 @@ from src.encoder.load import prepare_speechbrain
 prepare_speechbrain()
 
 NETWORK = {
-    "input_size": 80, "channels": [16, 16, 16, 48], "kernel_sizes": [5, 3, 3, 1], "dilations": [1, 2, 3, 1],
-    "attention_channels": 8, "res2net_scale": 4, "se_channels": 8, "lin_neurons": 24,
+    "input_size": 80,
+    "channels": [16, 16, 16, 48],
+    "kernel_sizes": [5, 3, 3, 1],
+    "dilations": [1, 2, 3, 1],
+    "attention_channels": 8,
+    "res2net_scale": 4,
+    "se_channels": 8,
+    "lin_neurons": 24,
 }
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from src.encoder.export import export_onnx
+from src.encoder.fold_batchnorm import rewrite
 from src.encoder.frontend import FrontEnd
 from src.encoder.load import load
-from src.encoder.rewrite import rewrite
 from tests.encoder.helpers import babble, cosine
 
 SECONDS = (0.3, 1.2345, 3, 30)
@@ -57,15 +57,17 @@ def test_published_architecture_on_real_speech(shared, tmp_path):
     paths = sorted((shared / "speech").rglob("*.flac"))[::60]
     speech = torch.cat([torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in paths])
     for samples, batch in ((4800, 3), (48_000, 1), (480_000, 1)):
-        waveform = speech[:samples * batch].view(batch, samples)
+        waveform = speech[: samples * batch].view(batch, samples)
         wanted = published.encode_batch(waveform).squeeze(1)
         assert cosine(wanted, run(waveform.numpy())) > 0.99999, samples
 
 
 def test_interface(file):
     graph = onnx.load(file).graph
-    described = {value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
-                 for value in (*graph.input, *graph.output)}
+    described = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
     assert described == {"waveform": ["batch", "samples"], "embedding": ["batch", 24]}
 
 

@@ -1,4 +1,5 @@
 """hyperparams.yaml from a stranger: what it names is refused by name, and none of it runs."""
+
 import shutil
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from src.encoder import checkpoint as files
 from src.encoder import hyperparams
 from src.encoder.load import load
-from src.errors import InputError
+from src.runtime.errors import InputError
 
 
 @pytest.fixture
@@ -85,19 +86,22 @@ def test_a_renamed_tag_is_refused_by_what_it_stands_for(copy):
         load(copy)
 
 
-@pytest.mark.parametrize("text, said", [
-    (LAUGHS, "an alias (*) is not loaded"),
-    ("a: &a {b: c}\n<<: *a\n", "an alias (*) is not loaded"),
-    ("a: &a [*a]\n", "an alias (*) is not loaded"),
-    ("[" * 100_000, "65,536 are the most that is read"),
-    ("a: " + "[" * 20_000 + "\n", "not valid YAML"),
-    ("a: 2001-99-99\n", "not valid YAML"),
-    ("a: " + "9" * 5_000 + "\n", "not valid YAML"),
-    ("? [a]\n: b\n", "not valid YAML"),
-    ("- a\n", "modules, pretrainer, embedding_model missing"),
-    ("", "modules, pretrainer, embedding_model missing"),
-    ("\x00", "not valid YAML"),
-])
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        (LAUGHS, "an alias (*) is not loaded"),
+        ("a: &a {b: c}\n<<: *a\n", "an alias (*) is not loaded"),
+        ("a: &a [*a]\n", "an alias (*) is not loaded"),
+        ("[" * 100_000, "65,536 are the most that is read"),
+        ("a: " + "[" * 20_000 + "\n", "not valid YAML"),
+        ("a: 2001-99-99\n", "not valid YAML"),
+        ("a: " + "9" * 5_000 + "\n", "not valid YAML"),
+        ("? [a]\n: b\n", "not valid YAML"),
+        ("- a\n", "modules, pretrainer, embedding_model missing"),
+        ("", "modules, pretrainer, embedding_model missing"),
+        ("\x00", "not valid YAML"),
+    ],
+)
 def test_bombs_and_nonsense(copy, text, said):
     (copy / files.HYPERPARAMS).write_text(text)
     with pytest.raises(InputError) as caught:
@@ -105,46 +109,83 @@ def test_bombs_and_nonsense(copy, text, said):
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("old, new, said", [
-    ("!ref <pretrained_path>/embedding_model.ckpt", path, f"pretrainer.paths.embedding_model: {path.split(' ')[-1]}")
-    for path in ("!ref <pretrained_path>/../../secret.ckpt", "!ref ../secret.ckpt", "../secret.ckpt", "/etc/passwd",
-                 "https://elsewhere.example/weights.ckpt", "somebody/else/weights.ckpt/..", "!ref <n_mels>/x",
-                 "C:secret.ckpt", "a\\..\\b", "..")
-] + [
-    ("!ref <pretrained_path>/classifier.ckpt", "http://elsewhere/x", "pretrainer.paths.classifier: http://elsewhere/x"),
-])
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        (
+            "!ref <pretrained_path>/embedding_model.ckpt",
+            path,
+            f"pretrainer.paths.embedding_model: {path.split(' ')[-1]}",
+        )
+        for path in (
+            "!ref <pretrained_path>/../../secret.ckpt",
+            "!ref ../secret.ckpt",
+            "../secret.ckpt",
+            "/etc/passwd",
+            "https://elsewhere.example/weights.ckpt",
+            "somebody/else/weights.ckpt/..",
+            "!ref <n_mels>/x",
+            "C:secret.ckpt",
+            "a\\..\\b",
+            "..",
+        )
+    ]
+    + [
+        (
+            "!ref <pretrained_path>/classifier.ckpt",
+            "http://elsewhere/x",
+            "pretrainer.paths.classifier: http://elsewhere/x",
+        )
+    ],
+)
 def test_a_path_that_leads_out_of_the_checkpoint(copy, old, new, said):
     message = refused(copy, old, new)
     assert said in message and "leads out of the checkpoint" in message
 
 
-@pytest.mark.parametrize("old, new, said", [
-    ("dilations: [1, 2, 3, 1]", "dilations: [1, 2, 3, 1", "not valid YAML"),
-    ("pretrainer:", "pretrained:", "pretrainer missing"),
-    ("lin_neurons: 24", "lin_neurons: 1000000", "embedding_model.lin_neurons: Input should be less than or equal to"),
-    ("lin_neurons: 24", "lin_neurons: '24'", "got '24'"),
-    ("lin_neurons: 24", "lin_nuerons: 24", "embedding_model.lin_nuerons: Extra inputs are not permitted"),
-    ("lin_neurons: 24", "lin_neurons: !ref <nowhere>", "!ref <nowhere>` is not `!ref <key>`"),
-    ("lin_neurons: 24", "lin_neurons: !ref <n_mels> * 2", "!ref <n_mels> * 2` is not `!ref <key>`"),
-    ("n_mels: 80", "n_mels: !ref <n_mels>", "a chain of more than 8 references"),
-    ("n_mels: !ref <n_mels>", "n_mels: !ref <n_mels>\n  hop_length: .nan", "compute_features.hop_length"),
-    ("n_mels: !ref <n_mels>", "n_mels: !ref <n_mels>\n  win_length: 50", "must not fall"),
-    ("n_mels: !ref <n_mels>", "n_mels: !ref <n_mels>\n  f_min: 9000", "must rise"),
-    ("  se_channels: 8", '  se_channels: 8\n  "a\\n\\e[2J": 1', "embedding_model.a\\n\\x1b[2J: Extra inputs"),
-    ("  se_channels: 8", "  se_channels: 8\n  device: cuda", "embedding_model.device: Extra inputs"),
-    ("  embedding_model: !ref <embedding_model>", "  embedding_model: !ref <classifier>", "not speechbrain.lobes"),
-    ("  mean_var_norm: !ref <mean_var_norm>", "", "modules.mean_var_norm is NoneType"),
-])
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("dilations: [1, 2, 3, 1]", "dilations: [1, 2, 3, 1", "not valid YAML"),
+        ("pretrainer:", "pretrained:", "pretrainer missing"),
+        (
+            "lin_neurons: 24",
+            "lin_neurons: 1000000",
+            "embedding_model.lin_neurons: Input should be less than or equal to",
+        ),
+        ("lin_neurons: 24", "lin_neurons: '24'", "got '24'"),
+        ("lin_neurons: 24", "lin_nuerons: 24", "embedding_model.lin_nuerons: Extra inputs are not permitted"),
+        ("lin_neurons: 24", "lin_neurons: !ref <nowhere>", "!ref <nowhere>` is not `!ref <key>`"),
+        ("lin_neurons: 24", "lin_neurons: !ref <n_mels> * 2", "!ref <n_mels> * 2` is not `!ref <key>`"),
+        ("n_mels: 80", "n_mels: !ref <n_mels>", "a chain of more than 8 references"),
+        ("n_mels: !ref <n_mels>", "n_mels: !ref <n_mels>\n  hop_length: .nan", "compute_features.hop_length"),
+        ("n_mels: !ref <n_mels>", "n_mels: !ref <n_mels>\n  win_length: 50", "must not fall"),
+        ("n_mels: !ref <n_mels>", "n_mels: !ref <n_mels>\n  f_min: 9000", "must rise"),
+        ("  se_channels: 8", '  se_channels: 8\n  "a\\n\\e[2J": 1', "embedding_model.a\\n\\x1b[2J: Extra inputs"),
+        ("  se_channels: 8", "  se_channels: 8\n  device: cuda", "embedding_model.device: Extra inputs"),
+        ("  embedding_model: !ref <embedding_model>", "  embedding_model: !ref <classifier>", "not speechbrain.lobes"),
+        ("  mean_var_norm: !ref <mean_var_norm>", "", "modules.mean_var_norm is NoneType"),
+    ],
+)
 def test_what_is_not_understood_is_named(copy, old, new, said):
     assert said in refused(copy, old, new)
 
 
 def test_the_published_layout_gives_its_numbers(shared):
     found = hyperparams.read(shared / "hub/root/models/speechbrain/spkrec-ecapa-voxceleb/hyperparams.yaml", "x")
-    assert found == ({"n_mels": 80}, {"norm_type": "sentence", "std_norm": False}, {
-        "input_size": 80, "channels": [1024, 1024, 1024, 1024, 3072], "kernel_sizes": [5, 3, 3, 3, 1],
-        "dilations": [1, 2, 3, 4, 1], "attention_channels": 128, "lin_neurons": 192,
-    }, "embedding_model.ckpt")
+    assert found == (
+        {"n_mels": 80},
+        {"norm_type": "sentence", "std_norm": False},
+        {
+            "input_size": 80,
+            "channels": [1024, 1024, 1024, 1024, 3072],
+            "kernel_sizes": [5, 3, 3, 3, 1],
+            "dilations": [1, 2, 3, 4, 1],
+            "attention_channels": 128,
+            "lin_neurons": 192,
+        },
+        "embedding_model.ckpt",
+    )
 
 
 def test_links_are_followed_and_other_than_regular_files_are_not(copy, tmp_path):

@@ -2,7 +2,7 @@ import pytest
 
 from src.encoder.checkpoint import LABELS
 from src.encoder.labels import training_speakers
-from src.errors import InputError
+from src.runtime.errors import InputError
 
 END = "================\n'starting_index' => 0\n"
 
@@ -34,14 +34,17 @@ def test_without_the_file_all_speakers_are_unseen(tmp_path, caplog):
     assert "all speakers count as unseen" in caplog.text
 
 
-@pytest.mark.parametrize("text, message", [
-    ("'a' => 0\nb => 1\n" + END, "line 2"),
-    ("'a' => 0\n" + "-" * 5_000 + "1 => 1\n" + END, "line 2"),
-    ("'a' => 0\n__import__('os') => 1\n" + END, "line 2"),
-    ("'a' => 0\n", "no ==== line"),
-    ("9**9**9 => 0\n" + END, "line 1"),
-    ("'a' => 0\n" * 500_000 + END, "4,194,304 are the most that is read"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("'a' => 0\nb => 1\n" + END, "line 2"),
+        ("'a' => 0\n" + "-" * 5_000 + "1 => 1\n" + END, "line 2"),
+        ("'a' => 0\n__import__('os') => 1\n" + END, "line 2"),
+        ("'a' => 0\n", "no ==== line"),
+        ("9**9**9 => 0\n" + END, "line 1"),
+        ("'a' => 0\n" * 500_000 + END, "4,194,304 are the most that is read"),
+    ],
+)
 def test_another_file_of_that_name_is_an_error(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         training_speakers(checkpoint(tmp_path, text))

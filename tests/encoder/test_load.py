@@ -12,14 +12,11 @@ import torch
 
 from src.encoder.load import load
 from src.encoder.save import save_checkpoint
-from src.errors import InputError
+from src.runtime.errors import InputError
 from tests.encoder.helpers import NETWORK, babble
 
 ROOT = Path(__file__).parents[2]
-FILES = [
-    "classifier.ckpt", "embedding_model.ckpt", "hyperparams.yaml", "label_encoder.txt",
-    "mean_var_norm_emb.ckpt",
-]
+FILES = ["classifier.ckpt", "embedding_model.ckpt", "hyperparams.yaml", "label_encoder.txt", "mean_var_norm_emb.ckpt"]
 
 
 @pytest.fixture
@@ -57,8 +54,9 @@ def test_weights_stored_as_fp16_become_float32(classifier, tmp_path):
     from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 
     network = classifier.mods["embedding_model"]
-    save_checkpoint(tmp_path / "half", NETWORK, network, Classifier(24, out_neurons=3), ["a", "b", "c"],
-                    dtype=torch.float16)
+    save_checkpoint(
+        tmp_path / "half", NETWORK, network, Classifier(24, out_neurons=3), ["a", "b", "c"], dtype=torch.float16
+    )
     half = load(tmp_path / "half").mods["embedding_model"]
     for name, value in network.state_dict().items():
         assert torch.equal(half.state_dict()[name], value.half().to(value.dtype)), name
@@ -83,14 +81,21 @@ def test_a_trusted_checkpoint_that_speechbrain_cannot_load(copy):
         load(copy, trust=True)
 
 
-@pytest.mark.parametrize("old, new, message", [
-    ("norm_type: sentence", "norm_type: global", r"mean_var_norm is global; only norm_type: sentence"),
-    ("n_mels: !ref <n_mels>", "n_mels: !ref <n_mels>\n  deltas: True", r"Fbank with deltas is not supported"),
-    ("lin_neurons: 24", "lin_neurons: 12", r"does not fit .*: fc.conv.weight is float32 \[24, 96, 1\], not .*\[12,"),
-    ("  se_channels: 8", "  se_channels: 8\n  global_context: False", r"does not fit hyperparams.yaml"),
-    ("  se_channels: 8", "  se_channels: 8\n  groups: [1, 3, 1, 1]", r"hyperparams.yaml: embedding_model: "),
-    ("channels: [16, 16, 16, 48]", "channels: [8192, 8192, 8192, 8192]", r"parameters; 300,000,000 are the most"),
-])
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("norm_type: sentence", "norm_type: global", r"mean_var_norm is global; only norm_type: sentence"),
+        ("n_mels: !ref <n_mels>", "n_mels: !ref <n_mels>\n  deltas: True", r"Fbank with deltas is not supported"),
+        (
+            "lin_neurons: 24",
+            "lin_neurons: 12",
+            r"does not fit .*: fc.conv.weight is float32 \[24, 96, 1\], not .*\[12,",
+        ),
+        ("  se_channels: 8", "  se_channels: 8\n  global_context: False", r"does not fit hyperparams.yaml"),
+        ("  se_channels: 8", "  se_channels: 8\n  groups: [1, 3, 1, 1]", r"hyperparams.yaml: embedding_model: "),
+        ("channels: [16, 16, 16, 48]", "channels: [8192, 8192, 8192, 8192]", r"parameters; 300,000,000 are the most"),
+    ],
+)
 def test_unfit_hyperparams(copy, old, new, message):
     edit(copy, old, new)
     with pytest.raises(InputError, match=message) as caught:
@@ -129,6 +134,7 @@ def damaged(change):
     def spoil(path):
         state = torch.load(path)
         torch.save(change(state), path)
+
     return spoil
 
 
@@ -152,26 +158,43 @@ def overlapping(path):
         file._didModify = True
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda path: path.write_bytes(b""), "damaged, or not a file of tensors"),
-    (lambda path: path.write_bytes(b"not weights"), "damaged, or not a file of tensors"),
-    (lambda path: path.write_bytes(path.read_bytes()[:5_000]), "damaged, or not a file of tensors"),
-    (deflated, "compressed, which torch never does"),
-    (overlapping, "its parts are larger than the whole"),
-    (damaged(lambda state: [1, 2]), "not a mapping of names to tensors"),
-    (damaged(lambda state: state | {"fc.conv.bias": "text"}), "not a mapping of names to tensors"),
-    (damaged(lambda state: {name: value for name, value in state.items() if name != "mfa.conv.conv.weight"}),
-     r"1 parameters missing or unknown \(mfa.conv.conv.weight\)"),
-    (damaged(lambda state: state | {"extra": torch.zeros(1)}), r"1 parameters missing or unknown \(extra\)"),
-    (damaged(lambda state: state | {"fc.conv.bias": torch.full((24,), torch.nan)}), "fc.conv.bias holds values that"),
-    (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(24, dtype=torch.int64)}), "int64 .*, not float32"),
-    (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(1).expand(2**40)}), "fc.conv.bias is"),
-    (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(24, device="meta")}), "fc.conv.bias is not a plain"),
-    (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(24).to_sparse()}), "is not a plain tensor"),
-    (damaged(lambda state: state | {"fc.conv.weight": state["fc.conv.weight"].to_sparse_csr()}), "not a plain tensor"),
-    (damaged(lambda state: state | {"fc.conv.bias": torch.nested.nested_tensor([torch.zeros(2)])}), "is not a plain"),
-    (damaged(lambda state: state | {"a\n\x1b[2J" + "x" * 10**6: torch.zeros(1)}), r"\(a\\n\\x1b\[2Jx{94}\)"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda path: path.write_bytes(b""), "damaged, or not a file of tensors"),
+        (lambda path: path.write_bytes(b"not weights"), "damaged, or not a file of tensors"),
+        (lambda path: path.write_bytes(path.read_bytes()[:5_000]), "damaged, or not a file of tensors"),
+        (deflated, "compressed, which torch never does"),
+        (overlapping, "its parts are larger than the whole"),
+        (damaged(lambda state: [1, 2]), "not a mapping of names to tensors"),
+        (damaged(lambda state: state | {"fc.conv.bias": "text"}), "not a mapping of names to tensors"),
+        (
+            damaged(lambda state: {name: value for name, value in state.items() if name != "mfa.conv.conv.weight"}),
+            r"1 parameters missing or unknown \(mfa.conv.conv.weight\)",
+        ),
+        (damaged(lambda state: state | {"extra": torch.zeros(1)}), r"1 parameters missing or unknown \(extra\)"),
+        (
+            damaged(lambda state: state | {"fc.conv.bias": torch.full((24,), torch.nan)}),
+            "fc.conv.bias holds values that",
+        ),
+        (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(24, dtype=torch.int64)}), "int64 .*, not float32"),
+        (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(1).expand(2**40)}), "fc.conv.bias is"),
+        (
+            damaged(lambda state: state | {"fc.conv.bias": torch.zeros(24, device="meta")}),
+            "fc.conv.bias is not a plain",
+        ),
+        (damaged(lambda state: state | {"fc.conv.bias": torch.zeros(24).to_sparse()}), "is not a plain tensor"),
+        (
+            damaged(lambda state: state | {"fc.conv.weight": state["fc.conv.weight"].to_sparse_csr()}),
+            "not a plain tensor",
+        ),
+        (
+            damaged(lambda state: state | {"fc.conv.bias": torch.nested.nested_tensor([torch.zeros(2)])}),
+            "is not a plain",
+        ),
+        (damaged(lambda state: state | {"a\n\x1b[2J" + "x" * 10**6: torch.zeros(1)}), r"\(a\\n\\x1b\[2Jx{94}\)"),
+    ],
+)
 def test_damaged_weights(copy, spoil, message):
     spoil(copy / "embedding_model.ckpt")
     with pytest.raises(InputError, match=message) as caught:
@@ -180,14 +203,18 @@ def test_damaged_weights(copy, spoil, message):
 
 
 def test_parameters_that_ask_for_gradients_are_numbers_like_others(copy):
-    damaged(lambda state: {name: torch.nn.Parameter(value) if value.is_floating_point() else value
-                           for name, value in state.items()})(copy / "embedding_model.ckpt")
+    damaged(
+        lambda state: {
+            name: torch.nn.Parameter(value) if value.is_floating_point() else value for name, value in state.items()
+        }
+    )(copy / "embedding_model.ckpt")
     assert not any(parameter.requires_grad for parameter in load(copy).mods["embedding_model"].parameters())
 
 
 def test_a_counter_that_a_file_lacks_is_none(copy):
     damaged(lambda state: {name: value for name, value in state.items() if "tracked" not in name})(
-        copy / "embedding_model.ckpt")
+        copy / "embedding_model.ckpt"
+    )
     assert load(copy).mods["embedding_model"].asp_bn.norm.num_batches_tracked == 0
 
 
@@ -210,7 +237,7 @@ def test_unreachable_hub(monkeypatch, tmp_path):
 
 HUB = """
 from src.encoder.load import load
-from src.errors import InputError
+from src.runtime.errors import InputError
 model = load("speechbrain/spkrec-ecapa-voxceleb", "eac27266f68caa806381260bd44ace38b136c76a")
 print(sum(p.numel() for p in model.mods["embedding_model"].parameters()))
 try:
@@ -224,7 +251,8 @@ def test_hub(shared, tmp_path):
     environment = {"HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, shared / "hub/serve.py", shared / "hub/root", "--", sys.executable, "-c", HUB]
     done = subprocess.run(
-        command, env=os.environ | environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        command, env=os.environ | environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert done.stdout.splitlines() == [
         "20767552",
         "encoder.source: speechbrain/absent, no folder, so from the hub: no such repository on the hub, or it is "

@@ -3,8 +3,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from src.speech import audio
-from src.speech.manifest import Row
+from src.data import recordings
+from src.data.manifest import Row
 
 
 def save_model(path, factor=1.0):
@@ -18,7 +18,8 @@ def save_model(path, factor=1.0):
     ]
     constants = {"one": np.array([1]), "last": np.array([2]), "filters": filters}
     graph = helper.make_graph(
-        nodes, "tiny",
+        nodes,
+        "tiny",
         [helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["batch", "samples"])],
         [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 5])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
@@ -39,7 +40,7 @@ def project(tmp_path, monkeypatch):
             path = f"{speaker}{number}.flac"
             noise = rng.normal(size=4000 + 300 * number)
             sound = np.convolve(noise, colour + 0.5 * rng.normal(size=9), "same")
-            audio.save(path, (3000 * sound / np.abs(sound).max()).astype(np.int16))
+            recordings.save(path, (3000 * sound / np.abs(sound).max()).astype(np.int16))
             name, seconds = f"s{speaker}/{number}.wav", len(sound) / 16_000
             split = "test" if speaker < 6 else "validation"
             rows.append(Row(name, f"s{speaker}", split, path, seconds, int(speaker < 3)))

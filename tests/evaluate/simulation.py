@@ -1,8 +1,9 @@
 """Simulated test sets whose true error rates are known."""
+
 import numpy as np
 
-from src.evaluate import accuracy, calibration, metrics, scores
-from src.speech.manifest import Row
+from src.data.manifest import Row
+from src.evaluate import accuracy, metrics, score_calibration, scores
 
 DIMENSIONS = 24
 
@@ -11,7 +12,8 @@ def rows(speakers, utterances, seen=0):
     """Manifest rows, `utterances` of each speaker, the first `seen` of which the encoder was trained on."""
     return [
         Row(f"s{s:03d}/u{u}.wav", f"s{s:03d}", "test", f"data/audio/{s:03d}{u}.flac", 3.0, int(s < seen))
-        for s in range(speakers) for u in range(utterances)
+        for s in range(speakers)
+        for u in range(utterances)
     ]
 
 
@@ -32,8 +34,10 @@ def embeddings(rng, speakers, utterances, noise, unevenness=0.35, damage=0.25):
 def calibrations(rng, speakers, utterances, noise):
     """The two models' calibrations on speakers of their own."""
     validation = accuracy.make_test(rows(speakers, utterances), 1).verification
-    return [calibration.fit(scores.cosine(model, validation), validation.targets)
-            for model in embeddings(rng, speakers, utterances, noise)]
+    return [
+        score_calibration.fit(scores.cosine(model, validation), validation.targets)
+        for model in embeddings(rng, speakers, utterances, noise)
+    ]
 
 
 def truth(rng, test, fitted, speakers, utterances, noise, populations=4, sets=1000):
@@ -44,7 +48,8 @@ def truth(rng, test, fitted, speakers, utterances, noise, populations=4, sets=10
         for model, own, calibrated in zip(embeddings(rng, 20_000, 2, noise), found, fitted):
             pairs = (model / np.linalg.norm(model, axis=1, keepdims=True)).reshape(-1, 2, DIMENSIONS)
             cosines = np.concatenate(
-                [(pairs[:, 0] * np.roll(pairs[:, 1], shift, axis=0)).sum(axis=1) for shift in range(21)])
+                [(pairs[:, 0] * np.roll(pairs[:, 1], shift, axis=0)).sum(axis=1) for shift in range(21)]
+            )
             targets = np.repeat([True, False], [len(pairs), 20 * len(pairs)])
             for key, value in metrics.detection(cosines, targets, llrs=calibrated.llrs(cosines)).items():
                 own[key].append(value)

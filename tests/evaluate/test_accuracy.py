@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import params
-from src.errors import InputError
+from src.common import params
 from src.evaluate import accuracy
-from src.evaluate.llr import Calibration
+from src.runtime.calibration import Calibration
+from src.runtime.errors import InputError
 from tests.evaluate import simulation
 
 CONFIG = params.load(Path(__file__).parents[2] / "params.yaml")

@@ -89,8 +89,9 @@ def test_fewer_degrees_of_freedom_where_few_speakers_decide(interval):
 
 def test_interval_of_a_skewed_metric_is_bca():
     own = np.random.default_rng(1).exponential(size=400)
-    expected = scipy.stats.bootstrap((own,), np.mean, n_resamples=20_000, method="BCa",
-                                     random_state=0).confidence_interval
+    expected = scipy.stats.bootstrap(
+        (own,), np.mean, n_resamples=20_000, method="BCa", random_state=0
+    ).confidence_interval
     low, high = bootstrap.interval(*means(own))
     assert high - own.mean() > 1.1 * (own.mean() - low)
     # Student's t goes 1 to 2 % further out.
@@ -104,7 +105,8 @@ def test_interval_is_moved_against_the_bias():
     biased = bootstrap.interval(estimate, values - 0.05, counts)
     assert biased[0] > low + 0.01 and biased[1] > high + 0.01
     assert bootstrap.interval(estimate, values - 0.05, counts, shift=2) == pytest.approx(
-        [end + 0.1 + (values.mean() - estimate) * -2 for end in biased])
+        [end + 0.1 + (values.mean() - estimate) * -2 for end in biased]
+    )
 
 
 def test_standard_error_leaves_out_what_no_speaker_explains():

@@ -4,22 +4,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.errors import InputError
+from src.common.params import Breakdown
+from src.data.manifest import Row
+from src.data.recordings import load_audio
 from src.evaluate import conditions, metrics, scores
 from src.evaluate.extract import embed
 from src.evaluate.trials import all_pairs
-from src.params import Breakdown
-from src.speech.audio import load_audio
-from src.speech.manifest import Row
+from src.runtime.errors import InputError
 
 # Shorter than what a file may ask for: the audio here is a quarter of a second.
-WANTED = Breakdown.model_construct(
-    seconds=[0.1, 0.2], snr=[10.0, -10.0], utterances=2)
+WANTED = Breakdown.model_construct(seconds=[0.1, 0.2], snr=[10.0, -10.0], utterances=2)
 
 
 def rows(counts, seen=()):
-    return [Row(f"{name}/{i}", name, "test", f"{name}{i}.flac", 3.0, int(name in seen))
-            for name, count in counts.items() for i in range(count)]
+    return [
+        Row(f"{name}/{i}", name, "test", f"{name}{i}.flac", 3.0, int(name in seen))
+        for name, count in counts.items()
+        for i in range(count)
+    ]
 
 
 def test_chosen_rows_are_bounded_per_speaker():
@@ -47,8 +49,10 @@ def test_noise_is_mixed_at_its_ratio():
 
 
 def test_babble_repeats_by_seed_and_has_every_voice_at_one_power():
-    pool = [level * np.random.default_rng(i).normal(size=500 + 100 * i) for i, level in
-            enumerate((0.01, 1, 5, 0.1, 2, 30, 1, 1))]
+    pool = [
+        level * np.random.default_rng(i).normal(size=500 + 100 * i)
+        for i, level in enumerate((0.01, 1, 5, 0.1, 2, 30, 1, 1))
+    ]
     first, again = (conditions.babble(pool, 3000, np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, conditions.babble(pool, 3000, np.random.default_rng(4)))
@@ -61,9 +65,13 @@ def test_babble_repeats_by_seed_and_has_every_voice_at_one_power():
 def test_sexes_split_the_nontarget_trials_and_leave_out_what_is_not_known():
     trials = all_pairs(rows({"a": 3, "b": 3, "c": 3, "d": 3}), 1)
     masks = conditions.by_sex(trials, {"a": "f", "b": "f", "c": "m", "d": ""})
-    pairs = {level: {(trials.speakers[e], trials.speakers[t]) for e, t in zip(
-        trials.enrol_speakers[trials.enrol[mask]], trials.test_speakers[trials.test[mask]])}
-        for level, mask in masks.items()}
+    pairs = {
+        level: {
+            (trials.speakers[e], trials.speakers[t])
+            for e, t in zip(trials.enrol_speakers[trials.enrol[mask]], trials.test_speakers[trials.test[mask]])
+        }
+        for level, mask in masks.items()
+    }
     own = {("a", "a"), ("b", "b"), ("c", "c")}
     assert pairs["same"] == own | {("a", "b"), ("b", "a")}
     assert pairs["different"] == own | {("a", "c"), ("c", "a"), ("b", "c"), ("c", "b")}
@@ -79,11 +87,17 @@ def test_table_has_the_sexes_where_they_are_known(project):
     table = {line[:2]: dict(zip(conditions.COLUMNS, line)) for line in found}
     trials = all_pairs(chosen, 1)
     values = scores.cosine(embed("a.onnx", chosen), trials)
-    first, second = ([sexes[trials.speakers[i]] for i in side] for side in (
-        trials.enrol_speakers[trials.enrol], trials.test_speakers[trials.test]))
+    first, second = (
+        [sexes[trials.speakers[i]] for i in side]
+        for side in (trials.enrol_speakers[trials.enrol], trials.test_speakers[trials.test])
+    )
     for level in ("same", "different"):
-        kept = np.array([a != "" != b and (target or (a == b) == (level == "same"))
-                         for a, b, target in zip(first, second, trials.targets)])
+        kept = np.array(
+            [
+                a != "" != b and (target or (a == b) == (level == "same"))
+                for a, b, target in zip(first, second, trials.targets)
+            ]
+        )
         expected = metrics.eer(values[kept], trials.targets[kept])
         assert float(table["sex", level]["eer"]) == pytest.approx(expected, abs=1e-6)
 
@@ -92,10 +106,17 @@ def test_table_is_of_the_audio_as_it_was_changed(project):
     chosen = conditions.choose(project, 1, 2)
     pool = [load_audio(row) for row in project[:5]]
     models = {"fp32": "a.onnx", "qat": "b.onnx"}
-    found = [dict(zip(conditions.COLUMNS, line)) for line in
-             conditions.breakdown(models, chosen, pool, WANTED, 1, 100, 0)]
+    found = [
+        dict(zip(conditions.COLUMNS, line)) for line in conditions.breakdown(models, chosen, pool, WANTED, 1, 100, 0)
+    ]
     assert [(line["condition"], line["level"]) for line in found[::2]] == [
-        ("seconds", "0.1"), ("seconds", "0.2"), ("seconds", "full"), ("snr", "clean"), ("snr", "10"), ("snr", "-10")]
+        ("seconds", "0.1"),
+        ("seconds", "0.2"),
+        ("seconds", "full"),
+        ("snr", "clean"),
+        ("snr", "10"),
+        ("snr", "-10"),
+    ]
     assert [line["model"] for line in found] == ["fp32", "qat"] * 6
     # b.onnx gives the embeddings of a.onnx, twice as large: cosines, and so all figures, are the same.
     for own, other in zip(found[::2], found[1::2]):

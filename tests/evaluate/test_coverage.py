@@ -33,6 +33,7 @@ minDCF 100.0 and 99.3, of Cllr 93.0, of its minimum 95.7, and of top-1 only 86.3
 identify the very same utterances gives that difference a point at 0 for an interval, and resamples cannot show that
 the truth is a little off it.
 """
+
 import numpy as np
 import pytest
 
@@ -56,14 +57,21 @@ def coverage(seed, speakers, utterances, noise, sets, resamples, truth_sets=1000
             ci, difference = figures[f"{key}_ci"], figures["difference"][key]
             for name, value, low, high, true in (
                 (key, figures[key], ci["low"], ci["high"], second[key]),
-                (f"{key} difference", difference["value"], difference["low"], difference["high"],
-                 second[key] - first[key]),
+                (
+                    f"{key} difference",
+                    difference["value"],
+                    difference["low"],
+                    difference["high"],
+                    second[key] - first[key],
+                ),
             ):
                 held.setdefault(name, []).append(low - 1e-6 <= true <= high + 1e-6)
                 found.setdefault(name, []).append((value, high - low))
     return {
-        name: (np.mean(held[name]), np.mean([width for _, width in found[name]])
-               / (2 * 1.96 * np.std([value for value, _ in found[name]])))
+        name: (
+            np.mean(held[name]),
+            np.mean([width for _, width in found[name]]) / (2 * 1.96 * np.std([value for value, _ in found[name]])),
+        )
         for name in held
     }
 

@@ -4,9 +4,10 @@ import numpy as np
 import onnx
 import pytest
 
-from src.errors import InputError
-from src.evaluate import engine, extract
-from src.speech.audio import load_audio
+from src.data.recordings import load_audio
+from src.evaluate import extract
+from src.runtime import engine
+from src.runtime.errors import InputError
 from tests.evaluate.conftest import save_model
 
 
@@ -51,7 +52,10 @@ def test_no_model(project, tmp_path):
     other = onnx.load("a.onnx")
     other.graph.node[0].input[0] = other.graph.input[0].name = "audio"
     onnx.save(other, "other.onnx")
-    for name, reason in (("text.onnx", "not a model"), ("missing.onnx", "not a model"),
-                         ("other.onnx", "makes embedding of audio, not embedding of waveform")):
+    for name, reason in (
+        ("text.onnx", "not a model"),
+        ("missing.onnx", "not a model"),
+        ("other.onnx", "makes embedding of audio, not embedding of waveform"),
+    ):
         with pytest.raises(InputError, match=f"{name}: .*{reason}"):
             engine.session(name)

@@ -9,8 +9,8 @@ from scipy.optimize import brentq
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_curve
 
-from src.errors import InputError
 from src.evaluate import metrics
+from src.runtime.errors import InputError
 
 
 @st.composite
@@ -113,11 +113,14 @@ def test_agrees_with_speechbrain(case):
         assert found[f"min_dcf_{prior}"] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize(("scores", "eer", "cost", "min_cllr", "cllr"), [
-    ([300, 400, -100, -200], 0, 0, 0, 0),  # perfect, and as likelihood ratios too
-    ([-100, -200, 300, 400], 1, 1, 1, 250 / np.log(2)),  # inverted
-    ([0, 0, 0, 0], 0.5, 1, 1, 1),  # equal
-])
+@pytest.mark.parametrize(
+    ("scores", "eer", "cost", "min_cllr", "cllr"),
+    [
+        ([300, 400, -100, -200], 0, 0, 0, 0),  # perfect, and as likelihood ratios too
+        ([-100, -200, 300, 400], 1, 1, 1, 250 / np.log(2)),  # inverted
+        ([0, 0, 0, 0], 0.5, 1, 1, 1),  # equal
+    ],
+)
 def test_extremes(scores, eer, cost, min_cllr, cllr):
     found = metrics.detection(scores, [1, 1, 0, 0])
     keys = ("eer", "min_dcf_0.01", "min_cllr", "cllr")
@@ -152,16 +155,19 @@ def test_threshold_is_where_the_rates_meet(case):
     assert min(above[1], below[1]) - 1e-12 <= eer <= max(above[1], below[1]) + 1e-12
 
 
-@pytest.mark.parametrize(("scores", "targets", "message"), [
-    ([1, 2], [1, 1], "no non-target trials among 2"),
-    ([1, 2], [0, 0], "no target trials among 2"),
-    ([], [], "no target trials among 0"),
-    ([1, np.nan, 3], [1, 0, 1], "1 of 3 are NaN or infinite"),
-    ([1, np.inf], [1, 0], "NaN or infinite"),
-    ([1, 2, 3], [1, 0], "one length"),
-    ([[1, 2]], [[1, 0]], "two lists"),
-    ([1, 2], [1, 2], "only 0 and 1"),
-])
+@pytest.mark.parametrize(
+    ("scores", "targets", "message"),
+    [
+        ([1, 2], [1, 1], "no non-target trials among 2"),
+        ([1, 2], [0, 0], "no target trials among 2"),
+        ([], [], "no target trials among 0"),
+        ([1, np.nan, 3], [1, 0, 1], "1 of 3 are NaN or infinite"),
+        ([1, np.inf], [1, 0], "NaN or infinite"),
+        ([1, 2, 3], [1, 0], "one length"),
+        ([[1, 2]], [[1, 0]], "two lists"),
+        ([1, 2], [1, 2], "only 0 and 1"),
+    ],
+)
 def test_bad_input(scores, targets, message):
     with pytest.raises(InputError, match=message):
         metrics.detection(scores, targets)

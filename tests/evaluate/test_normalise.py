@@ -3,9 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.errors import InputError
-from src.evaluate import accuracy, calibration, llr, normalise, scores
+from src.evaluate import accuracy, normalise, score_calibration, scores
 from src.evaluate.trials import all_pairs
+from src.runtime import calibration
+from src.runtime.errors import InputError
 from tests.evaluate.simulation import embeddings, rows
 from tests.evaluate.test_accuracy import CONFIG
 
@@ -77,8 +78,9 @@ def test_evaluate_writes_normalised_scores(project, name, top):
     validation = all_pairs(manifest[24:], 1)
     plain_validation = scores.cosine(by_hand[24:], validation)
     normalised = normalise.s_norm(plain_validation, by_hand[24:], validation, cohort, top)
-    assert llr.read("metrics/calibration/fp32.json") == replace(
-        calibration.fit(normalised, validation.targets), normalisation=name)
+    assert calibration.read("metrics/calibration/fp32.json") == replace(
+        score_calibration.fit(normalised, validation.targets), normalisation=name
+    )
     # Without normalisation the cohort has no say.
     accuracy.evaluate("a.onnx", "plain", manifest, CONFIG)
     np.testing.assert_array_equal(scores.read_scores("metrics/scores/plain.csv", test.verification), plain)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from src.errors import InputError
 from src.evaluate import scores
 from src.evaluate.trials import all_pairs
+from src.runtime.errors import InputError
 from tests.evaluate.simulation import embeddings, rows
 
 TRIALS = all_pairs(rows(4, 3), 2)
@@ -37,14 +37,17 @@ def test_scores_are_read_as_they_were(tmp_path):
     assert lines[1] == f"s000,s000/u2.wav,1,{values[0]:.8f}"
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda text: text.replace("enrol", "enroll", 1), "line 1: the columns must be enrol,test,target,score"),
-    (lambda text: "", "line 1"),
-    (lambda text: text + "a,b\n", "line 18: 2 values, 4 are needed"),
-    (lambda text: text.replace("s001,", "s009,", 1), "not those of the present test split"),
-    (lambda text: text[: text.rindex("s003,")], "not those of the present test split"),
-    (lambda text: text.replace(",0.", ",O.", 1), "score"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("enrol", "enroll", 1), "line 1: the columns must be enrol,test,target,score"),
+        (lambda text: "", "line 1"),
+        (lambda text: text + "a,b\n", "line 18: 2 values, 4 are needed"),
+        (lambda text: text.replace("s001,", "s009,", 1), "not those of the present test split"),
+        (lambda text: text[: text.rindex("s003,")], "not those of the present test split"),
+        (lambda text: text.replace(",0.", ",O.", 1), "score"),
+    ],
+)
 def test_damaged_scores(tmp_path, change, message):
     path = tmp_path / "a.csv"
     scores.write_scores(path, TRIALS, np.full(len(TRIALS), 0.5))

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.errors import InputError
-from src.evaluate.trials import all_pairs, from_list, evaluated_rows
+from src.evaluate.trials import all_pairs, evaluated_rows, from_list
+from src.runtime.errors import InputError
 from tests.evaluate.simulation import rows
 
 
@@ -47,8 +47,10 @@ def test_list():
     ]
     trials = from_list(rows(2, 3), names)
     assert len(trials) == 3  # the last names an utterance that is not there
-    found = [(int(target), trials.enrol_names[enrol], trials.test_names[test])
-             for target, enrol, test in zip(trials.targets, trials.enrol, trials.test)]
+    found = [
+        (int(target), trials.enrol_names[enrol], trials.test_names[test])
+        for target, enrol, test in zip(trials.targets, trials.enrol, trials.test)
+    ]
     assert found == names[:3]
     for index, name in zip(trials.test_rows, trials.test_names):
         assert rows(2, 3)[index].utt_id == name
@@ -69,8 +71,12 @@ def test_list_of_other_utterances():
 def of_parts(parts):
     """Rows of speakers of the test split: {speaker: the part of each utterance, by first letter}."""
     names = {"t": "train", "v": "validation", "p": "test"}
-    return [replace(row, utt_id=f"{speaker}/{i}", speaker=speaker, part=names[part])
-            for speaker, own in parts.items() for i, part in enumerate(own) for row in rows(1, 1)]
+    return [
+        replace(row, utt_id=f"{speaker}/{i}", speaker=speaker, part=names[part])
+        for speaker, own in parts.items()
+        for i, part in enumerate(own)
+        for row in rows(1, 1)
+    ]
 
 
 def test_superb_si_enrols_from_train_and_probes_with_test():

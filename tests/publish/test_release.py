@@ -1,4 +1,5 @@
 """The stage, from the other stages' files to a folder that the hub takes."""
+
 import hashlib
 import json
 import re
@@ -20,16 +21,23 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from src import release
-from src.errors import InputError
-from src.evaluate import llr
+from src.evaluate import score_calibration
 from src.publish import bill, card
 from src.reporting import results, words
+from src.runtime import calibration
+from src.runtime.errors import InputError
 from tests.evaluate.conftest import save_model
 from tests.reporting.conftest import ROOT, place, write  # noqa: F401 (place is a fixture)
 
 FILES = {"model.onnx", "config.json", "README.md", "bom.json", "LICENSES.md"}
-KEYS = {"accuracy": "top1_accuracy", "eer": "eer", "min_dcf_0.01": "min_dcf_0.01", "min_dcf_0.05": "min_dcf_0.05",
-        "cllr": "cllr", "min_cllr": "min_cllr"}
+KEYS = {
+    "accuracy": "top1_accuracy",
+    "eer": "eer",
+    "min_dcf_0.01": "min_dcf_0.01",
+    "min_dcf_0.05": "min_dcf_0.05",
+    "cllr": "cllr",
+    "min_cllr": "min_cllr",
+}
 NO_LOSS = {"fp32": 0, "ptq": 0.0, "qat": 0.0}
 
 
@@ -39,7 +47,9 @@ def prepared(**changes):
     shutil.copytree(ROOT / "models/pretrained", "models/pretrained")
     for number, name in enumerate(("fp32", "ptq", "qat")):
         save_model(f"models/{name}.onnx", factor=1 + number)
-        llr.write(f"metrics/calibration/{name}.json", llr.Calibration(10.5, -4.25 + number, 0.4 + 0.01 * number))
+        score_calibration.write(
+            f"metrics/calibration/{name}.json", calibration.Calibration(10.5, -4.25 + number, 0.4 + 0.01 * number)
+        )
     return config
 
 
@@ -68,7 +78,7 @@ def test_everything_is_there_and_belongs_together(folder, about):
     name = {"INT8 PTQ": "ptq", "INT8 QAT": "qat", "fp32": "fp32"}[about["model"]]
     project = folder.parents[1]
     assert model.read_bytes() == (project / f"models/{name}.onnx").read_bytes()
-    assert llr.read(folder / "config.json") == llr.read(project / f"metrics/calibration/{name}.json")
+    assert calibration.read(folder / "config.json") == calibration.read(project / f"metrics/calibration/{name}.json")
     assert (about["sample_rate"], about["embedding_size"]) == (16_000, 5)
     stated = json.loads((project / f"metrics/{name.replace('qat', 'qat_search')}.json").read_text())
     for key, value in about["metrics"].items():
@@ -97,7 +107,8 @@ def test_the_hub_can_read_the_card(folder, about):
     assert {"speaker-verification", "onnx", "int8"} <= set(data["tags"])
     name, found = model_index_to_eval_results(data["model-index"])
     assert name == loaded.data.model_name and [each.unique_identifier for each in found] == [
-        each.unique_identifier for each in loaded.data.eval_results]
+        each.unique_identifier for each in loaded.data.eval_results
+    ]
     assert len(found) == len(KEYS)
     for each in found:
         key = KEYS[each.metric_type]
@@ -169,14 +180,18 @@ def test_without_an_int8_model_that_loses_nothing_fp32_is_released(place):
     assert about["model"] == "fp32" and "int8" not in data["tags"] and "base_model_relation" not in data
     assert (release.FOLDER / "model.onnx").read_bytes() == Path("models/fp32.onnx").read_bytes()
     assert "every INT8 model (INT8 PTQ, INT8 QAT) was shown to lose top-1, or EER" in " ".join(
-        (release.FOLDER / "README.md").read_text().split())
+        (release.FOLDER / "README.md").read_text().split()
+    )
 
 
 def test_what_a_stranger_must_not_see_or_assume(place):
-    config = prepared(damage=NO_LOSS, qat_search={"storage": "mysql://me:secret@host/db"},
-                      encoder={"source": "speechbrain/spkrec-ecapa-voxceleb"},
-                      data={"source": "folder", "path": "/home/me/My Speech"},
-                      evaluate={"normalisation": "s-norm"})
+    config = prepared(
+        damage=NO_LOSS,
+        qat_search={"storage": "mysql://me:secret@host/db"},
+        encoder={"source": "speechbrain/spkrec-ecapa-voxceleb"},
+        data={"source": "folder", "path": "/home/me/My Speech"},
+        evaluate={"normalisation": "s-norm"},
+    )
     found = results.load(config)
     data = card.metadata(found, found.models["ptq"])
     assert (data.license, data.license_name) == ("other", "not-stated") and data.language is None

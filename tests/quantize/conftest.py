@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from src.encoder.fold_batchnorm import rewrite
 from src.encoder.load import prepare_speechbrain
-from src.encoder.rewrite import rewrite
 from src.quantize import ptq
 
 prepare_speechbrain()
@@ -24,8 +24,14 @@ def network():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = ECAPA_TDNN(
-            80, channels=[16, 16, 16, 48], kernel_sizes=[5, 3, 3, 1], dilations=[1, 2, 3, 1],
-            attention_channels=8, se_channels=8, res2net_scale=4, lin_neurons=24,
+            80,
+            channels=[16, 16, 16, 48],
+            kernel_sizes=[5, 3, 3, 1],
+            dilations=[1, 2, 3, 1],
+            attention_channels=8,
+            se_channels=8,
+            res2net_scale=4,
+            lin_neurons=24,
         )
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm1d):
@@ -53,7 +59,5 @@ def speech():
     """(waveforms, speakers): six speakers, each a pattern with noise."""
     rng = np.random.default_rng(1)
     patterns = rng.normal(size=(6, 80))
-    waveforms = [
-        (patterns[i % 6] + 0.7 * rng.normal(size=(FRAMES, 80))).astype("float32").ravel() for i in range(24)
-    ]
+    waveforms = [(patterns[i % 6] + 0.7 * rng.normal(size=(FRAMES, 80))).astype("float32").ravel() for i in range(24)]
     return waveforms, [f"s{i % 6}" for i in range(24)]

@@ -6,10 +6,10 @@ import onnxruntime
 import torch
 from torchao.quantization.pt2e import MovingAveragePerChannelMinMaxObserver
 
+from src.common.params import Quantize
 from src.cost import onnx_macs
 from src.encoder.export import export_onnx
 from src.encoder.frontend import FrontEnd
-from src.params import Quantize
 from src.quantize import ptq
 from src.quantize.quantizer import GROUPS, ClippingObserver
 
@@ -45,16 +45,22 @@ def test_what_only_moves_values_moves_integers(network, calibrated, tmp_path):
     producer = {name: node for node in graph.node for name in node.output}
     scales = {t.name: onnx.numpy_helper.to_array(t).tolist() for t in graph.initializer}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    padded = [n for n in graph.node if n.op_type == "Pad" and {"mode": b"reflect"} == {
-        a.name: a.s for a in n.attribute if a.name == "mode"}]
+    padded = [
+        n
+        for n in graph.node
+        if n.op_type == "Pad" and {"mode": b"reflect"} == {a.name: a.s for a in n.attribute if a.name == "mode"}
+    ]
     dilated = sum(len(block.res2net) for block in network.blocks.values())
     # All but the one of the features, which are floats, read what a quantised layer gave.
     kinds = [producer[node.input[0]].op_type for node in padded]
     assert len(kinds) == 1 + dilated and kinds.count("Unsqueeze") == 1 and "DequantizeLinear" not in kinds
     # The mean over time of the output of every block's last convolution, and of the aggregation layer's.
     assert sum(node.op_type == "GlobalAveragePool" for node in graph.node) == len(network.blocks) + 1
-    joined = [node for node in graph.node if node.op_type == "Concat"
-              and all(producer[name].op_type == "DequantizeLinear" for name in node.input)]
+    joined = [
+        node
+        for node in graph.node
+        if node.op_type == "Concat" and all(producer[name].op_type == "DequantizeLinear" for name in node.input)
+    ]
     assert len(joined) == len(network.blocks) + 1 and len(convolutions) > len(joined)
     for node in joined:
         assert len({scales[producer[name].input[1]] for name in node.input}) == 1
@@ -98,8 +104,11 @@ def test_reduced_range_keeps_sums_of_two_products_in_16_bits_and_stays_near(netw
     ptq.calibrate(prepared, features)
     converted = ptq.convert(prepared)
     graph = onnx.load(export(converted, tmp_path, "reduced")).graph
-    weights = [onnx.numpy_helper.to_array(t) for t in graph.initializer
-               if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1]
+    weights = [
+        onnx.numpy_helper.to_array(t)
+        for t in graph.initializer
+        if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1
+    ]
     assert len(weights) > 15 and max(np.abs(weight.astype(int)).max() for weight in weights) == 63
     assert 2 * 255 * 63 < 2**15 < 2 * 255 * 127
     assert min(torch.cosine_similarity(converted(x), network(x)).item() for x in features) > 0.99
@@ -109,8 +118,14 @@ def test_clipping_rounds_with_less_error_than_the_whole_range():
     weight = torch.from_numpy(np.random.default_rng(0).standard_t(4, (8, 64, 1, 3)).astype("float32"))
     errors = []
     for kind in (ClippingObserver, MovingAveragePerChannelMinMaxObserver):
-        observer = kind(dtype=torch.int8, quant_min=-7, quant_max=7, qscheme=torch.per_channel_symmetric, ch_axis=0,
-                        averaging_constant=1.0)
+        observer = kind(
+            dtype=torch.int8,
+            quant_min=-7,
+            quant_max=7,
+            qscheme=torch.per_channel_symmetric,
+            ch_axis=0,
+            averaging_constant=1.0,
+        )
         assert observer(weight) is weight
         scale, zero = observer.calculate_qparams()
         assert not zero.any()
@@ -131,8 +146,11 @@ def test_four_bit_weights_are_stored_in_four_bits_and_run_on_integers(network, f
         assert min(torch.cosine_similarity(converted(x), network(x)).item() for x in features) > 0.9
     graph = onnx.load(exported[4]).graph
     small = {t.name: t for t in graph.initializer if t.data_type == onnx.TensorProto.INT4}
-    layers = [layer for name, layer in network.named_modules()
-              if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)) and name.split(".")[0] in ("mfa", "blocks")]
+    layers = [
+        layer
+        for name, layer in network.named_modules()
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)) and name.split(".")[0] in ("mfa", "blocks")
+    ]
     assert len(small) == len(layers) and all(len(t.raw_data) == -(-np.prod(t.dims) // 2) for t in small.values())
     assert exported[4].stat().st_size < exported[8].stat().st_size
     cost = onnx_macs.cost(exported[4], 3.0)

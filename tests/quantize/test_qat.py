@@ -73,7 +73,7 @@ def test_leave_one_out_against_its_definition(monkeypatch):
         for speaker in range(3):
             others = [unit[j] for j in range(7) if speakers[j] == speaker and j != i]
             assert torch.allclose(prototypes[i, speaker], torch.stack(others).mean(0), atol=1e-6)
-    losses = [qat.speaker_loss(embeddings[i:i + 1], prototypes[i], speakers[i:i + 1]) for i in range(7)]
+    losses = [qat.speaker_loss(embeddings[i : i + 1], prototypes[i], speakers[i : i + 1]) for i in range(7)]
     assert torch.isclose(qat.leave_one_out_loss(embeddings, speakers), torch.stack(losses).mean())
 
 

@@ -1,4 +1,5 @@
 """Curves and figures."""
+
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -77,10 +78,16 @@ def test_rows_are_fractions_with_the_models_in_order(results):
 def test_figures_are_described_and_take_the_colours_of_the_page(results):
     titles = {name: model.title for name, model in results.models.items()}
     rows, layers = breakdown.load()
-    pictures = [figures.det(det.curves(results), titles, "all"), figures.histograms(results, "all"),
-                figures.layers(results.layers), figures.front(results.trials, results.search, 0.005),
-                figures.spectra(results.spectra), breakdown.conditions(rows), breakdown.differences(rows),
-                breakdown.layers(layers)]
+    pictures = [
+        figures.det(det.curves(results), titles, "all"),
+        figures.histograms(results, "all"),
+        figures.layers(results.layers),
+        figures.front(results.trials, results.search, 0.005),
+        figures.spectra(results.spectra),
+        breakdown.conditions(rows),
+        breakdown.differences(rows),
+        breakdown.layers(layers),
+    ]
     for picture in pictures:
         root = ElementTree.fromstring(picture.svg)
         assert root.get("role") == "img" and root.get("width") is None
@@ -94,8 +101,11 @@ def test_figures_are_described_and_take_the_colours_of_the_page(results):
 
 
 def test_layers_are_grouped_and_add_up():
-    rows = [{"layer": f"blocks.{block}.res2net_block.blocks.{i}.conv", "gmacs": "0.1"}
-            for block in range(1, 21) for i in (0, 1)]
+    rows = [
+        {"layer": f"blocks.{block}.res2net_block.blocks.{i}.conv", "gmacs": "0.1"}
+        for block in range(1, 21)
+        for i in (0, 1)
+    ]
     picture = figures.layers([*rows, {"layer": "mfa.conv", "gmacs": "1"}])
     assert "6 smaller parts" in picture.svg and "5.0000 GMACs in all" in picture.caption
     assert picture.svg.count("res2net_block") >= figures.MOST_BARS - 1

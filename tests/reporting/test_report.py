@@ -1,4 +1,5 @@
 """The stage, from the other stages' files to the report."""
+
 import csv
 import hashlib
 import json
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 
 from src import report
-from src.errors import InputError
-from src.speech import manifest
+from src.data import manifest
+from src.runtime.errors import InputError
 from tests.reporting.conftest import ROOT, UTTERANCES, write
 from tests.workspace import programs, recomputed
 
@@ -62,8 +63,12 @@ def test_same_bytes_again_in_another_process(place):
     write(seen_speakers=6)
     report.main()
     before = _digests()
-    subprocess.run([sys.executable, "-m", "src.report"], check=True, stdout=subprocess.DEVNULL,
-                   env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "3"})
+    subprocess.run(
+        [sys.executable, "-m", "src.report"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "3"},
+    )
     assert _digests() == before
 
 
@@ -93,9 +98,19 @@ def test_seen_speakers_have_marked_rows_of_their_own(place):
     text = Path(report.REPORT).read_text(encoding="utf-8")
     rows = _first_table(text)[2:]
     assert [row[0] for row in rows] == [
-        "fp32, unseen", "ptq, unseen", "qat, unseen", "none ², unseen",
-        "fp32, all †", "ptq, all †", "qat, all †", "none ², all †",
-        "fp32, seen †", "ptq, seen †", "qat, seen †", "none ², seen †"]
+        "fp32, unseen",
+        "ptq, unseen",
+        "qat, unseen",
+        "none ², unseen",
+        "fp32, all †",
+        "ptq, all †",
+        "qat, all †",
+        "none ², all †",
+        "fp32, seen †",
+        "ptq, seen †",
+        "qat, seen †",
+        "none ², seen †",
+    ]
     assert "\n† Speakers that the encoder was trained on" in text
     assert "The test has 10 speakers" in text  # the verdict is about those that are unseen
 
@@ -128,8 +143,11 @@ def test_plots_over_seen_speakers_are_marked(place, seen, marked):
     figures = dict(re.findall(r'id="figure-(\w+)">\s*<h3>(.*?)</h3>', page))
     assert len(figures) == 8 and [name for name, title in figures.items() if "†" in title] == marked
     assert page.count("† Speakers that the encoder was trained on") == 3  # below the summary, the plots, the table
-    heading = next(line for line in Path(report.REPORT).read_text(encoding="utf-8").splitlines()
-                   if line.startswith("## Where quantisation hurts"))
+    heading = next(
+        line
+        for line in Path(report.REPORT).read_text(encoding="utf-8").splitlines()
+        if line.startswith("## Where quantisation hurts")
+    )
     assert heading.endswith(" †") == bool(marked)
 
 
@@ -167,14 +185,14 @@ def test_only_seen_speakers_are_marked_too(place):
     write(seen_speakers=16, data={"source": "hub"})
     report.main()
     text = Path(report.REPORT).read_text(encoding="utf-8")
-    assert [row[0] for row in _first_table(text)[2:]] == [
-        "fp32 †", "INT8 PTQ †", "INT8 QAT †", "no model ² †"]
+    assert [row[0] for row in _first_table(text)[2:]] == ["fp32 †", "INT8 PTQ †", "INT8 QAT †", "no model ² †"]
     assert "16 speakers that the encoder was trained on" in text
     assert "synthetic speech from espeak-ng" not in text
 
 
-@pytest.mark.parametrize("missing", ["baseline.json", "qat_search_latency.json", "macs.csv", "trials.csv", "breakdown.csv",
-                                     "scores/qat.csv"])
+@pytest.mark.parametrize(
+    "missing", ["baseline.json", "qat_search_latency.json", "macs.csv", "trials.csv", "breakdown.csv", "scores/qat.csv"]
+)
 def test_missing_file_is_named_and_nothing_is_written(place, missing):
     write()
     Path("metrics", missing).unlink()
@@ -183,12 +201,15 @@ def test_missing_file_is_named_and_nothing_is_written(place, missing):
     assert not any(Path(path).exists() for path in OUTPUTS)
 
 
-@pytest.mark.parametrize("name, fault, said", [
-    ("ptq.json", "{", "ptq.json: not valid JSON"),
-    ("ptq.json", "{}", "ptq.json: top1_accuracy.*missing"),
-    ("trials.csv", "a,b\n1,2\n", "trials.csv: rows with trial"),
-    ("scores/ptq.csv", "enrol,test,target,score\n", "scores/ptq.csv"),
-])
+@pytest.mark.parametrize(
+    "name, fault, said",
+    [
+        ("ptq.json", "{", "ptq.json: not valid JSON"),
+        ("ptq.json", "{}", "ptq.json: top1_accuracy.*missing"),
+        ("trials.csv", "a,b\n1,2\n", "trials.csv: rows with trial"),
+        ("scores/ptq.csv", "enrol,test,target,score\n", "scores/ptq.csv"),
+    ],
+)
 def test_damaged_file_is_named(place, name, fault, said):
     write()
     Path("metrics", name).write_text(fault, encoding="utf-8")
@@ -200,7 +221,7 @@ def test_damaged_file_is_named(place, name, fault, said):
 def test_speakers_shared_with_fine_tuning_are_refused_or_told(place):
     config = write()
     rows = manifest.read()
-    manifest.write([*rows, *(replace(row, split="finetune") for row in rows[:UTTERANCES + 1])])
+    manifest.write([*rows, *(replace(row, split="finetune") for row in rows[: UTTERANCES + 1])])
     with pytest.raises(InputError, match="2 test speakers are in the split finetune too .s00."):
         report.main()
     assert not any(Path(path).exists() for path in OUTPUTS)
@@ -225,9 +246,21 @@ def chromium():
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         pytest.skip("no Chromium here to open the report in")
-    return [found, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--disable-background-networking", "--disable-component-update", "--disable-extensions",
-            "--disable-sync", "--no-first-run", "--hide-scrollbars", "--enable-logging=stderr", "--v=0"]
+    return [
+        found,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-extensions",
+        "--disable-sync",
+        "--no-first-run",
+        "--hide-scrollbars",
+        "--enable-logging=stderr",
+        "--v=0",
+    ]
 
 
 def test_opens_in_a_browser_light_and_dark_without_console_errors(place, chromium):
@@ -237,9 +270,19 @@ def test_opens_in_a_browser_light_and_dark_without_console_errors(place, chromiu
     for scheme in (1, 0):  # light, dark
         shot = place / f"{scheme}.png"
         done = subprocess.run(
-            [*chromium, f"--user-data-dir={place / 'profile'}", "--window-size=800,1000",
-             f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={shot}", page],
-            capture_output=True, text=True, timeout=150, check=True)
+            [
+                *chromium,
+                f"--user-data-dir={place / 'profile'}",
+                "--window-size=800,1000",
+                f"--blink-settings=preferredColorScheme={scheme}",
+                f"--screenshot={shot}",
+                page,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=True,
+        )
         assert "CONSOLE" not in done.stderr
         shots.append(_pixels(shot))
     light, dark = (shot[..., :3].mean() for shot in shots)
@@ -257,14 +300,27 @@ def test_fits_a_phone(place, chromium):
         f'<iframe src="{report.PAGE}" style="width: 390px; height: 800px"></iframe><script>'
         'const frame = document.querySelector("iframe");'
         'frame.onload = () => document.title = "wide: " + frame.contentDocument.documentElement.scrollWidth;'
-        '</script>', encoding="utf-8")
+        "</script>",
+        encoding="utf-8",
+    )
     done = subprocess.run(
-        [*chromium, f"--user-data-dir={place / 'profile'}", "--allow-file-access-from-files",
-         "--virtual-time-budget=5000", "--dump-dom", Path("phone.html").resolve().as_uri()],
-        capture_output=True, text=True, timeout=150, check=True)
+        [
+            *chromium,
+            f"--user-data-dir={place / 'profile'}",
+            "--allow-file-access-from-files",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            Path("phone.html").resolve().as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=True,
+    )
     assert re.search(r"<title>wide: (\d+)</title>", done.stdout)[1] == "390"
 
 
 def _pixels(path):
     from matplotlib.image import imread
+
     return imread(path)

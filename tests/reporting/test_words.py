@@ -1,4 +1,5 @@
 """What the report says: the verdict follows the intervals, and no saving is called what it is not."""
+
 import pytest
 
 from src.evaluate.accuracy import KEYS
@@ -16,10 +17,14 @@ def _differences(**kinds):
 
 
 def _speeds(file, reference, name, value, low, high):
-    taken = {"median_ms": 60.0, "low_ms": 59.0, "high_ms": 61.0,
-             "speedup": 1.0, "speedup_ci": {"low": 1, "high": 1}}
-    change(f"metrics/{file}.json", models={reference: taken, name: taken | {
-        "median_ms": 60 / value, "speedup": value, "speedup_ci": {"low": low, "high": high}}})
+    taken = {"median_ms": 60.0, "low_ms": 59.0, "high_ms": 61.0, "speedup": 1.0, "speedup_ci": {"low": 1, "high": 1}}
+    change(
+        f"metrics/{file}.json",
+        models={
+            reference: taken,
+            name: taken | {"median_ms": 60 / value, "speedup": value, "speedup_ci": {"low": low, "high": high}},
+        },
+    )
 
 
 @pytest.fixture
@@ -34,19 +39,23 @@ def results(place):
         _speeds("ptq_latency", "fp32", "ptq", 2.5, 2.4, 2.6)
         _speeds("qat_search_latency", "fp32", "qat", 2.5, 2.4, 2.6)
         return load(config)
+
     return made
 
 
-@pytest.mark.parametrize("key, found, kind, loss", [
-    ("eer", (0.01, 0.004, 0.02), "worse", "2.00"),
-    ("eer", (-0.01, -0.02, -0.004), "better", "−0.40"),
-    ("eer", (0.01, 0.0, 0.02), "open", "2.00"),
-    ("top1_accuracy", (-0.01, -0.02, -0.004), "worse", "2.00"),
-    ("top1_accuracy", (0.01, 0.004, 0.02), "better", "−0.40"),
-    ("top1_accuracy", (-0.01, -0.03, 0.01), "open", "3.00"),
-    ("min_dcf_0.05", (-0.0002, -0.0096, 0.0083), "open", "0.0083"),  # the decimals of the interval
-    ("min_dcf_0.01", (0.0, 0.0, 0.0), "same", "0.000"),
-])
+@pytest.mark.parametrize(
+    "key, found, kind, loss",
+    [
+        ("eer", (0.01, 0.004, 0.02), "worse", "2.00"),
+        ("eer", (-0.01, -0.02, -0.004), "better", "−0.40"),
+        ("eer", (0.01, 0.0, 0.02), "open", "2.00"),
+        ("top1_accuracy", (-0.01, -0.02, -0.004), "worse", "2.00"),
+        ("top1_accuracy", (0.01, 0.004, 0.02), "better", "−0.40"),
+        ("top1_accuracy", (-0.01, -0.03, 0.01), "open", "3.00"),
+        ("min_dcf_0.05", (-0.0002, -0.0096, 0.0083), "open", "0.0083"),  # the decimals of the interval
+        ("min_dcf_0.01", (0.0, 0.0, 0.0), "same", "0.000"),
+    ],
+)
 def test_effect(key, found, kind, loss):
     figures = {"difference": {key: dict(zip(("value", "low", "high"), found))}}
     assert words.effect(key, figures) == kind
@@ -59,7 +68,8 @@ def test_verdict_without_a_shown_loss(results):
     said = words.verdict(found)
     assert said.startswith(
         "INT8 PTQ computes 5.408 GMACs instead of SpeechBrain’s 5.652, 4.3 % fewer, 99.6 % of them on 8-bit integers, "
-        "and was 2.50 times as fast as fp32.onnx, with no loss of accuracy shown on 16 synthetic speakers")
+        "and was 2.50 times as fast as fp32.onnx, with no loss of accuracy shown on 16 synthetic speakers"
+    )
     assert said.endswith(": EER +0.10 points (95 % interval −0.20 to +0.30), top-1 +0.10 points (−0.20 to +0.30).")
 
 
@@ -68,10 +78,13 @@ def test_qualification_names_the_margin_and_what_could_have_been_shown(results):
     for noninferior, said in ((1, "is excluded"), (0, "is not excluded")):
         change("metrics/ptq.json", noninferior=noninferior, smallest_detectable_eer=0.0123)
         found = load(found.params)
-        assert (f"An EER higher by 0.50 points or more {said}; the smallest EER difference that this test would "
-                "show four times in five is 1.23 points.") == words.qualification(found)
-    rows = {label: [str(cell) for cell in cells] for section in tables.everything(found)
-            for label, cells in section.rows}
+        assert (
+            f"An EER higher by 0.50 points or more {said}; the smallest EER difference that this test would "
+            "show four times in five is 1.23 points."
+        ) == words.qualification(found)
+    rows = {
+        label: [str(cell) for cell in cells] for section in tables.everything(found) for label, cells in section.rows
+    }
     assert rows["EER not higher by 0.50 points"][:2] == ["–", "not shown"]
     assert rows["smallest EER difference to be shown, 80 % power"][1] == "1.23 points"
 
@@ -112,7 +125,8 @@ def test_verdict_with_losses_falls_back_on_the_rewrite(results):
     said = words.verdict(found)
     assert said.startswith(
         "INT8 costs accuracy on 16 synthetic speakers: INT8 PTQ was shown to lose in EER, INT8 QAT was shown "
-        "to lose in EER; what costs none ")
+        "to lose in EER; what costs none "
+    )
     assert "5.6516 GMACs become 5.4078, 4.3 % fewer" in said and "2.20 times as fast as SpeechBrain" in said
 
 
@@ -160,10 +174,14 @@ def test_a_search_without_a_candidate_says_so(results):
     assert "None of 4 trials was shown to raise the EER of validation speakers by less than 0.50 points" in said
 
 
-@pytest.mark.parametrize("name, said", [
-    ("none", None), ("s-norm", "Scores: s-norm against the speakers of the split finetune."),
-    ("as-norm", "Scores: as-norm against the speakers of the split finetune, its 20 likest."),
-])
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("none", None),
+        ("s-norm", "Scores: s-norm against the speakers of the split finetune."),
+        ("as-norm", "Scores: as-norm against the speakers of the split finetune, its 20 likest."),
+    ],
+)
 def test_normalisation_is_named(place, name, said):
     told = words.material(load(write(evaluate={"normalisation": name})))
     assert (said in told) if said else not any(line.startswith("Scores") for line in told)
@@ -171,10 +189,16 @@ def test_normalisation_is_named(place, name, said):
 
 def test_all_figures_of_the_contract_are_in_the_table(results):
     found = results(_differences(), _differences())
-    rows = {(section.title, label): [str(cell) for cell in cells]
-            for section in tables.everything(found) for label, cells in section.rows}
+    rows = {
+        (section.title, label): [str(cell) for cell in cells]
+        for section in tables.everything(found)
+        for label, cells in section.rows
+    }
     assert rows["Difference to fp32, all test speakers", "EER, points"] == [
-        "–", "+0.10 (−0.20 to +0.30)", "+0.10 (−0.20 to +0.30)"]
+        "–",
+        "+0.10 (−0.20 to +0.30)",
+        "+0.10 (−0.20 to +0.30)",
+    ]
     assert rows["Computation, 3 s of audio", "multiplications moved to INT8"] == ["0 %", "99.6 %", "99.6 %"]
     assert rows["Time measured, 3 s of audio", "times as fast as fp32.onnx ¹"][1] == "2.50 (2.40 to 2.60)"
 
@@ -188,15 +212,28 @@ def test_environment_shows_where_runs_differ(results):
     assert facts["onnxruntime"] == versions["onnxruntime"]
 
 
-@pytest.mark.parametrize("text, wanted", [
-    (numbers.fixed(-0.001, 2), "0.00"), (numbers.fixed(-1.5, 1, sign=True), "−1.5"),
-    (numbers.fixed(1.5, 1, sign=True), "+1.5"), (numbers.fixed(0, 1, sign=True), "0.0"),
-    (numbers.places([0.0, 0.003], 2), 3), (numbers.places([1e-9], 2), 4), (numbers.places([1.0], 2), 2),
-    (numbers.share(0), "0 %"), (numbers.share(1), "100 %"), (numbers.share(0.99999), "> 99.9 %"),
-    (numbers.share(1e-6), "< 0.1 %"), (numbers.share(0.0128), "1.3 %"),
-    (numbers.significant(3.1623e-4), "3.16e−4"),
-    (numbers.significant(0.1), "0.100"), (numbers.significant(0), "0"), (numbers.significant(1234.5), "1234"),
-    (numbers.count(1, "trial"), "1 trial"), (numbers.count(12345, "trial"), "12,345 trials"),
-])
+@pytest.mark.parametrize(
+    "text, wanted",
+    [
+        (numbers.fixed(-0.001, 2), "0.00"),
+        (numbers.fixed(-1.5, 1, sign=True), "−1.5"),
+        (numbers.fixed(1.5, 1, sign=True), "+1.5"),
+        (numbers.fixed(0, 1, sign=True), "0.0"),
+        (numbers.places([0.0, 0.003], 2), 3),
+        (numbers.places([1e-9], 2), 4),
+        (numbers.places([1.0], 2), 2),
+        (numbers.share(0), "0 %"),
+        (numbers.share(1), "100 %"),
+        (numbers.share(0.99999), "> 99.9 %"),
+        (numbers.share(1e-6), "< 0.1 %"),
+        (numbers.share(0.0128), "1.3 %"),
+        (numbers.significant(3.1623e-4), "3.16e−4"),
+        (numbers.significant(0.1), "0.100"),
+        (numbers.significant(0), "0"),
+        (numbers.significant(1234.5), "1234"),
+        (numbers.count(1, "trial"), "1 trial"),
+        (numbers.count(12345, "trial"), "12,345 trials"),
+    ],
+)
 def test_numbers(text, wanted):
     assert text == wanted

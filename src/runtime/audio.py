@@ -1,0 +1,139 @@
+"""Decoding, and the one form in which the pipeline keeps speech: 16 kHz, mono, 16 bits."""
+
+import math
+import os
+import re
+import stat
+
+import numpy as np
+import soundfile
+
+from src.runtime.errors import AudioError
+
+SAMPLE_RATE = 16_000
+LOWEST_RATE = 8_000
+MAX_SECONDS = 60.0  # of a recording, unless told: the memory that an encoder takes grows with the length
+SHORTEST = 0.3  # seconds; the encoder is not held to anything below
+SILENCE = 1e-4  # standard deviation, full scale 1: three steps of 16-bit audio
+CLIPPED = 0.01  # share of the samples that stay at the peak from which on a recording is refused
+_QUIET = 0.01  # peak, full scale 1, under which few steps of quantisation look like clipping
+_BLOCK = 1 << 18  # samples decoded at once, so that a header's false length allocates nothing
+_MARGIN = 0.25  # seconds decoded beyond a cut: more than the resampling filter looks ahead
+_STREAMED = 2**31 - 2**16  # from here on a WAV size is a placeholder of a writer that could not seek
+_MP3_PADDING = 2 * 1152  # samples by which an MP3's announced length may be off
+
+
+def decode(file, seconds=None):
+    """Samples float32 [n, channels] and sample rate in Hz of an open binary file.
+
+    With `seconds`, little more than the first `seconds` are decoded. Raises AudioError when the file
+    is empty, cannot be decoded, or ends before it says it does (within the part that is decoded).
+    """
+    if not file.seek(0, os.SEEK_END):
+        raise AudioError("empty")
+    file.seek(0)
+    try:
+        with soundfile.SoundFile(file) as sound:
+            rate, announced = sound.samplerate, sound.frames
+            limit = math.inf if seconds is None else math.ceil((seconds + _MARGIN) * rate)
+            blocks, got, frames = [], 0, max(1, _BLOCK // sound.channels)
+            while got < limit:
+                block = sound.read(min(frames, limit - got), dtype="float32", always_2d=True)
+                if not len(block):
+                    break
+                blocks.append(block)
+                got += len(block)
+            header, mp3 = sound.extra_info, sound.format == "MP3"
+    except soundfile.SoundFileError as error:
+        detail = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
+        raise AudioError(f"not decodable: {' '.join(detail.split())}") from None
+    if got < min(announced - (_MP3_PADDING if mp3 else 0), limit) or (got < limit and _wav_is_cut(header)):
+        raise AudioError(f"truncated: it ends after {got / rate:.2f} s")
+    if not got:
+        raise AudioError("empty")
+    return np.concatenate(blocks), rate
+
+
+def _wav_is_cut(header):
+    """Whether a WAV's data chunk announces more bytes than the file has (libsndfile notes it in its log)."""
+    sizes = re.search(r"^data\s*: (\d+) \(should be (\d+)\)", header, re.MULTILINE)
+    return bool(sizes) and int(sizes[2]) < int(sizes[1]) < _STREAMED
+
+
+def decode_path(path, seconds=None):
+    """`decode` of a file on disk. Raises AudioError, with the reason, where it cannot be opened."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise AudioError("not a regular file")
+        with open(path, "rb") as file:
+            return decode(file, seconds)
+    except FileNotFoundError:
+        raise AudioError("dangling link" if os.path.islink(path) else "no such file") from None
+    except OSError as error:
+        raise AudioError(f"unreadable: {error.strerror or error}") from None
+
+
+def prepare(samples, rate, min_seconds=SHORTEST, max_seconds=None):
+    """Speech as the pipeline keeps it: int16 [n] at 16 kHz.
+
+    samples: float32 [n] or [n, channels], full scale 1, at `rate` Hz. Channels are averaged, a constant offset
+    that outweighs all else is taken off, the rate is converted by soxr (HQ), what is longer than `max_seconds` is
+    cut, and a level above full scale is scaled to it. 16-bit mono at 16 kHz passes through unchanged. Raises
+    AudioError when the result would be silent, shorter than `min_seconds`, or is not speech at all (no samples,
+    NaN, infinite), and where CLIPPED of the samples or more are clipped, which nothing brings back.
+    """
+    if rate < LOWEST_RATE:
+        raise AudioError(f"sample rate: {rate} Hz, under {LOWEST_RATE} Hz")
+    if not samples.size:
+        raise AudioError("empty")
+    if not np.isfinite(samples).all():
+        raise AudioError("NaN or infinite samples")
+    speech = _fit(samples)
+    if speech.ndim == 2:
+        speech = speech.mean(axis=1, dtype=np.float32)
+    offset = speech.mean(dtype=np.float64)
+    if abs(offset) > speech.std(dtype=np.float64):
+        speech = _fit(speech - np.float32(offset))
+    if rate != SAMPLE_RATE:
+        speech = _fit(_resampled(speech, rate))
+    if max_seconds is not None:
+        speech = speech[: round(max_seconds * SAMPLE_RATE)]
+    if len(speech) < min_seconds * SAMPLE_RATE:
+        raise AudioError(f"too short: {len(speech) / SAMPLE_RATE:.2f} s")
+    if speech.std(dtype=np.float64) < SILENCE:
+        raise AudioError("silent")
+    if (share := _clipped(samples)) >= CLIPPED:
+        raise AudioError(f"clipped: {share:.0%} of the samples stay at the peak")
+    return np.clip(np.rint(speech * 32768), -32768, 32767).astype(np.int16)
+
+
+def _resampled(speech, rate):
+    try:
+        import soxr  # what runs a model on 16 kHz audio does without
+    except ImportError:
+        raise AudioError(f"sample rate: {rate} Hz; to convert it to {SAMPLE_RATE} Hz, install soxr") from None
+    return soxr.resample(speech, rate, SAMPLE_RATE, quality="HQ")
+
+
+def waveform(path, max_seconds=None):
+    """A recording as the pipeline's models hear it: float32 [n], 16 kHz, in [-1, 1].
+
+    Any rate and channel count; converted, checked and cut by `prepare`. Raises AudioError as `decode_path` and
+    `prepare`.
+    """
+    pcm = prepare(*decode_path(path, max_seconds), max_seconds=max_seconds)
+    return pcm.astype(np.float32) / 32768
+
+
+def _clipped(samples):
+    """Share of the samples, in the worst channel, that are at the channel's peak as are both their neighbours."""
+    level = np.abs(samples.reshape(len(samples), -1))
+    peak = level.max(axis=0)
+    at = level == np.where(peak < _QUIET, np.inf, peak)
+    return (at[:-2] & at[1:-1] & at[2:]).sum(axis=0).max() / len(samples)
+
+
+def _fit(samples):
+    """Scaled down to full scale where above it; otherwise as it is."""
+    peak = np.abs(samples).max(initial=0)  # of a rate that no device has, resampling may leave nothing
+    return samples / peak if peak > 1 else samples

@@ -1,0 +1,110 @@
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from src.common import params
+from src.runtime.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def write(tmp_path, where, value, remove=False):
+    content = copy.deepcopy(SHIPPED)
+    *parents, key = where.split(".")
+    section = content
+    for parent in parents:
+        section = section[parent]
+    if remove:
+        del section[key]
+    else:
+        section[key] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_shipped_parameters_are_valid():
+    found = params.load(ROOT / "params.yaml")
+    assert found.model_dump() == SHIPPED
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "said"),
+    [
+        ("data.sorce", "hub", "did you mean 'source'?"),
+        ("qat_serch", {}, "did you mean 'qat_search'?"),
+        ("data.zzz", 1, "allowed: source, path"),
+        ("data.source", "web", "'synthetic', 'folder' or 'hub'"),
+        ("data.speakers", 1, "greater than or equal to 8"),
+        ("data.speakers", "many", "integer"),
+        ("data.min_seconds", 9.0, "is above max_seconds"),
+        ("data.splits.test", 0.5, "must add up to 1"),
+        ("data.source", "folder", "path is needed"),
+        ("data.trials", "list.txt", "only for source: folder"),
+        ("evaluate.protocol", "superb", "'pairs' or 'superb-si'"),
+        ("evaluate.protocol", "superb-si", "needs data.source: hub"),
+        ("evaluate.enrolments", 0, "greater than or equal to 1"),
+        ("evaluate.normalisation", "z-norm", "'none', 's-norm' or 'as-norm'"),
+        ("evaluate.margin", 0, "greater than 0"),
+        ("ptq.observer", "mean", "'histogram' or 'minmax'"),
+        ("qat_search.n_trials", 0, "greater than or equal to 1"),
+        ("qat_search.learning_rate", {"low": 1e-3, "high": 1e-4}, "is above high"),
+        ("qat_search.batch_size", [1], "between 2 and 4096"),
+        ("breakdown.seconds", [0.1], "greater than or equal to 0.3"),
+        ("breakdown.snr", [5, 5], "twice"),
+        ("breakdown.utterances", 0, "greater than or equal to 1"),
+        ("device", "tpu", "'auto', 'cpu' or 'cuda'"),
+        ("seed", -1, "greater than or equal to 0"),
+        ("seed", True, "true and false are not allowed here, got True"),
+        ("breakdown.seconds", [True], "true and false are not allowed here, got [True]"),
+        ("data.min_seconds", float("nan"), "finite number, got nan"),
+        ("qat_search.learning_rate", {"low": 1e-6, "high": float("inf")}, "finite number, got inf"),
+        ("data.path", "a\0b", "not a text that a path can hold"),
+        ("encoder.trust", "yes", "boolean, got 'yes'"),
+        ("encoder.source", "", "at least 1 character, got ''"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path, where, value, said):
+    path = write(tmp_path, where, value)
+    with pytest.raises(InputError) as caught:
+        params.load(path)
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value) and where.split(".")[0] in str(caught.value)
+
+
+def test_a_missing_key_a_missing_file_and_broken_yaml(tmp_path):
+    with pytest.raises(InputError, match="ptq.utterances: missing"):
+        params.load(write(tmp_path, "ptq.utterances", None, remove=True))
+    with pytest.raises(InputError, match="no such file"):
+        params.load(tmp_path / "none.yaml")
+    (tmp_path / "broken.yaml").write_text("data: [")
+    with pytest.raises(InputError, match="not valid YAML"):
+        params.load(tmp_path / "broken.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 2001-99-99",
+        "a: !!timestamp x",
+        "a: !!bool x",
+        "a: !!python/name:os.system",
+        "a: " + "9" * 5_000,
+        "[" * 5_000,
+        "? {a: b}\n: c",
+        "\x00",
+        "- 1",
+        "",
+        "1: 2",
+    ],
+)
+def test_nonsense_is_one_clear_error(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        params.load(tmp_path / "params.yaml")
+    assert str(tmp_path / "params.yaml") in str(caught.value)
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        params.load(tmp_path)

@@ -1,0 +1,65 @@
+import pytest
+
+from src.data.trial_list import read_trial_list
+from src.runtime.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a/1.wav", "a/2.wav", "b/x/1.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def written(folder, text):
+    (folder / "trials.txt").write_text(text)
+    return folder / "trials.txt"
+
+
+def test_trials_in_file_order_with_normalised_names(folder):
+    path = written(folder, "1 a/1.wav ./a/2.wav\n\n0\ta//1.wav  b/x/1.wav\r\n")
+    expected = [(1, "a/1.wav", "a/2.wav"), (0, "a/1.wav", "b/x/1.wav")]
+    assert read_trial_list(path) == expected
+    assert read_trial_list(path, folder) == expected
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("1 a/1.wav", "line 3: not `0 or 1, a file, a file`"),
+        ("2 a/1.wav a/2.wav", "line 3: not `0 or 1, a file, a file`"),
+        ("1 a/1.wav a/2.wav b/x/1.wav", "line 3: not `0 or 1, a file, a file`"),
+        ("1 a/1.wav a/9.wav", "line 3: a/9.wav: no such file"),
+        ("1 a/1.wav a", "line 3: a has no speaker"),
+        ("1 a/1.wav ../b/1.wav", "line 3: ../b/1.wav leads out of the data folder"),
+        ("1 a/1.wav a/../../b/1.wav", "leads out of the data folder"),
+        ("1 /etc/passwd a/1.wav", "line 3: /etc/passwd leads out of the data folder"),
+    ],
+)
+def test_a_bad_line_is_named(folder, line, message):
+    path = written(folder, f"1 a/1.wav a/2.wav\n0 a/1.wav b/x/1.wav\n{line}\n")
+    with pytest.raises(InputError, match=message):
+        read_trial_list(path, folder)
+
+
+@pytest.mark.parametrize("text", ["", "1 a/1.wav a/2.wav\n", "0 a/1.wav b/x/1.wav\n"])
+def test_both_kinds_of_trials_are_needed(folder, text):
+    with pytest.raises(InputError, match="are both needed"):
+        read_trial_list(written(folder, text))
+
+
+def test_a_missing_list_is_an_error(folder):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_trial_list(folder / "none.txt")
+
+
+@pytest.mark.parametrize(("name", "count"), [("veri_test.txt", 37_720), ("veri_test2.txt", 37_611)])
+def test_an_official_list_must_be_whole(tmp_path, name, count):
+    lines = ["1 a/1.wav a/2.wav", "0 a/1.wav b/1.wav"] * (count // 2 + 1)
+    path = tmp_path / name
+    path.write_text("\n".join(lines[:count]))
+    assert len(read_trial_list(path)) == count
+    path.write_text("\n".join(lines[: count - 1]))
+    with pytest.raises(InputError, match=f"{count - 1:,} trials; VoxCeleb1's list of this name has {count:,}"):
+        read_trial_list(path)

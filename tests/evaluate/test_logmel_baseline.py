@@ -1,0 +1,44 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from src.evaluate import accuracy, logmel_baseline
+from src.runtime.errors import InputError
+from tests.evaluate.test_accuracy import CONFIG, recomputed
+from tests.evaluate.test_normalise import configured
+
+
+def test_a_tone_peaks_in_its_filter():
+    times = np.arange(16_000) / 16_000
+    for hertz in (440, 1000, 3000):
+        features = logmel_baseline.log_mel(np.sin(2 * np.pi * hertz * times))
+        assert features.shape == (98, logmel_baseline.MELS)
+        mel = 2595 * np.log10(1 + hertz / 700) / (2595 * np.log10(1 + 8000 / 700)) * (logmel_baseline.MELS + 1) - 1
+        assert (abs(features.argmax(axis=1) - mel) <= 1.5).all()
+
+
+def test_louder_is_higher_and_silence_is_finite():
+    noise = np.random.default_rng(0).normal(size=8000)
+    np.testing.assert_allclose(
+        logmel_baseline.log_mel(10 * noise) - logmel_baseline.log_mel(noise), np.log(100), atol=1e-6
+    )
+    assert np.isfinite(logmel_baseline.log_mel(np.zeros(8000))).all()
+
+
+def test_evaluated_as_a_model_is(project):
+    found = accuracy.evaluate(logmel_baseline.embed, "trivial", project, CONFIG)
+    assert (found["top1_accuracy"], found["eer"]) == pytest.approx(recomputed("trivial"), abs=1e-6)
+    # Speakers of the project differ in the colour of their noise, which is all that this can tell.
+    assert found["eer"] < 0.4 and found["seen"]["speakers"] == 3
+    features = logmel_baseline.embed(project[:2])
+    assert features.shape == (2, 2 * logmel_baseline.MELS)
+
+
+def test_speakers_shared_with_fine_tuning(project):
+    rows = [*project, replace(project[0], split="finetune"), replace(project[0], split="finetune", speaker="x")]
+    with pytest.raises(InputError, match="1 test speakers are in the split finetune too .s0.*allow_shared"):
+        accuracy.evaluate("a.onnx", "fp32", rows, CONFIG)
+    found = accuracy.evaluate("a.onnx", "fp32", rows, configured(allow_shared_speakers=True))
+    plain = accuracy.evaluate("a.onnx", "fp32", project, CONFIG)
+    assert found == plain | {"shared_speakers": 1}

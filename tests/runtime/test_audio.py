@@ -1,0 +1,215 @@
+import io
+import math
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import firwin, resample_poly
+
+from src.data import recordings
+from src.data.manifest import Row
+from src.runtime import audio
+from src.runtime.errors import AudioError, InputError
+from tests.workspace import small_files
+
+NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 3 * 16_000).astype(np.float32)
+FORMATS = [
+    ("WAV", "PCM_16"),
+    ("WAV", "PCM_24"),
+    ("WAV", "FLOAT"),
+    ("FLAC", "PCM_16"),
+    ("OGG", "VORBIS"),
+    ("MP3", "MPEG_LAYER_III"),
+]
+
+
+def encoded(samples=NOISE, rate=16_000, container="WAV", subtype="PCM_16"):
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=container, subtype=subtype)
+    return file.getvalue()
+
+
+def sine(frequency, rate, seconds=2.0):
+    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def reason(function, *args, **kwargs):
+    with pytest.raises(AudioError) as caught:
+        function(*args, **kwargs)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("container, subtype", FORMATS)
+def test_every_format_decodes_and_is_refused_when_cut_short(container, subtype):
+    data = encoded(container=container, subtype=subtype)
+    samples, rate = audio.decode(io.BytesIO(data))
+    assert (samples.shape, samples.dtype, rate) == ((48_000, 1), np.float32, 16_000)
+    if container == "OGG":  # it announces no length: what is left of it is a shorter file
+        assert len(audio.decode(io.BytesIO(data[: len(data) // 2]))[0]) < 48_000
+    else:
+        why = reason(audio.decode, io.BytesIO(data[: len(data) // 2]))
+        assert why.startswith(("truncated: ", "not decodable: ")), why
+
+
+def test_a_wav_cut_behind_what_is_used_is_used():
+    pcm = np.random.default_rng(1).integers(-9_000, 9_000, 48_000).astype(np.int16)
+    data = encoded(pcm)
+    samples, _ = audio.decode(io.BytesIO(data[: len(data) // 2]), seconds=1)
+    assert np.array_equal(audio.prepare(samples, 16_000, max_seconds=1), pcm[:16_000])
+
+
+def test_a_wav_from_a_pipe_has_no_sizes_and_is_used():
+    data = bytearray(encoded())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = data[4:8] = b"\xff\xff\xff\xff"
+    assert len(audio.decode(io.BytesIO(bytes(data)))[0]) == 48_000
+
+
+@pytest.mark.parametrize(
+    "data, why",
+    [
+        (b"", "empty"),
+        (b"not audio at all" * 100, "not decodable: "),
+        (b"\xff" * 5_000, "not decodable: "),
+        (encoded(NOISE[:0]), "empty"),
+    ],
+)
+def test_what_is_not_audio_is_refused(data, why):
+    assert reason(audio.decode, io.BytesIO(data)).startswith(why)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(FORMATS), st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=12))
+def test_damaged_bytes_give_audio_or_a_reason(kind, damage):
+    data = bytearray(encoded(NOISE[:8_000], container=kind[0], subtype=kind[1]))
+    for at, value in damage:
+        data[at % len(data)] = value
+    try:
+        pcm = audio.prepare(*audio.decode(io.BytesIO(bytes(data)), seconds=1), max_seconds=1)
+    except AudioError:
+        return
+    assert pcm.dtype == np.int16 and pcm.ndim == 1 and 4_800 <= len(pcm) <= 16_000
+
+
+def test_16_bit_mono_at_16_khz_passes_through_unchanged():
+    pcm = np.random.default_rng(1).integers(-32768, 32768, 16_000).astype(np.int16)
+    samples, rate = audio.decode(io.BytesIO(encoded(pcm)))
+    assert np.array_equal(audio.prepare(samples, rate), pcm)
+
+
+def test_channels_are_averaged():
+    left, right = sine(300, 16_000), sine(500, 16_000)
+    both = audio.prepare(np.stack([left, right], axis=1), 16_000)
+    assert np.abs(both / 32768 - (left + right) / 2).max() <= 0.5 / 32768 + 1e-7
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
+def test_resampling_keeps_a_tone_exactly(rate):
+    out = audio.prepare(sine(1_000, rate), rate) / 32768
+    assert len(out) == 32_000
+    middle = slice(800, -800)
+    assert np.abs(out - sine(1_000, 16_000))[middle].max() < 1e-4
+
+
+def test_resampling_leaves_nothing_above_half_the_rate():
+    mixed = sine(1_000, 44_100) / 2 + sine(11_000, 44_100) / 2
+    out = audio.prepare(mixed, 44_100) / 32768
+    assert np.abs(out - sine(1_000, 16_000) / 2)[800:-800].max() < 1e-4
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100])
+def test_decoding_only_the_part_that_is_kept_changes_nothing(rate):
+    samples = np.random.default_rng(2).uniform(-0.3, 0.3, (4 * rate, 2))
+    data = encoded(samples, rate)
+    some, _ = audio.decode(io.BytesIO(data), seconds=1.5)
+    whole, _ = audio.decode(io.BytesIO(data))
+    assert len(some) < len(whole)
+    cut = [audio.prepare(part, rate, max_seconds=1.5).astype(int) for part in (some, whole)]
+    assert len(cut[0]) == 24_000 and np.abs(cut[0] - cut[1]).max() <= 1
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000])
+def test_resampling_is_that_of_a_reference(rate):
+    """scipy's polyphase filter, made long: below the band that either filter touches, the samples are the same."""
+    passed = firwin(2001, 0.7 * min(rate, 16_000) / 2, fs=rate)
+    band = np.convolve(np.random.default_rng(3).uniform(-0.5, 0.5, 2 * rate), passed, "same").astype(np.float32)
+    ours = audio.prepare(band, rate) / 32768
+    divisor = math.gcd(16_000, rate)
+    up, down = 16_000 // divisor, rate // divisor
+    longest = max(up, down)
+    window = firwin(400 * longest + 1, 1 / longest, window=("kaiser", 12))
+    reference = resample_poly(band.astype(float), up, down, window=window)
+    short = min(len(ours), len(reference))
+    assert np.abs(ours[:short] - reference[:short])[800:-800].max() < 1e-4
+
+
+def test_a_constant_offset_that_outweighs_the_speech_is_taken_off():
+    for rate in (16_000, 44_100):
+        tone = sine(300, rate)
+        clean, shifted = (audio.prepare(samples, rate) for samples in (tone / 2, tone / 2 + np.float32(0.7)))
+        assert np.abs(clean.astype(int) - shifted)[800:-800].max() <= 2
+    small = sine(300, 16_000) + np.float32(0.1)  # as a real microphone has
+    assert np.array_equal(audio.prepare(small, 16_000), np.rint(small * 32768).astype(np.int16))
+
+
+def test_only_what_is_clipped_is_refused_as_such():
+    loud = (sine(200, 16_000) * 4).clip(-0.7, 0.7)
+    assert reason(audio.prepare, loud, 16_000).startswith("clipped: ")
+    assert reason(audio.prepare, np.stack([NOISE[:32_000], loud], axis=1), 16_000).startswith("clipped: ")
+    quiet = np.rint(NOISE * 100) / 32768  # thirty steps: nothing is cut
+    assert len(audio.prepare(quiet.astype(np.float32), 16_000)) == 48_000
+    one = NOISE.copy()
+    one[100:200] = 1.0
+    assert len(audio.prepare(one, 16_000)) == 48_000
+
+
+def test_a_level_above_full_scale_is_scaled_to_it():
+    quiet = sine(300, 16_000)
+    for gain in (3, 32768, 1e38):
+        loud = audio.prepare((quiet * np.float32(gain)).astype(np.float32), 16_000)
+        assert np.abs(loud / 32768 - quiet / np.abs(quiet).max()).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "samples, rate, why",
+    [
+        (np.where(np.arange(48_000) == 7, np.nan, NOISE), 16_000, "NaN or infinite samples"),
+        (np.where(np.arange(48_000) == 7, -np.inf, NOISE), 16_000, "NaN or infinite samples"),
+        (np.zeros(48_000, np.float32), 16_000, "silent"),
+        (np.full(48_000, 0.4, np.float32), 16_000, "silent"),
+        (np.stack([NOISE, -NOISE], axis=1), 16_000, "silent"),
+        (NOISE[:320], 16_000, "too short: 0.02 s"),
+        (NOISE[:0], 16_000, "empty"),
+        (NOISE, 4_000, "sample rate: 4000 Hz, under 8000 Hz"),
+    ],
+)
+def test_what_is_not_speech_is_refused(samples, rate, why):
+    assert reason(audio.prepare, samples.astype(np.float32), rate) == why
+
+
+def test_saved_audio_loads_again(tmp_path):
+    pcm = audio.prepare(NOISE, 16_000)
+    recordings.save(tmp_path / "a.flac", pcm)
+    row = Row("u", "s", "test", str(tmp_path / "a.flac"), 3.0, 0)
+    loaded = recordings.load_audio(row)
+    assert loaded.dtype == np.float32 and np.array_equal(loaded * 32768, pcm)
+    waveform = recordings.Waveform(row)
+    assert len(waveform) == len(pcm)
+    for part in (slice(None), slice(5000), slice(12_345, 20_001), slice(len(pcm) - 3, len(pcm) + 9), slice(9, 9)):
+        assert waveform[part].dtype == np.float32 and np.array_equal(waveform[part], loaded[part])
+    (tmp_path / "a.flac").unlink()
+    with pytest.raises(InputError, match="run the stage sample_data"):
+        recordings.load_audio(row)
+    with pytest.raises(InputError, match="cannot be written"):
+        recordings.save(tmp_path / "no folder" / "a.flac", pcm)
+
+
+def test_audio_whose_last_bytes_find_no_place_is_told(tmp_path):
+    """libsndfile writes them when it closes the file, and does not tell when it cannot."""
+    recordings.save(tmp_path / "whole.flac", audio.prepare(NOISE, 16_000))
+    size = (tmp_path / "whole.flac").stat().st_size
+    for missing in (1, 1_000, 4_000):
+        with small_files(size - missing), pytest.raises(InputError, match="cannot be written: File too large"):
+            recordings.save(tmp_path / "a.flac", audio.prepare(NOISE, 16_000))

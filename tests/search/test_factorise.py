@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+
+from src.encoder.fold_batchnorm import rewrite
+from src.search import factorise
+from tests.encoder.helpers import random_ecapa
+
+WIDE = {
+    "input_size": 80,
+    "channels": [64, 64, 64, 96],
+    "kernel_sizes": [5, 3, 3, 1],
+    "dilations": [1, 2, 3, 1],
+    "groups": [1, 1, 1, 1],
+    "res2net_scale": 4,
+    "attention_channels": 64,
+    "se_channels": 8,
+    "lin_neurons": 24,
+}
+
+
+@pytest.fixture(scope="module")
+def network():
+    return rewrite(random_ecapa(WIDE)).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def features():
+    rng = torch.Generator().manual_seed(0)
+    return [torch.randn(1, 50 + 7 * i, 80, generator=rng) for i in range(8)]
+
+
+@pytest.fixture(scope="module")
+def found(network, features):
+    return factorise.spectra(network, features)
+
+
+def outputs(network, name, features):
+    kept = []
+    hook = network.get_submodule(name).register_forward_hook(lambda *args: kept.append(args[2][0, :, 0].T))
+    for one in features:
+        network(one)
+    hook.remove()
+    return torch.cat(kept).detach().double().numpy()
+
+
+def test_spectrum_is_that_of_the_layers_outputs(network, features, found):
+    assert {"mfa", "blocks.1.tdnn1", "blocks.2.tdnn2", "attention.x", "attention.out"} == {
+        name for name in found if name.split(".")[-1] != "tdnn1" or name == "blocks.1.tdnn1"
+    } - {"blocks.1.tdnn2"}
+    values = outputs(network, "mfa", features)
+    np.testing.assert_allclose(found["mfa"].mean, values.mean(0), atol=1e-4)
+    wanted = np.linalg.eigvalsh(np.cov(values.T, bias=True))[::-1]
+    np.testing.assert_allclose(found["mfa"].variances, wanted, atol=1e-4 * wanted[0])
+
+
+def test_projection_loses_the_variance_that_it_says(network, features, found):
+    rank = 32
+    product = factorise.factorise(network, found, {"mfa": rank})
+    whole, cut = (outputs(one, "mfa", features) for one in (network, product))
+    lost = ((whole - cut) ** 2).sum(1).mean()
+    assert lost == pytest.approx(found["mfa"].variances[rank:].sum().item(), rel=1e-3)
+    weight = network.mfa.weight.flatten(1).double().numpy()
+    left, middle, right = np.linalg.svd(weight)
+    plain = (left[:, :rank] * middle[:rank]) @ right[:rank]
+    # The usual truncation, of the weights themselves, is worse on this speech.
+    inputs = np.linalg.lstsq(weight, (whole - network.mfa.bias.double().numpy()).T, rcond=None)[0]
+    assert lost < (((weight - plain) @ inputs) ** 2).sum(0).mean()
+    inner = outputs(product, "mfa.0", features)
+    np.testing.assert_allclose(inner.std(0), 1, rtol=1e-3)
+
+
+def test_at_full_rank_nothing_changes(network, features, found):
+    whole = {name: len(spectrum.mean) for name, spectrum in found.items()}
+    product = factorise.factorise(network, found, whole)
+    for one in features[:2]:
+        torch.testing.assert_close(product(one), network(one), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.8, 0.7])
+def test_ranks_keep_within_the_share_and_lose_little(network, found, share):
+    chosen = factorise.ranks(found, network, share)
+    product = factorise.factorise(network, found, chosen)
+    left = factorise.multiplications(product) / factorise.multiplications(network)
+    assert share - 0.1 < left <= share
+    assert all(rank % factorise.MULTIPLE == 0 and rank <= found[name].largest_rank for name, rank in chosen.items())
+
+
+def test_more_multiplications_never_lose_more(network, found):
+    def lost(share):
+        chosen = factorise.ranks(found, network, share)
+        return sum(
+            (found[name].variances[rank:].sum() / found[name].variances.sum()).item() for name, rank in chosen.items()
+        )
+
+    losses = [lost(share) for share in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)]
+    assert losses == sorted(losses, reverse=True) and losses[-1] == 0
+    assert factorise.ranks(found, network, 0.0) == factorise.ranks(found, network, 0.01)
+
+
+def test_the_network_is_left_alone(network, found):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    factorise.factorise(network, found, {"mfa": 16})
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

@@ -1,0 +1,234 @@
+"""The real clients against the stand-in for the hub, in their own process: they read HF_ENDPOINT once."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from datasets import ClassLabel, Dataset
+
+ROOT = Path(__file__).parents[2]
+
+
+def served(shared, root, tmp_path, *command):
+    """Run a command with the hub served from `root`: (process, bytes served, bytes stored)."""
+    report = tmp_path / "report.json"
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT)}
+    server = [sys.executable, shared / "hub" / "serve.py", root, "--report", report]
+    process = subprocess.run(
+        [*server, "--", sys.executable, *command],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    counts = json.loads(report.read_text())
+    return process, counts["served"], counts["stored"]
+
+
+def parameters(tmp_path, **data):
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["encoder"]["source"] = "speechbrain/spkrec-ecapa-voxceleb"
+    params["data"] |= {"source": "hub"} | data
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    return params
+
+
+def official(shared):
+    """{utt_id: split} of the stand-in's data set, from its files."""
+    files = list((shared / "hub/root/datasets/s3prl/superb/si").glob("*.parquet"))
+    assert len(files) == 3
+    return {
+        name: file.name.partition("-")[0]
+        for file in files
+        for name in pq.read_table(file, columns=["file"])["file"].to_pylist()
+    }
+
+
+def test_only_the_rows_needed_are_fetched_and_unseen_speakers_evaluate(shared, tmp_path):
+    parameters(tmp_path, speakers=12, utterances_per_speaker=3)
+    process, sent, _ = served(shared, shared / "hub" / "root", tmp_path, "-m", "src.sample_data")
+    assert process.returncode == 0, process.stderr
+    lines = (tmp_path / "data" / "manifest.csv").read_text().splitlines()[1:]
+    rows = [line.split(",") for line in lines]
+    unseen = {f"id{number}" for number in range(10_270, 10_310)}
+    evaluation = {speaker for _, speaker, split, *_ in rows if split in ("test", "validation")}
+    others = {speaker for _, speaker, split, *_ in rows if split in ("calibration", "finetune")}
+    assert len(rows) == 36 and len(evaluation) == 7 and len(others) == 5
+    assert evaluation <= unseen and not others & unseen
+    assert all((speaker in unseen) == (seen == "0") for _, speaker, _, _, _, seen, *_ in rows)
+    assert {(sex, part) for *_, sex, part in rows} <= {("", part) for part in ("train", "validation", "test")}
+    assert all(utt_id.startswith(f"{speaker}/so762/") for utt_id, speaker, *_ in rows)
+    stored = sum(path.stat().st_size for path in (shared / "hub/root/datasets").rglob("*.parquet"))
+    assert sent < 0.7 * stored
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"audio", "manifest.csv", "skipped.csv"}
+
+
+def test_the_label_file_is_read_from_the_cache_when_the_hub_is_out_of_reach(shared, tmp_path):
+    ask = (
+        "from src.encoder.labels import training_speakers\n"
+        "print(len(training_speakers('speechbrain/spkrec-ecapa-voxceleb')))"
+    )
+    process, sent, _ = served(shared, shared / "hub" / "root", tmp_path, "-c", ask)
+    assert process.returncode == 0, process.stderr
+    assert sent < 1_000_000
+    again = subprocess.run(
+        [sys.executable, "-c", ask],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ
+        | {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT)},
+    )
+    assert again.stdout == process.stdout == "7165\n", again.stderr
+
+
+CHECKS = """
+import json, sys, tempfile
+from collections import Counter
+from src.runtime.errors import AudioError, InputError
+from src.sources import hub_dataset
+
+def offered(repo, config, revision=None):
+    try:
+        found = hub_dataset.candidates(repo, config, revision, 8, tempfile.mkdtemp())
+    except InputError as error:
+        return str(error)
+    outcome = []
+    for candidate in found:
+        try:
+            outcome.append([candidate.utt_id, candidate.speaker, candidate.sex, candidate.part,
+                            len(candidate.read()[0])])
+        except AudioError as error:
+            outcome.append([candidate.utt_id, candidate.speaker, candidate.sex, candidate.part, str(error)])
+    return outcome
+
+print(json.dumps([offered(*arguments) for arguments in json.loads(sys.argv[1])]))
+"""
+
+
+def test_superb_si_takes_enrolments_of_train_and_probes_of_test(shared, tmp_path):
+    """The stand-in has 2 utterances of each speaker in train, 3 in validation, 7 in test."""
+    params = parameters(tmp_path, speakers=10, utterances_per_speaker=6)
+    params["evaluate"] |= {"protocol": "superb-si", "enrolments": 2}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    process, *_ = served(shared, shared / "hub" / "root", tmp_path, "-m", "src.sample_data")
+    assert process.returncode == 0, process.stderr
+    with open(tmp_path / "data" / "manifest.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    parts = official(shared)
+    assert all(parts[row["utt_id"]] == row["part"] for row in rows)
+    counts = Counter((row["speaker"], row["part"]) for row in rows)
+    assert len(counts) == 20 and set(counts.items()) == {
+        ((speaker, part), number) for speaker, _ in counts for part, number in (("train", 2), ("test", 4))
+    }
+    params["evaluate"]["enrolments"] = 3
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    process, *_ = served(shared, shared / "hub" / "root", tmp_path, "-m", "src.sample_data")
+    assert process.returncode == 1
+    assert "error: 0 speakers with at least 4 usable utterances" in process.stderr
+    assert "skipped: too few of this speaker in train (720)" in process.stderr
+
+
+def test_rows_of_all_splits_are_offered(shared, tmp_path):
+    ask = (
+        "import json, tempfile\n"
+        "from src.sources import hub_dataset\n"
+        "found = hub_dataset.candidates('s3prl/superb', 'si', None, 8, tempfile.mkdtemp())\n"
+        "print(json.dumps({candidate.utt_id: candidate.part for candidate in found}))"
+    )
+    process, *_ = served(shared, shared / "hub" / "root", tmp_path, "-c", ask)
+    assert json.loads(process.stdout) == official(shared) and len(official(shared)) == 960, process.stderr
+
+
+def test_other_layouts_and_what_is_not_there(shared, tmp_path):
+    clip = next((shared / "speech").rglob("*.flac")).read_bytes()
+    repo = tmp_path / "root" / "datasets" / "some" / "speech"
+    rows = {
+        "speaker_id": [7, 7, None, 9],
+        "gender": ["male", None, "female", "Female"],
+        "audio": [{"bytes": clip, "path": name} for name in ("/data/../a.flac", "a.flac", "b.flac")]
+        + [{"bytes": None, "path": None}],
+    }
+    for folder, table in {"good": rows, "mute": {"speaker_id": [1]}, "nobody": {"audio": rows["audio"]}}.items():
+        (repo / folder).mkdir(parents=True)
+        pq.write_table(pa.table(table), repo / folder / "train-00000.parquet")
+    (repo / "torn").mkdir()  # a speaker whose sex is not the same in both splits
+    for split, sex in (("test", 1), ("train", 0)):
+        table = Dataset.from_dict(
+            {"file": [f"{'ab'[sex == 0]}.flac"], "label": ["7"], "sex": [sex], "audio": [rows["audio"][0]]}
+        )
+        table = table.cast_column("sex", ClassLabel(names=["female", "male"]))
+        table.to_parquet(repo / "torn" / f"{split}-00000.parquet")
+    (repo / "broken").mkdir()
+    (repo / "broken" / "train-00000.parquet").write_bytes(b"PAR1 this is not a parquet file PAR1")
+    configs = "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}/train-*\n"
+        for name in ("good", "mute", "nobody", "broken")
+    )
+    configs += (
+        "- config_name: torn\n  data_files:\n  - split: train\n    path: torn/train-*\n"
+        "  - split: test\n    path: torn/test-*\n"
+    )
+    (repo / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    asked = [
+        *(("some/speech", config) for config in ("good", "torn", "mute", "nobody", "broken", "none")),
+        ("some/thing", "good"),
+        ("not a hub id", "good"),
+    ]
+    process, *_ = served(shared, tmp_path / "root", tmp_path, "-c", CHECKS, json.dumps(asked))
+    assert process.returncode == 0, process.stderr
+    good, torn, mute, nobody, broken, none, thing, name = json.loads(process.stdout.splitlines()[-1])
+    length = good[0][-1]
+    assert good == [
+        ["data/a.flac", "7", "m", "train", length],
+        ["a.flac", "7", "m", "train", length],
+        ["9/train", "9", "f", "train", "empty"],
+    ]
+    assert length > 16_000 and "1 rows have no speaker" in process.stderr
+    assert torn == [["a.flac", "7", "", "test", length], ["b.flac", "7", "", "train", length]]
+    needed = "a column audio and one of label, speaker, speaker_id, spk_id are needed; it has "
+    assert mute == f"data.repo: some/speech: data.config mute: {needed}speaker_id"
+    assert nobody == f"data.repo: some/speech: data.config nobody: {needed}audio"
+    assert "not readable as parquet" in broken
+    assert "data.config none" in none and "good" in none
+    assert thing == "data.repo: some/thing: no such repository on the hub, or it is private"
+    assert name == "data.repo: not a hub id: not a hub id (owner/name)"
+
+
+@pytest.mark.parametrize("encoder", ["speechbrain/spkrec-ecapa-voxceleb", "encoder"])
+def test_an_unreachable_hub_is_told_in_a_line_and_soon(tmp_path, encoder):
+    parameters(tmp_path)
+    (tmp_path / "encoder").mkdir()
+    params = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    params["encoder"]["source"] = encoder
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    environment = os.environ | {
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "PYTHONPATH": str(ROOT),
+    }
+    start = time.monotonic()
+    process = subprocess.run(
+        [sys.executable, "-m", "src.sample_data"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode == 1 and time.monotonic() - start < 30
+    assert "Traceback" not in process.stderr
+    what = "encoder.source: speechbrain/" if "/" in encoder else "data.repo: s3prl/superb"
+    assert f"error: {what}" in process.stderr and "the hub cannot be reached" in process.stderr
+    assert not list((tmp_path / "data").iterdir()) if (tmp_path / "data").exists() else True

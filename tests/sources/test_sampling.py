@@ -1,0 +1,54 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from src.common import params
+from src.runtime.errors import AudioError
+from src.sources.candidate import Candidate
+from src.sources.sampling import sample
+
+DATA = params.load(Path(__file__).parents[2] / "params.yaml").data
+PARTS = {"t": "train", "v": "validation", "p": "test"}
+
+
+def candidates(speakers):
+    """{speaker: the part of each utterance by its first letter, or x for one of train that cannot be decoded}"""
+
+    def read(seed, fails):
+        if fails:
+            raise AudioError("empty")
+        return np.random.default_rng(seed).uniform(-0.3, 0.3, 24_000).astype(np.float32), 16_000
+
+    return [
+        Candidate(
+            f"{speaker}/{i}",
+            speaker,
+            lambda seed=[*speaker.encode(), i], fails=part == "x": read(seed, fails),
+            sex="f",
+            part=PARTS[part.replace("x", "t")],
+        )
+        for speaker, parts in speakers.items()
+        for i, part in enumerate(parts)
+    ]
+
+
+def test_of_the_official_splits_enrolments_and_then_probes(tmp_path):
+    speakers = {f"s{i}": "ttxtpvpppv" for i in range(9)}
+    data = DATA.model_copy(update={"utterances_per_speaker": 5})
+    lacking = {"few": "txpppp", "none": "vvv", "mute": "ttttvv"}
+    found = sample(
+        candidates(speakers | lacking), data, seed=0, enrolments=2, seen=set(), folder=tmp_path, official=True
+    )
+    assert Counter((row.speaker, row.part) for row in found.rows) == {
+        (speaker, part): number for speaker in speakers for part, number in (("train", 2), ("test", 3))
+    }
+    assert {row.sex for row in found.rows} == {"f"}
+    assert found.dropped == {"few": "1 usable in train", "none": "0 usable in train", "mute": "0 usable in test"}
+    reasons = {utt_id: reason for utt_id, speaker, reason in found.skipped if speaker in lacking}
+    assert reasons == {
+        "few/1": "empty",
+        **{f"mute/{i}": "too few of this speaker in test: 0, 1 are needed" for i in range(4)},
+        **{f"few/{i}": "too few of this speaker in train: 1, 2 are needed" for i in (0, 2, 3, 4, 5)},
+    }
+    assert len(list(tmp_path.iterdir())) == len(found.rows) == 45
