@@ -1,11 +1,11 @@
 """espeak-ng through ctypes: text to samples."""
 
+import _ctypes
 import contextlib
 import ctypes
 import threading
 from collections.abc import Iterator
 
-import _ctypes
 import espeakng_loader
 import numpy as np
 
