@@ -22,7 +22,7 @@ UNTRAINED = -1  # the trial of which the plain INT8 model is the result
 
 @dataclass(frozen=True)
 class Result:
-    """trials: one dict a trial, in the order of completion, with `front`, 1 for Pareto-optimal ones, and
+    """trials: one dict a trial, by number, with `front`, 1 for Pareto-optimal ones, and
     `noninferior`; chosen: the one that `choice.select` gives, or None; before and reference: the objectives of the
     plain student that nobody trained and of the teacher."""
 
