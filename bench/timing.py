@@ -25,7 +25,7 @@ def measure(models, shapes, threads, rounds, budget, seed):
         for seconds, batch in tqdm(shapes, f"{threads} thread(s)", unit="setting", disable=None):
             size = batch, round(seconds * SAMPLE_RATE)
             waveform = (0.1 * np.random.default_rng([seed, 1]).standard_normal(size)).astype(np.float32)
-            calls = {name: lambda call=call: call(waveform) for name, call in ready.items()}
+            calls = {name: lambda call=call, waveform=waveform: call(waveform) for name, call in ready.items()}
             fitting = int(min(rounds, max(FEWEST, budget / _one_round(calls))))
             taken = latency.summarise(latency.interleave(calls, fitting, warm_up=1), next(iter(models)), seed)
             found.append({"threads": threads, "seconds": seconds, "batch": batch, "rounds": fitting, "models": taken})

@@ -7,7 +7,6 @@ from src.common.command import running
 from src.common.files import write_csv
 from src.data import manifest
 from src.data.recordings import load_audio
-from src.encoder import load
 from src.evaluate import conditions, trials
 from src.quantize import ptq, qat, sensitivity
 from src.runtime.audio import SAMPLE_RATE
@@ -52,8 +51,7 @@ def main():
 
 def _sensitivity(config, rows):
     ranges = ptq.read_ranges()
-    front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
-    prepared = ptq.prepare(network, config.ptq.observer, ptq.weight_bits(config.quantize))
+    front_end, prepared = ptq.prepare_encoder(config)
     student = qat.fake_quantise(prepared, ranges)
     waveforms = [torch.from_numpy(load_audio(row)[: SECONDS * SAMPLE_RATE])[None] for row in rows]
     return sensitivity.sensitivity(student, [front_end(waveform) for waveform in waveforms])

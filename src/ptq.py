@@ -8,7 +8,6 @@ from src.common.files import write_json
 from src.cost import latency, onnx_macs
 from src.data import manifest
 from src.data.recordings import load_audio
-from src.encoder import load
 from src.encoder.export import export_onnx
 from src.evaluate import accuracy
 from src.quantize import ptq
@@ -22,10 +21,9 @@ def main():
     torch.set_num_threads(config.threads)
     rows = manifest.read()
     chosen = manifest.spread(manifest.needed(rows, "calibration"), config.ptq.utterances)
-    front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
+    front_end, prepared = ptq.prepare_encoder(config)
     bits = ptq.weight_bits(config.quantize)
-    prepared = ptq.prepare(network, config.ptq.observer, bits)
-    ptq.calibrate(prepared, (front_end(torch.from_numpy(load_audio(row))[None]) for row in chosen))
+    ptq.calibrate_activations(prepared, (front_end(torch.from_numpy(load_audio(row))[None]) for row in chosen))
     write_json(ptq.RANGES, ptq.activation_ranges(prepared))
     export_onnx(torch.nn.Sequential(front_end, ptq.convert(prepared)), MODEL)
     metrics = accuracy.evaluate(MODEL, "ptq", rows, config, reference="fp32")

@@ -22,7 +22,7 @@ from src.cost import latency
 NAMES = ("speechbrain", "quantize_dynamic", "onnxruntime", "openvino", "quantize_static", "nncf")
 
 
-class Peers:
+class Competitors:
     """The models of NAMES, each made when it is asked for.
 
     classifier: SpeechBrain's EncoderClassifier; waveforms: calibration audio, each float32 [samples]; folder:

@@ -1,4 +1,4 @@
-"""Where the time of a model goes in ONNX Runtime, operator by operator: python -m bench.account models/ptq.onnx
+"""Where the time of a model goes in ONNX Runtime, operator by operator: python -m bench.op_profile models/ptq.onnx
 
 One thread, batch 1, 3 s. Each operator's time is the median over the runs of what ONNX Runtime's own profiler says.
 Beside the convolutions is the rate at which the same kernel multiplies on its own: a lone 1x1 convolution of the
@@ -44,7 +44,7 @@ KINDS = {
 }
 
 
-def account(model, waveform, rounds):
+def operator_times(model, waveform, rounds):
     """{(operator, name of the node): milliseconds}, medians over the runs."""
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
@@ -85,13 +85,15 @@ def lone_convolution(inputs, outputs, frames, rounds):
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    found = account(model.SerializeToString(), rng.integers(0, 256, (1, inputs, 1, frames)).astype(np.uint8), rounds)
+    found = operator_times(
+        model.SerializeToString(), rng.integers(0, 256, (1, inputs, 1, frames)).astype(np.uint8), rounds
+    )
     return sum(time for (kind, _), time in found.items() if kind == "QLinearConv")
 
 
 def main(path, rounds):
     waveform = (0.1 * np.random.default_rng(0).standard_normal((1, SECONDS * SAMPLE_RATE))).astype(np.float32)
-    found = account(path, waveform, rounds)
+    found = operator_times(path, waveform, rounds)
     layers = [layer for layer in onnx_macs.count(path, waveform, optimised=True) if not layer.front_end]
     gmacs = sum(layer.macs for layer in layers) / 1e9
     total = sum(found.values())
@@ -137,7 +139,7 @@ def _largest(path, waveform):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m bench.account", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.op_profile", description=__doc__)
     parser.add_argument("model", nargs="?", default="models/ptq.onnx")
     parser.add_argument("--rounds", type=int, default=50)
     chosen = parser.parse_args()
