@@ -201,7 +201,7 @@ def _hint(found, level):
     folders = Counter(speaker for speaker, _ in inside)
     direct = {speaker for name, (speaker, _) in found.items() if name.count("/") == level}
     fan = statistics.median(folders.values())
-    many = fan >= statistics.median(inside.values()) and fan > 1
+    many = 1 < fan >= min(len(folders), statistics.median(inside.values()))
     if all(map(_VOXCELEB.fullmatch, folders)) or not (many or len(direct) > len(folders)):
         return []
     holding = f"{len(folders)} of {len(folders.keys() | direct)} speakers hold folders ({fan:g} each)"
