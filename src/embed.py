@@ -1,7 +1,7 @@
 """Embed a folder: python -m src.embed FOLDER --out embeddings.npz
 
 Writes `paths` [n] and `embeddings` float32 [n, dim] (as the model gives them, not length-normalised) of every
-FOLDER/**/*.{wav,flac,ogg,mp3}, and `skipped` [m, 2], path and reason of what could not be used. A run that was
+recording in FOLDER (in any format that libsndfile reads), and `skipped` [m, 2], path and reason of what could not be used. A run that was
 interrupted goes on where it stopped when it is given again; files that have changed since are done anew. Needs
 onnxruntime, numpy and soundfile; soxr too for audio that is not at 16 kHz.
 """
@@ -13,6 +13,7 @@ import sqlite3
 import sys
 import time
 import zipfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from src.common.files import atomic_write, sha256
 from src.runtime import engine
 from src.runtime.audio import MAX_SECONDS, waveform
 from src.runtime.errors import AudioError, InputError
-from src.sources.folder import SUFFIXES, audio_files, relative_name
+from src.sources.folder import audio_files, passed_over, relative_name
 
 MODEL = "models/qat.onnx"
 QUEUED = 256  # files handed to the threads at once
@@ -64,7 +65,8 @@ def embed(folder, out, model, workers=1, max_seconds=MAX_SECONDS):
         raise InputError(f"{folder}: no such folder")
     session = engine.session(model)
     skipped, files = {}, {}
-    for path, fault in audio_files(folder):
+    passed = Counter()
+    for path, fault in audio_files(folder, passed):
         name = relative_name(path, folder)
         try:
             stat = os.stat(path)
@@ -74,8 +76,10 @@ def embed(folder, out, model, workers=1, max_seconds=MAX_SECONDS):
             skipped[name] = fault
         else:
             files[name] = path, f"{stat.st_size} {stat.st_mtime_ns}"
+    if passed:
+        print(passed_over(passed), file=sys.stderr)
     if not files:
-        raise InputError(f"{folder}: no *{{{','.join(SUFFIXES)}}} that can be read in it")
+        raise InputError(f"{folder}: no recording that can be read in it")
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f"{out.name}.partial")
     with _kept(partial, f"{sha256(model)} {max_seconds}", files) as kept:

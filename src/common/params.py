@@ -46,6 +46,7 @@ class Splits(Section):
 class Data(Section):
     source: Literal["synthetic", "folder", "hub"]
     path: str | None
+    level: int = Field(ge=1, le=10)
     trials: str | None
     repo: str
     config: str

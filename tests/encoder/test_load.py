@@ -69,6 +69,17 @@ def test_missing_file(copy, file):
         load(copy)
 
 
+def test_weights_of_another_name_beside_a_decoy(copy, classifier):
+    weights = torch.load(copy / "embedding_model.ckpt")
+    (copy / "embedding_model.ckpt").rename(copy / "averaged.ckpt")
+    torch.save({name: torch.zeros_like(value) for name, value in weights.items()}, copy / "embedding_model.ckpt")
+    edit(copy, "embedding_model.ckpt", "averaged.ckpt")
+    loaded = load(copy)
+    for name, value in classifier.mods["embedding_model"].state_dict().items():
+        assert torch.equal(loaded.mods["embedding_model"].state_dict()[name], value), name
+    assert Path(loaded.hparams.checkpoint).name == "averaged.ckpt"
+
+
 def test_what_takes_no_part_in_the_embedding_is_not_read(copy):
     for file in ("classifier.ckpt", "mean_var_norm_emb.ckpt", "label_encoder.txt"):
         (copy / file).unlink()
