@@ -1,16 +1,20 @@
 """Stage `sample_data`: speech from the chosen source as 16 kHz audio in four splits of speakers."""
 
+if __name__ == "__main__":
+    from src.common.command import command
+
+    command("src.sample_data", alone=True)
+
 import contextlib
 import os
-import shutil
+import re
 import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from src.common import params
-from src.common.command import running
-from src.common.files import write_csv
+from src.common.files import temporary_folder, write_csv
 from src.common.params import SPLITS
 from src.data import manifest
 from src.data.trial_list import read_trial_list
@@ -21,7 +25,6 @@ from src.sources.candidate import Candidate
 from src.sources.sampling import AUDIO, kinds, sample
 
 SKIPPED = "data/skipped.csv"
-_PARTIAL = Path("data/.partial")
 _SHOWN = 20  # skipped utterances on the terminal; the file has all
 
 
@@ -86,22 +89,34 @@ class _Source:
 
 @contextlib.contextmanager
 def _partial():
-    """A folder beside the outputs, with audio/ and fetched/ in it, that is gone afterwards."""
-    shutil.rmtree(_PARTIAL, ignore_errors=True)
+    """A folder beside the outputs, with audio/ and fetched/ in it, that is gone afterwards.
+
+    Raises InputError, before anything is made, where a name of an output is taken by what this stage did not make.
+    """
+    for path in (manifest.PATH, SKIPPED):
+        if os.path.isdir(path):
+            raise InputError(f"{path}: cannot be written: it is a folder")
+    if os.path.lexists(AUDIO):
+        if os.path.islink(AUDIO) or not os.path.isdir(AUDIO):
+            raise InputError(f"{AUDIO}: cannot be replaced: it is no folder of this stage; move it away")
+        others = [name for name in os.listdir(AUDIO) if not re.fullmatch(r"\d{5,}\.flac", name)]
+        if others:
+            raise InputError(f"{AUDIO}: cannot be replaced: {min(others)} in it is not of this stage; move it away")
     try:
-        for name in ("audio", "fetched"):
-            (_PARTIAL / name).mkdir(parents=True)
-        yield _PARTIAL
+        Path(AUDIO).parent.mkdir(exist_ok=True)
+        with temporary_folder(Path(AUDIO).parent) as partial:
+            for name in ("audio", "fetched"):
+                (partial / name).mkdir()
+            yield partial
     except OSError as error:
         raise InputError(f"data: cannot be written: {error}") from None
-    finally:
-        shutil.rmtree(_PARTIAL, ignore_errors=True)
 
 
 def _publish(partial):
     """Rename to the final names. The manifest goes first and comes last: it never names other audio."""
     Path(manifest.PATH).unlink(missing_ok=True)
-    shutil.rmtree(AUDIO, ignore_errors=True)
+    if os.path.isdir(AUDIO):
+        os.replace(AUDIO, partial / "replaced")
     os.replace(partial / "audio", AUDIO)
     os.replace(partial / "skipped.csv", SKIPPED)
     os.replace(partial / "manifest.csv", manifest.PATH)
@@ -135,8 +150,3 @@ def _summarise(result, trials):
     for split in ("validation", "test"):
         if 1 in mixed[split]:
             print(f"note: the encoder was trained on speakers of the {split} split: too few are unseen")
-
-
-if __name__ == "__main__":
-    with running():
-        main()
