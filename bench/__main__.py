@@ -4,17 +4,23 @@ Needs the pipeline's outputs in the working directory. Writes bench/results.json
 bench/scaling.svg there, and prints the tables.
 """
 
-import argparse
+if __name__ == "__main__":
+    from src.common.command import command
+
+    command("bench.__main__")
+
 import os
 import platform
 import tempfile
 from importlib.metadata import version
+from typing import Annotated, Literal
 
+from pydantic import Field
 from tqdm import tqdm
 
 from src.common import params
-from src.common.command import reported
 from src.common.files import write_json
+from src.common.schema import Section
 from src.cost import cpu, latency
 from src.data import manifest
 from src.data.recordings import load_audio
@@ -35,25 +41,39 @@ NAMES = (*competitors.NAMES, *OURS)
 VERSIONS = ("torch", "speechbrain", "onnxruntime", "openvino", "nncf", "onnx", "numpy")
 
 
-def main():
-    options = _options()
+Count = Annotated[int, Field(ge=1)]
+
+
+class Options(Section):
+    rounds: Count = Field(30, description="at most, in each setting")
+    budget: float = Field(
+        20, gt=0, description=f"seconds that the rounds of a setting may take, as long as there are {timing.FEWEST}"
+    )
+    threads: list[Count] = Field([1, 2])
+    seconds: list[Annotated[float, Field(ge=SHORTEST, le=600)]] = Field([1, 3, 10], description="lengths of the audio")
+    batch: list[Count] = Field([1, 8])
+    only: list[Literal[NAMES]] = Field(list(NAMES), description=f"models to run beside {REFERENCE}")
+    skip_scaling: bool = Field(False, description="no growth with length and batch, no extraction")
+
+
+def main(rounds, budget, threads, seconds, batch, only, skip_scaling):
     config = params.load()
     rows = manifest.read()
     calibration = manifest.spread(manifest.needed(rows, "calibration"), config.ptq.utterances)
     tested = manifest.needed(rows, "test")
-    only = {REFERENCE, *options.only}
-    wanted = [name for name in NAMES if name in only or (name in scaling.MODELS and not options.skip_scaling)]
+    only = {REFERENCE, *only}
+    wanted = [name for name in NAMES if name in only or (name in scaling.MODELS and not skip_scaling)]
     own = {name: ours(name) for name in wanted if name in OURS}
     classifier = load.load(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     with tempfile.TemporaryDirectory() as folder:
         made = competitors.Competitors(classifier, [load_audio(row) for row in calibration], folder)
         others = [name for name in wanted if name in competitors.NAMES]
         models = {name: getattr(made, name)() for name in tqdm(others, "competitors", unit="model", disable=None)} | own
-        most = max(options.threads)
+        most = max(threads)
         with latency.torch_threads(most):
             found = accuracy.measure({name: model.on(most) for name, model in models.items()}, rows, config)
         compared = {name: model for name, model in models.items() if name in only}
-        shapes = [(seconds, batch) for seconds in options.seconds for batch in options.batch]
+        shapes = [(length, size) for length in seconds for size in batch]
         results = {
             "conditions": {
                 "cpu": cpu.cpu() | {"cores": os.cpu_count()},
@@ -69,64 +89,16 @@ def main():
             },
             "settings": [
                 setting
-                for threads in options.threads
-                for setting in timing.measure(compared, shapes, threads, options.rounds, options.budget, config.seed)
+                for count in threads
+                for setting in timing.measure(compared, shapes, count, rounds, budget, config.seed)
             ],
         }
-        if not options.skip_scaling:
+        if not skip_scaling:
             results["scaling"] = scaling.measure(
-                {name: models[name] for name in scaling.MODELS}, options.rounds, options.budget / 4, config.seed
+                {name: models[name] for name in scaling.MODELS}, rounds, budget / 4, config.seed
             )
     write_json(RESULTS, results)
     plot.bars(BARS, results)
     if "scaling" in results:
         plot.scaling(SCALING, results)
     print(table.text(results))
-
-
-def _options():
-    parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=_count, default=30, help="at most, in each setting (default: %(default)s)")
-    parser.add_argument(
-        "--budget",
-        type=float,
-        default=20,
-        help="seconds that the rounds of a setting may take, as long as there are "
-        f"{timing.FEWEST} (default: %(default)s)",
-    )
-    parser.add_argument("--threads", type=_count, nargs="+", default=[1, 2])
-    parser.add_argument("--seconds", type=_seconds, nargs="+", default=[1, 3, 10], help="lengths of the audio")
-    parser.add_argument("--batch", type=_count, nargs="+", default=[1, 8])
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        choices=NAMES,
-        default=list(NAMES),
-        metavar="MODEL",
-        help=f"beside {REFERENCE}: of {', '.join(NAMES)}",
-    )
-    parser.add_argument("--skip-scaling", action="store_true", help="no scaling with length and batch, no extraction")
-    return parser.parse_args()
-
-
-def _count(text):
-    if not text.isdecimal() or text == "0":
-        raise argparse.ArgumentTypeError(f"{text!r}: a number from 1 is needed")
-    return int(text)
-
-
-def _seconds(text):
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not SHORTEST <= seconds <= 600:
-        raise argparse.ArgumentTypeError(f"{text!r}: {SHORTEST} to 600 seconds are needed")
-    return seconds
-
-
-if __name__ == "__main__":
-    with reported():
-        main()

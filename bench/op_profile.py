@@ -5,7 +5,11 @@ Beside the convolutions is the rate at which the same kernel multiplies on its o
 size of the model's largest, so that what is lost to the shapes of the others can be told from the rest.
 """
 
-import argparse
+if __name__ == "__main__":
+    from src.common.command import command
+
+    command("bench.account")
+
 import json
 import os
 import tempfile
@@ -16,8 +20,9 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from pydantic import Field
 
-from src.common.command import reported
+from src.common.schema import Section
 from src.cost import onnx_macs
 from src.cost.cpu import cpu
 from src.runtime.audio import SAMPLE_RATE
@@ -91,10 +96,15 @@ def lone_convolution(inputs, outputs, frames, rounds):
     return sum(time for (kind, _), time in found.items() if kind == "QLinearConv")
 
 
-def main(path, rounds):
+class Options(Section):
+    model: str = Field(description="an ONNX file")
+    rounds: int = Field(50, ge=1)
+
+
+def main(model, rounds):
     waveform = (0.1 * np.random.default_rng(0).standard_normal((1, SECONDS * SAMPLE_RATE))).astype(np.float32)
-    found = operator_times(path, waveform, rounds)
-    layers = [layer for layer in onnx_macs.count(path, waveform, optimised=True) if not layer.front_end]
+    found = operator_times(model, waveform, rounds)
+    layers = [layer for layer in onnx_macs.count(model, waveform, optimised=True) if not layer.front_end]
     gmacs = sum(layer.macs for layer in layers) / 1e9
     total = sum(found.values())
     kinds = defaultdict(lambda: [0.0, 0])
@@ -103,7 +113,7 @@ def main(path, rounds):
         kinds[group][0] += time
         kinds[group][1] += 1
     print(
-        f"{path}: {gmacs:.3f} GMACs, {total:.2f} ms in {len(found)} nodes; {cpu()['model']}, "
+        f"{model}: {gmacs:.3f} GMACs, {total:.2f} ms in {len(found)} nodes; {cpu()['model']}, "
         f"{', '.join(cpu()['extensions'])}; ONNX Runtime {onnxruntime.__version__}\n"
     )
     print("| what | nodes | ms | share |\n| --- | ---: | ---: | ---: |")
@@ -112,7 +122,7 @@ def main(path, rounds):
     integer = sum(time for (kind, _), time in found.items() if kind == "QLinearConv")
     if integer:
         convolved = sum(layer.macs for layer in layers if layer.op == "QLinearConv") / 1e9
-        inputs, outputs, frames = _largest(path, waveform)
+        inputs, outputs, frames = _largest(model, waveform)
         alone = lone_convolution(inputs, outputs, frames, rounds)
         rate = inputs * outputs * frames / 1e9 / (alone / 1e3)
         print(
@@ -136,12 +146,3 @@ def _largest(path, waveform):
     outputs, inputs = max((dims[:2] for dims in weights if dims[2:] == (1, 1)), key=np.prod)
     largest = max(layer.macs for layer in onnx_macs.count(path, waveform) if not layer.front_end)
     return inputs, outputs, round(largest / inputs / outputs)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m bench.op_profile", description=__doc__)
-    parser.add_argument("model", nargs="?", default="models/ptq.onnx")
-    parser.add_argument("--rounds", type=int, default=50)
-    chosen = parser.parse_args()
-    with reported():
-        main(chosen.model, chosen.rounds)

@@ -1,9 +1,13 @@
 """Stage `baseline`: the encoder as fp32.onnx, checked against SpeechBrain, and how accurate it is."""
 
+if __name__ == "__main__":
+    from src.common.command import command
+
+    command("src.baseline", alone=True)
+
 import torch
 
 from src.common import params
-from src.common.command import running
 from src.common.files import write_json
 from src.data import manifest
 from src.data.recordings import load_audio
@@ -48,8 +52,3 @@ def _parity(classifier, rows):
     if min(cosines) < SAME:
         raise InputError(f"{FP32}: cosine {min(cosines):.6f} to SpeechBrain's embedding; {SAME} is needed")
     return min(cosines)
-
-
-if __name__ == "__main__":
-    with running():
-        main()

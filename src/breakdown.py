@@ -1,9 +1,13 @@
 """Stage `breakdown`: where quantisation hurts first, by condition and by group of layers."""
 
+if __name__ == "__main__":
+    from src.common.command import command
+
+    command("src.breakdown", alone=True)
+
 import torch
 
 from src.common import params
-from src.common.command import running
 from src.common.files import write_csv
 from src.data import manifest
 from src.data.recordings import load_audio
@@ -55,8 +59,3 @@ def _sensitivity(config, rows):
     student = qat.fake_quantise(prepared, ranges)
     waveforms = [torch.from_numpy(load_audio(row)[: SECONDS * SAMPLE_RATE])[None] for row in rows]
     return sensitivity.sensitivity(student, [front_end(waveform) for waveform in waveforms])
-
-
-if __name__ == "__main__":
-    with running():
-        main()

@@ -1,142 +1,221 @@
 """Embed a folder: python -m src.embed FOLDER --out embeddings.npz
 
-Writes `paths` [n] and `embeddings` float32 [n, dim] (as the model gives them, not length-normalised) of every
-FOLDER/**/*.{wav,flac,ogg,mp3}, and `skipped` [m, 2], path and reason of what could not be used. A run that was
-interrupted goes on where it stopped when it is given again; files that have changed since are done anew. Needs
-onnxruntime, numpy and soundfile; soxr too for audio that is not at 16 kHz.
+Writes `paths` [n] and `embeddings` float32 [n, dim] (as the model gives them, not length-normalised) of every audio
+file in FOLDER, and `skipped` [m, 2], path and reason of what could not be used. A run that was interrupted goes on where
+it stopped when it is given again; files that have changed since are done anew. Needs onnxruntime, numpy, soundfile,
+pydantic and tqdm; soxr too for audio that is not at 16 kHz.
 """
 
-import argparse
+if __name__ == "__main__":
+    from src.common.command import command
+
+    command("src.embed")
+
+import base64
 import contextlib
+import fcntl
+import json
 import os
-import sqlite3
 import sys
-import time
 import zipfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from numpy.lib import format as npy
+from pydantic import Field
+from tqdm import tqdm
 
-from src.common.command import reported
 from src.common.files import atomic_write, sha256
+from src.common.options import DIFFER, ModelOptions
 from src.runtime import engine
 from src.runtime.audio import MAX_SECONDS, waveform
-from src.runtime.errors import AudioError, InputError
-from src.sources.folder import SUFFIXES, audio_files, relative_name
+from src.runtime.errors import AudioError, InputError, printable, reason
+from src.sources.folder import audio_files, passed_over, relative_name
 
-MODEL = "models/qat.onnx"
 QUEUED = 256  # files handed to the threads at once
-SAVED = 1.0  # seconds of work that may be lost
+ARRAYS = ("paths", "embeddings", "skipped")
+_MADE_BY = {"made_by": "src.embed"}
 
 
-def main():
-    options = parser().parse_args()
+class Options(ModelOptions):
+    folder: Path = Field(description="the folder of recordings")
+    out: Path = Field(Path("embeddings.npz"), description="the file to write; one that embed wrote is replaced")
+    workers: int = Field(min(os.cpu_count() or 1, 256), ge=1, le=256, description="threads")
+
+
+def main(**options):
     try:
-        embed(options.folder, options.out, options.model, options.workers, options.max_seconds)
+        embed(**options)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        print("the same command goes on from here", file=sys.stderr)
+        raise
 
 
-def parser():
-    made = argparse.ArgumentParser(prog="python -m src.embed", description=__doc__.partition("\n\n")[2])
-    made.add_argument("folder")
-    made.add_argument("--out", default="embeddings.npz", help="the file to write (default: %(default)s)")
-    made.add_argument("--model", default=MODEL, help="an ONNX file (default: %(default)s)")
-    made.add_argument("--workers", type=int, default=os.cpu_count(), help="threads (default: one for each CPU)")
-    made.add_argument(
-        "--max-seconds", type=float, default=MAX_SECONDS, help="what is longer is cut to this (default: %(default)g)"
-    )
-    return made
-
-
-def embed(folder, out, model, workers=1, max_seconds=MAX_SECONDS):
+def embed(
+    folder: Path | str,
+    out: Path | str,
+    model: Path | str,
+    workers: int = 1,
+    max_seconds: float | None = MAX_SECONDS,
+    channel: int | None = None,
+) -> None:
     """Embed a folder's audio files into `out`; see the module.
 
-    Memory is that of the files' names and of what the threads work on. What is done is kept in <out>.partial, an
-    SQLite file, until `out` is there. Raises InputError when the folder has no audio file or none that can be used,
-    the model cannot be, or another run writes the same `out`.
+    max_seconds: None cuts nothing; channel: from 1, None for the average. What is done is kept in <out>.partial until
+    `out` is there. Raises InputError when `out` or <out>.partial is there and not from embed, the folder has no audio
+    file or none that can be used, the model cannot be, or another run writes the same `out`.
     """
     folder, out = Path(folder), Path(out)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
+    _refuse_other(out)
     session = engine.session(model)
-    skipped, files = {}, {}
-    for path, fault in audio_files(folder):
-        name = relative_name(path, folder)
-        try:
-            stat = os.stat(path)
-        except OSError as error:
-            fault = fault or f"unreadable: {error.strerror}"
-        if fault:
-            skipped[name] = fault
-        else:
-            files[name] = path, f"{stat.st_size} {stat.st_mtime_ns}"
+    skipped, files = _files(folder)
     if not files:
-        raise InputError(f"{folder}: no *{{{','.join(SUFFIXES)}}} that can be read in it")
-    out.parent.mkdir(parents=True, exist_ok=True)
+        raise InputError(f"{folder}: no audio file that can be read in it")
+    settings = {"model": sha256(model), "max_seconds": max_seconds, "channel": channel}
     partial = out.with_name(f"{out.name}.partial")
-    with _kept(partial, f"{sha256(model)} {max_seconds}", files) as kept:
-        done = {name for (name,) in kept.execute("SELECT name FROM done")}
-        todo = {name: path for name, (path, _) in files.items() if name not in done}
+    with _store(partial, settings, files) as (done, keep):
         if done:
             print(f"{len(done)} of {len(files)} were done before", file=sys.stderr)
-        made = contextlib.closing(_embeddings(session, todo, workers, max_seconds))
-        with made as pairs, _progress(len(files), len(done)) as show:
-            for name, found in pairs:
-                if isinstance(found, str):
-                    skipped[name] = found
+        todo = {name: path for name, (path, _) in files.items() if name not in done}
+        made = contextlib.closing(_embeddings(session, todo, workers, max_seconds, channel))
+        with made as results, tqdm(total=len(files), initial=len(done), unit="file", disable=None) as bar:
+            for name, result in results:
+                if isinstance(result, str):
+                    skipped[name] = result
                 else:
-                    kept.execute("INSERT INTO done VALUES (?, ?, ?)", (name, files[name][1], found.tobytes()))
-                if show():
-                    kept.commit()
-        kept.commit()
-        names = sorted(files.keys() - skipped.keys())
-        if not names:
-            name, reason = min(skipped.items())
-            raise InputError(f"{folder}: none of {len(skipped)} files can be used; {name}: {reason}")
-        _write(out, names, kept, session.get_outputs()[0].shape[1], sorted(skipped.items()))
-    partial.unlink()
-    for name, reason in sorted(skipped.items()):
-        print(f"skipped: {name}: {reason}", file=sys.stderr)
-    print(f"{out}: {len(names)} embeddings; {len(skipped)} skipped")
+                    keep(name, *result)
+                bar.update()
+        if not done:
+            partial.unlink(missing_ok=True)
+            name, why = min(skipped.items())
+            raise InputError(f"{folder}: none of {len(skipped)} files can be used; {name}: {why}")
+        names = sorted(done)
+        values = (names, np.stack([done[name][0] for name in names]), np.array(sorted(skipped.items())).reshape(-1, 2))
+        _refuse_other(out)  # the run may have taken hours
+        with atomic_write(out) as new, open(new, "wb") as file:
+            np.savez(file, **dict(zip(ARRAYS, values, strict=True)))
+        partial.unlink(missing_ok=True)
+    differ = [name for name in names if done[name][1]]
+    if differ:
+        print(f"note: {len(differ)} files, such as {printable(differ[0])}: {DIFFER}", file=sys.stderr)
+    for name, why in sorted(skipped.items()):
+        print(f"skipped: {printable(name)}: {printable(why)}", file=sys.stderr)
+    print(f"{printable(out)}: {len(names)} embeddings; {len(skipped)} skipped")
+
+
+def _files(folder):
+    """({name: reason} of the audio files that cannot be read, {name: (path, state)} of the others)."""
+    skipped, files = {}, {}
+    passed = Counter()
+    for path, fault in audio_files(folder, passed):
+        name = relative_name(path, folder)
+        try:
+            state = os.stat(path)
+            files[name] = path, f"{state.st_size} {state.st_mtime_ns}"
+        except OSError as error:
+            fault = fault or f"unreadable: {reason(error)}"
+        if fault:
+            skipped[name] = fault
+            files.pop(name, None)
+    if passed:
+        print(passed_over(passed), file=sys.stderr)
+    return skipped, files
+
+
+def _refuse_other(out):
+    """Raise InputError where `out` is there, and not a file that embed wrote."""
+    if not os.path.lexists(out):
+        return
+    try:
+        with zipfile.ZipFile(out) as archive:
+            ours = (
+                out.is_file() and not out.is_symlink() and {*archive.namelist()} == {f"{name}.npy" for name in ARRAYS}
+            )
+    except Exception:  # of zipfile, which has many for a file that is no archive
+        ours = False
+    if not ours:
+        raise InputError(f"{out}: is there, and is not a file that embed wrote; nothing else is replaced")
 
 
 @contextlib.contextmanager
-def _kept(path, settings, files):
-    """The table `done` (name, state of the file, embedding) of a run with these settings, of files as they are now.
+def _store(path, settings, files):
+    """({name: (embedding, whether channels differ)} finished, a function that adds one), kept in a file.
 
-    files: {name: (path, state)}. It is this process's alone, and what is committed to it survives the process.
+    The file's first line has the settings, each other one a finished file. What is there is taken over where the settings
+    are the same and the file, of {name: (path, state)}, is as it was. It is this process's alone.
     """
+    first = json.dumps(_MADE_BY | settings).encode() + b"\n"
+    done = {}
+
+    def keep(name, embedding, differ):
+        done[name] = embedding, differ
+        data = base64.b64encode(embedding.astype("<f4").tobytes()).decode()
+        try:
+            file.write(json.dumps([name, files[name][1], differ, data]).encode() + b"\n")
+            file.flush()  # a process that is killed loses nothing
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {reason(error)}") from None
+
+    with _opened(path, first) as file:
+        if file.readline() != first:  # other settings
+            file.seek(0)
+            file.truncate()
+            file.write(first)
+        end = file.tell()
+        for line in file:
+            try:
+                name, state, differ, data = json.loads(line)
+                embedding = np.frombuffer(base64.b64decode(data, validate=True), "<f4")
+            except (ValueError, TypeError):  # a full disk took part of it
+                break
+            end += len(line)
+            if files.get(name, ("", ""))[1] == state:
+                done[name] = embedding, differ
+        file.seek(end)
+        file.truncate()
+        yield done, keep
+
+
+@contextlib.contextmanager
+def _opened(path, first):
+    """The file of a store, locked; a new one begins with `first`. Raises InputError where it is another's."""
+    mark = json.dumps(_MADE_BY).encode().removesuffix(b"}")
     try:
-        with contextlib.closing(sqlite3.connect(path, timeout=1)) as kept:
-            kept.execute("PRAGMA locking_mode = EXCLUSIVE")
-            kept.execute("PRAGMA synchronous = OFF")  # only a fault of the whole machine could damage it
-            kept.execute("BEGIN EXCLUSIVE")
-            kept.execute("CREATE TABLE IF NOT EXISTS settings (value TEXT)")
-            kept.execute("CREATE TABLE IF NOT EXISTS done (name TEXT PRIMARY KEY, state TEXT, embedding BLOB)")
-            if kept.execute("SELECT value FROM settings").fetchall() != [(settings,)]:
-                kept.execute("DELETE FROM done")
-                kept.execute("DELETE FROM settings")
-                kept.execute("INSERT INTO settings VALUES (?)", (settings,))
-            found = kept.execute("SELECT name, state FROM done")
-            stale = [(name,) for name, state in found if files.get(name, ("", ""))[1] != state]
-            kept.executemany("DELETE FROM done WHERE name = ?", stale)
-            kept.commit()
-            yield kept
-    except sqlite3.Error as error:
-        busy = getattr(error, "sqlite_errorname", "") == "SQLITE_BUSY"
-        raise InputError(f"{path}: {'another run is writing it' if busy else error}") from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(path, "xb") as new:
+                new.write(first)
+        except FileExistsError:
+            pass
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        file = open(path, "r+b") if path.is_file() and not path.is_symlink() else None
+        if file is None or file.read(len(mark)) != mark:
+            raise InputError(f"{path}: is there, and was not made by embed; move it away, or choose another --out")
+        file.seek(0)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {reason(error)}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{path}: another run is writing it") from None
+        except OSError:
+            pass  # some network file systems lock no files
+        yield file
 
 
-def _embeddings(session, todo, workers, max_seconds):
-    """(name, embedding float32 [dim], or the reason why there is none) for {name: path}, in order."""
+def _embeddings(session, todo, workers, max_seconds, channel):
+    """(name, (embedding float32 [dim], whether channels differ), or the reason why there is none), in order."""
 
     def one(path):
         try:
-            return engine.embedding(session, waveform(path, max_seconds))
+            samples, differ = waveform(path, max_seconds, channel)
+            return engine.embedding(session, samples), differ
         except AudioError as error:
             return str(error)
 
@@ -144,54 +223,6 @@ def _embeddings(session, todo, workers, max_seconds):
     try:
         for start in range(0, len(names), QUEUED):
             part = names[start : start + QUEUED]
-            yield from zip(part, pool.map(one, map(todo.get, part)))
+            yield from zip(part, pool.map(one, map(todo.get, part)), strict=True)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _progress(total, before):
-    """A function to call after each file: it tells, about every SAVED seconds, that it is time to save, and shows on
-    a terminal how far the run is."""
-    begun = told = time.monotonic()
-    done, shown = before, sys.stderr.isatty()
-
-    def show():
-        nonlocal done, told
-        done += 1
-        now = time.monotonic()
-        if now - told < SAVED:
-            return False
-        told, rate = now, (done - before) / (now - begun)
-        if shown:
-            bar = "#" * (30 * done // total)
-            print(
-                f"\r{bar:<30} {done}/{total} files, {rate:.1f} a second, {(total - done) / rate:.0f} s left  ",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
-        return True
-
-    try:
-        yield show
-    finally:
-        if shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-
-def _write(out, names, kept, dim, skipped):
-    """The .npz, an embedding at a time."""
-    with atomic_write(out) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, values in (("paths", np.array(names)), ("skipped", np.array(skipped, dtype=str).reshape(-1, 2))):
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-                npy.write_array(file, values, allow_pickle=False)
-        with archive.open(zipfile.ZipInfo("embeddings.npy"), "w", force_zip64=True) as file:
-            npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (len(names), dim)})
-            for name in names:
-                file.write(*kept.execute("SELECT embedding FROM done WHERE name = ?", (name,)).fetchone())
-
-
-if __name__ == "__main__":
-    with reported():
-        main()

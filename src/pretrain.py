@@ -4,6 +4,11 @@ It is there so that the pipeline runs anywhere without a download; it is not for
 (group "train") are never those of an evaluation split (group "eval"); progress is measured on a third group.
 """
 
+if __name__ == "__main__":
+    from src.common.command import command
+
+    command("src.pretrain", alone=True)
+
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,7 +16,6 @@ import torch
 from tqdm import tqdm
 
 from src.common import params
-from src.common.command import running
 from src.encoder.load import prepare_speechbrain
 from src.encoder.save import save_checkpoint
 from src.evaluate.metrics import eer
@@ -141,8 +145,3 @@ def main():
             )
     labels = [f"train{index:04d}" for index in range(wanted.speakers)]
     save_checkpoint(FOLDER, ARCHITECTURE, network, classifier, labels)
-
-
-if __name__ == "__main__":
-    with running():
-        main()

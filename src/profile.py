@@ -1,12 +1,16 @@
 """Stage `profile`: what the encoder costs, in multiply-accumulates, parameters, bytes and milliseconds."""
 
+if __name__ == "__main__":
+    from src.common.command import command
+
+    command("src.profile", alone=True)
+
 import os
 from pathlib import Path
 
 import torch
 
 from src.common import params
-from src.common.command import running
 from src.common.files import write_csv, write_json
 from src.cost import latency, macs, onnx_macs
 from src.encoder import load
@@ -68,8 +72,3 @@ def _summarise(metrics, timings):
         f"{fast['median_ms']:.1f} ms, {fast['speedup']:.2f} times as fast "
         f"({fast['speedup_ci']['low']:.2f} to {fast['speedup_ci']['high']:.2f})"
     )
-
-
-if __name__ == "__main__":
-    with running():
-        main()

@@ -1,9 +1,13 @@
 """Stage `ptq`: the encoder in INT8 by static post-training quantisation, its accuracy, cost and time."""
 
+if __name__ == "__main__":
+    from src.common.command import command
+
+    command("src.ptq", alone=True)
+
 import torch
 
 from src.common import params
-from src.common.command import running
 from src.common.files import write_json
 from src.cost import latency, onnx_macs
 from src.data import manifest
@@ -37,8 +41,3 @@ def main():
         f"ptq: {accuracy.summary(metrics)}; {cost['int8_mac_share']:.2%} of the multiplications in INT8, "
         f"{cost['size_mb']:.2f} MB, {timings['models']['ptq']['speedup']:.2f} times as fast as fp32.onnx"
     )
-
-
-if __name__ == "__main__":
-    with running():
-        main()

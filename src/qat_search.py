@@ -4,15 +4,22 @@ With --worker it only runs trials of the study in `qat_search.storage`, beside t
 the same data.
 """
 
-import argparse
+if __name__ == "__main__":
+    import sys
+
+    from src.common.command import command
+
+    command("src.qat_search", alone="--worker" not in sys.argv)
+
 import copy
 from dataclasses import asdict
 
 import torch
+from pydantic import Field
 
 from src.common import params
-from src.common.command import reported, running
 from src.common.files import write_csv, write_json
+from src.common.schema import Section
 from src.cost import latency, onnx_macs
 from src.data import manifest
 from src.data.recordings import Waveform, load_audio
@@ -30,6 +37,10 @@ METRICS, LATENCY = "metrics/qat_search.json", "metrics/qat_search_latency.json"
 TRIALS, FRONT, SPECTRA = "metrics/trials.csv", "metrics/pareto.csv", "metrics/spectra.csv"
 # Not an output of the stage: DVC deletes those before it runs, and finished trials must survive.
 STUDIES = ".optuna"
+
+
+class Options(Section):
+    worker: bool = Field(False, description="run trials of a shared study, nothing else")
 
 
 def main(worker=False):
@@ -133,11 +144,3 @@ def _device(name):
     if name == "cuda" and not available:
         raise InputError("params.yaml: device: cuda, but torch finds no CUDA device here; allowed: auto, cpu")
     return "cuda" if available and name != "cpu" else "cpu"
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m src.qat_search", description=__doc__)
-    parser.add_argument("--worker", action="store_true", help="run trials of a shared study, nothing else")
-    worker = parser.parse_args().worker
-    with reported() if worker else running():
-        main(worker)

@@ -1,10 +1,14 @@
 """Stage `release`: the model that the report chooses, ready to be passed on."""
 
+if __name__ == "__main__":
+    from src.common.command import command
+
+    command("src.release", alone=True)
+
 import shutil
 from pathlib import Path
 
 from src.common import params
-from src.common.command import running
 from src.common.files import atomic_write, sha256, write_json, write_text
 from src.evaluate.accuracy import FOLDER as METRICS
 from src.evaluate.accuracy import KEYS
@@ -72,8 +76,3 @@ def _config(config, found, model, source):
         },
         "provenance": provenance.provenance(config, ["models/fp32.onnx", source, calibration_file]),
     }
-
-
-if __name__ == "__main__":
-    with running():
-        main()

@@ -1,7 +1,11 @@
 """Stage `report`: the trade-off in words, tables and plots, from what the other stages wrote."""
 
+if __name__ == "__main__":
+    from src.common.command import command
+
+    command("src.report", alone=True)
+
 from src.common import params
-from src.common.command import running
 from src.common.files import write_csv, write_text
 from src.reporting import det, page
 from src.reporting.results import load
@@ -18,8 +22,3 @@ def main():
     for path, text in pages.items():
         write_text(path, text)
     print(shown["verdict"])
-
-
-if __name__ == "__main__":
-    with running():
-        main()

@@ -1,69 +1,80 @@
 """Verify a speaker: python -m src.verify enrol.wav [more enrolments] test.wav
 
-Tells how alike the voices are (the cosine of their embeddings), what that says (a log-likelihood ratio), and whether
+Prints how alike the voices are (the cosine of their embeddings), what that says (a log-likelihood ratio), and whether
 it is the same speaker, at the threshold that the evaluation found. Exit status, as that of cmp: 0 for the same
-speaker, 1 for different ones, 2 where there is no decision. Needs onnxruntime, numpy and soundfile; soxr too for
-audio that is not at 16 kHz.
+speaker, 1 for different ones, 2 where there is no decision, whatever went wrong. Needs onnxruntime, numpy, soundfile and
+pydantic; soxr too for audio that is not at 16 kHz.
 """
 
-import argparse
+if __name__ == "__main__":
+    from src.common.command import command
+
+    command("src.verify", failed=2)
+
 import json
+import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import Field
 
-from src.common.command import reported
-from src.common.files import sha256
+from src.common.options import DIFFER, ModelOptions
 from src.runtime import calibration, engine
 from src.runtime.audio import MAX_SECONDS, SAMPLE_RATE, waveform
-from src.runtime.errors import AudioError, InputError
+from src.runtime.errors import AudioError, InputError, printable
 from src.runtime.scoring import mean_direction, normalised
 
-MODEL = "models/qat.onnx"
 SAME, DIFFERENT, UNDECIDED = 0, 1, 2
 DECISIONS = {SAME: "same speaker", DIFFERENT: "different speakers", UNDECIDED: None}
 
 
-def main():
-    options = parser().parse_args()
-    found, status = verify(options.enrol, options.test, options.model, options.threshold, options.max_seconds)
-    print(json.dumps(found, ensure_ascii=False) if options.json else text(found))
-    sys.exit(status)
-
-
-def parser():
-    made = argparse.ArgumentParser(prog="python -m src.verify", description=__doc__.partition("\n\n")[2])
-    made.add_argument("enrol", nargs="+", help="recordings of the speaker, whose embeddings are averaged")
-    made.add_argument("test", help="the recording in question")
-    made.add_argument("--model", default=MODEL, help="an ONNX file (default: %(default)s)")
-    made.add_argument(
-        "--threshold",
-        type=float,
-        help="the lowest score of the same speaker (default: that of "
-        "config.json beside the model, else of metrics/calibration/<model>.json)",
+class Options(ModelOptions):
+    enrol: list[Path] = Field(description="recordings of the speaker, whose embeddings are averaged")
+    test: Path = Field(description="the recording in question")
+    threshold: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="the lowest score of the same speaker; the default is that of config.json beside the model, else "
+        "of metrics/evaluation/<model>/calibration.json",
     )
-    made.add_argument(
-        "--max-seconds", type=float, default=MAX_SECONDS, help="what is longer is cut to this (default: %(default)g)"
-    )
-    made.add_argument("--json", action="store_true", help="print JSON")
-    return made
+    json_: bool = Field(False, description="print JSON")
 
 
-def verify(enrol, test, model, threshold=None, max_seconds=MAX_SECONDS):
-    """(what is found, as in the JSON that is printed; the exit status).
+def main(json_, **options):
+    result, status = verify(**options)
+    print(json.dumps(result) if json_ else text(result))  # JSON in ASCII is JSON in every encoding
+    return status
 
-    enrol: paths; test: a path; threshold: of the score, None for that of the evaluation. Raises InputError when the
-    model or a recording cannot be used.
+
+def verify(
+    enrol: Sequence[Path | str],
+    test: Path | str,
+    model: Path | str,
+    threshold: float | None = None,
+    max_seconds: float | None = MAX_SECONDS,
+    channel: int | None = None,
+) -> tuple[dict[str, Any], int]:
+    """(the result, as in the JSON that is printed; the exit status).
+
+    threshold: of the score, None for that of the evaluation; max_seconds: None cuts nothing; channel: from 1, None for
+    the average. Raises InputError when the model or a recording cannot be used.
     """
     start = time.perf_counter()
     session = engine.session(model)
     loaded = time.perf_counter()
-    embeddings, seconds = zip(*(_embedding(session, path, max_seconds) for path in (*enrol, test)))
+    embeddings, seconds = zip(
+        *(_embedding(session, path, max_seconds, channel) for path in (*enrol, test)), strict=True
+    )
     done = time.perf_counter()
     score = float(mean_direction(np.stack(embeddings[:-1])) @ normalised(embeddings[-1].astype(np.float64)))
-    fitted, source = calibration_of(model)
+    if not math.isfinite(score):
+        raise InputError("the embeddings of the enrolments cancel each other out: no score")
+    fitted, source = calibration.of_model(model)
     if threshold is not None:
         source = "--threshold"
     elif fitted:
@@ -76,8 +87,8 @@ def verify(enrol, test, model, threshold=None, max_seconds=MAX_SECONDS):
         "log_likelihood_ratio": fitted and round(fitted.llrs(score), 4),
         "decision": DECISIONS[status],
         "model": str(model),
-        "enrol": list(enrol),
-        "test": test,
+        "enrol": [str(path) for path in enrol],
+        "test": str(test),
         "seconds": {
             "audio": round(sum(seconds), 3),
             "load": round(loaded - start, 4),
@@ -86,61 +97,28 @@ def verify(enrol, test, model, threshold=None, max_seconds=MAX_SECONDS):
     }, status
 
 
-def _embedding(session, path, max_seconds):
+def _embedding(session, path, max_seconds, channel):
     try:
-        samples = waveform(path, max_seconds)
+        samples, differ = waveform(path, max_seconds, channel)
+        if differ:
+            print(f"note: {printable(path)}: {DIFFER}", file=sys.stderr)
         return engine.embedding(session, samples), len(samples) / SAMPLE_RATE
     except AudioError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def calibration_of(model):
-    """(the Calibration of a model, the file that has it); (None, why there is none) where there is none.
-
-    config.json beside the model, as in models/release, has that of the file with the checksum it names; that of
-    models/<name>.onnx is in metrics/calibration/<name>.json beside the folder models. Raises InputError when the file
-    is damaged.
-    """
-    model = Path(model).absolute()
-    release, run = model.with_name("config.json"), model.parents[1] / "metrics/calibration" / f"{model.stem}.json"
-    if release.exists():
-        found, path = calibration.read(release), release
-        if json.loads(release.read_text(encoding="utf-8")).get("sha256") != sha256(model):
-            return None, f"{release} is about another model"
-    elif run.exists():
-        found, path = calibration.read(run), run
+def text(result: dict[str, Any]) -> str:
+    """The result of `verify` as lines to read."""
+    taken = result["seconds"]
+    lines = [("score", f"{result['score']:.4f}")]
+    if result["threshold"] is None:
+        reason = result["threshold_from"]
+        lines.append(("decision", f"none: no threshold is known ({reason}); give one with --threshold"))
     else:
-        return None, f"neither {release} nor {run} is there"
-    if found.normalisation != calibration.COSINE:
-        return None, f"{path} is about scores after {found.normalisation}, which takes a cohort"
-    return found, str(path)
-
-
-def text(found):
-    """What `verify` finds as lines to read."""
-    taken = found["seconds"]
-    lines = [("score", f"{found['score']:.4f}")]
-    if found["threshold"] is None:
-        lines.append(
-            ("decision", f"none: no threshold is known ({found['threshold_from']}); give one with --threshold")
-        )
-    else:
-        lines += [
-            ("threshold", f"{found['threshold']:.4f} ({found['threshold_from']})"),
-            ("decision", found["decision"]),
-        ]
-    if found["log_likelihood_ratio"] is not None:
-        lines.append(("log-likelihood ratio", f"{found['log_likelihood_ratio']:+.2f} (natural; above 0 for the same)"))
-    lines.append(
-        (
-            "time",
-            f"{1000 * taken['embed']:.0f} ms for {taken['audio']:.1f} s of audio, and "
-            f"{1000 * taken['load']:.0f} ms to load the model",
-        )
-    )
-    return "\n".join(f"{name:<21} {value}" for name, value in lines)
-
-
-if __name__ == "__main__":
-    with reported(UNDECIDED):
-        main()
+        lines.append(("threshold", f"{result['threshold']:.4f} ({result['threshold_from']})"))
+        lines.append(("decision", result["decision"]))
+    if result["log_likelihood_ratio"] is not None:
+        lines.append(("log-likelihood ratio", f"{result['log_likelihood_ratio']:+.2f} (natural; above 0 for the same)"))
+    embed = f"{1000 * taken['embed']:.0f} ms for {taken['audio']:.1f} s of audio"
+    lines.append(("time", f"{embed}, and {1000 * taken['load']:.0f} ms to load the model"))
+    return "\n".join(f"{name:<21} {printable(value)}" for name, value in lines)

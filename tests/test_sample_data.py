@@ -161,7 +161,7 @@ def test_bad_audio_is_skipped_with_its_reason_or_repaired_and_the_run_goes_on(wo
     soundfile.write(bad / "constant.wav", np.full(40_000, 0.4), 16_000)
     soundfile.write(bad / "clipped.wav", np.clip(100 * np.sin(np.arange(40_000) / 7) * noise[2], -1, 1), 16_000)
     soundfile.write(bad / "blip.wav", noise[3][:320], 16_000)
-    (bad / "other.m4a").write_bytes(b"x")
+    (bad / "other.m4a").write_bytes(b"\0\0\0 ftypM4A ")
     (bad / "dangling.wav").symlink_to("nowhere")
     (bad / "loop.wav").symlink_to("loop.wav")
     os.mkfifo(bad / "pipe.wav")
@@ -188,7 +188,7 @@ def test_bad_audio_is_skipped_with_its_reason_or_repaired_and_the_run_goes_on(wo
         "constant.wav": "silent",
         "blip.wav": "too short: 0.02 s",
         "dangling.wav": "dangling link",
-        "other.m4a": "extension: .m4a, not .wav, .flac, .ogg, .mp3",
+        "other.m4a": "not decodable: Format not recognised",
         "pipe.wav": "not a regular file",
         "loop.wav": "unreadable: Too many levels of symbolic links",
         "closed.wav": "unreadable: Permission denied",
@@ -239,7 +239,7 @@ def test_a_speaker_with_too_few_is_dropped_counted_and_named(work, capsys):
     assert {row.speaker for row in rows} == {f"s{i}" for i in range(10)} - {"s1", last}
     assert "dropped speakers: 2 - " in out and "s1 (1 usable)" in out and f"{last} (1 usable)" in out
     assert skipped()["s1/0.wav"] == skipped()[f"{last}/0.wav"] == "too few of this speaker: 1, 2 are needed"
-    assert {path.name for path in Path("data/audio").iterdir()} == {f"{i:05d}.flac" for i in range(24)}
+    assert {path.name for path in Path("data/audio").iterdir()} == {Path(row.path).name for row in rows}
 
 
 def test_an_error_leaves_no_output(work):
@@ -294,6 +294,40 @@ def test_a_trial_list_makes_the_test_split_uncut(work, capsys):
     Path("trials.txt").write_text("1 s0/1.wav s0/2.wav\n0 s0/1.wav s9/77.wav\n")
     with pytest.raises(InputError, match="trials.txt: line 2: s9/77.wav: no such file"):
         run(trials="trials.txt")
+
+
+def test_hidden_folders_are_passed_over_and_it_is_said_once(work, capsys):
+    shutil.copytree("speech/s0", "speech/.ipynb_checkpoints")
+    shutil.copytree("speech/s0", "speech/s1/.cache")
+    rows, out = run(capsys)
+    assert len({row.speaker for row in rows}) == 10 and skipped() == {}
+    assert out.count("passed over: 2 names that begin with a dot\n") == 1
+
+
+def test_what_is_given_and_not_used_is_said(work, capsys):
+    Path("speech/speakers.csv").write_text("speaker;sex\n" + "".join(f"S{i};f\n" for i in range(10)))
+    (work / "speech/s1/note.m4a").write_bytes(b"\0\0\0 ftypM4A ")
+    (work / "speech/s1/broken.wav").write_text("not audio")
+    Path("trials.txt").write_bytes(
+        "\ufeffs0/0.wav s0/1.wav target\r\ns0/0.wav s1/1.wav nontarget\r\ns1/1.wav s1/broken.wav target".encode()
+    )
+    _, out = run(capsys, trials="trials.txt")
+    assert "10 of 10 speakers of speakers.csv are not in the folder: 'S0', for one, where the folder has 's0'" in out
+    assert "the sex of 0 of 10 speakers is known" in out
+    assert "trials.txt: 3 trials of 4 recordings of 2 speakers" in out
+    assert "trial list: 2 of 3 trials are of usable recordings" in out
+    assert skipped()["s1/note.m4a"].startswith("not decodable")
+
+
+def test_speakers_below_regions(work, capsys):
+    for i in range(10):
+        (work / f"speech/region{i % 2}").mkdir(exist_ok=True)
+        (work / f"speech/s{i}").rename(work / f"speech/region{i % 2}/s{i}")
+    rows, _ = run(level=2)
+    assert {row.speaker for row in rows} == {f"s{i}" for i in range(10)}
+    with pytest.raises(InputError, match="2 speakers with at least 2 usable"):
+        run()
+    assert "if those are the speakers, set data.level: 2" in capsys.readouterr().out
 
 
 def test_synthetic_speakers(work):

@@ -21,7 +21,7 @@ from tests.evaluate.conftest import save_model
 from tests.workspace import ROOT
 
 FITTED = calibration.Calibration(8.0, -3.0, 0.5)
-HEAVY = ("torch", "scipy", "speechbrain", "pandas", "pydantic", "onnx", "soxr", "tqdm", "yaml", "matplotlib")
+HEAVY = ("torch", "scipy", "speechbrain", "pandas", "datasets", "onnx", "soxr", "yaml", "matplotlib")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     save_model("models/qat.onnx")
-    score_calibration.write("metrics/calibration/qat.json", FITTED)
+    score_calibration.write("metrics/evaluation/qat/calibration.json", FITTED)
     for seed, name in enumerate(("a.wav", "b.wav", "c.flac", "d.wav")):
         rng = np.random.default_rng(seed)
         sound = np.convolve(rng.normal(size=8000 + 100 * seed), rng.normal(size=9), "same")
@@ -49,8 +49,8 @@ def run(*arguments, module="verify"):
 
 def by_hand(*paths):
     model = onnxruntime.InferenceSession("models/qat.onnx")
-    found = [model.run(None, {"waveform": soundfile.read(path, dtype="float32")[0][None]})[0][0] for path in paths]
-    unit = [each.astype(float) / np.linalg.norm(each) for each in found]
+    embeddings = [model.run(None, {"waveform": soundfile.read(path, dtype="float32")[0][None]})[0][0] for path in paths]
+    unit = [embedding.astype(float) / np.linalg.norm(embedding) for embedding in embeddings]
     enrolled = sum(unit[:-1])
     return enrolled @ unit[-1] / np.linalg.norm(enrolled)
 
@@ -99,11 +99,13 @@ def test_the_threshold_is_that_of_the_file_beside_the_model(place):
 
 
 def test_without_a_threshold_there_is_a_score_and_no_decision(place):
-    (place / "metrics/calibration/qat.json").unlink()
+    (place / "metrics/evaluation/qat/calibration.json").unlink()
     output = run("a.wav", "b.wav")
     assert output.returncode == 2 and "score" in output.stdout and "no threshold is known" in output.stdout
     assert "likelihood" not in output.stdout
-    score_calibration.write("metrics/calibration/qat.json", calibration.Calibration(8.0, -3.0, 0.5, "s-norm"))
+    score_calibration.write(
+        "metrics/evaluation/qat/calibration.json", calibration.Calibration(8.0, -3.0, 0.5, "s-norm")
+    )
     output = run("a.wav", "b.wav")
     assert output.returncode == 2 and "after s-norm" in output.stdout
 
@@ -127,8 +129,8 @@ def test_what_cannot_be_used_is_named(place):
         verify.verify(["a.wav"], "silent.wav", "models/qat.onnx")
     with pytest.raises(InputError, match="a.wav: not a model"):
         verify.verify(["a.wav"], "b.wav", "a.wav")
-    (place / "metrics/calibration/qat.json").write_text("{")
-    with pytest.raises(InputError, match="qat.json: not a calibration"):
+    (place / "metrics/evaluation/qat/calibration.json").write_text("{")
+    with pytest.raises(InputError, match="calibration.json: not a calibration"):
         verify.verify(["a.wav"], "b.wav", "models/qat.onnx")
 
 
@@ -158,6 +160,106 @@ def test_the_commands_in_the_readme_run(place):
         assert output.returncode in (0, 1) and not output.stderr and output.stdout, (line, output.stderr)
     with np.load("embeddings.npz") as found:
         assert found["paths"].tolist() == ["a.wav", "b.wav"]
+
+
+def test_a_score_equal_to_the_threshold_is_the_same_speaker(place):
+    sounds = (["a.wav"], "b.wav", "models/qat.onnx")
+    low, high = -1.0, 1.0
+    while np.nextafter(low, 1) < high:  # the largest threshold at which they are the same
+        middle = (low + high) / 2 if low < (low + high) / 2 < high else np.nextafter(low, 1)
+        low, high = (middle, high) if verify.verify(*sounds, threshold=middle)[1] == 0 else (low, middle)
+    assert low == pytest.approx(by_hand("a.wav", "b.wav"), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--max-seconds", "nan"], "--max-seconds: Input should be greater than or equal to 0.3, got 'nan'"),
+        (["--max-seconds", "-1"], "--max-seconds: Input should be greater than or equal to 0.3, got '-1'"),
+        (["--max-seconds", "0"], "--max-seconds: Input should be greater than or equal to 0.3, got '0'"),
+        (["--threshold", "nan"], "--threshold: Input should be a finite number, got 'nan'"),
+        (["--threshold", "50"], "--threshold: Input should be less than or equal to 1, got '50'"),
+        (["--channel", "0"], "--channel: a channel's number from 1 to 1024, or average, is needed, got '0'"),
+        (["--channel", "left"], "--channel: a channel's number from 1 to 1024, or average, is needed, got 'left'"),
+        (["--channel", "3"], "call.wav: no channel 3: it has 2"),
+        (["--model", "nowhere.onnx"], "nowhere.onnx: not a model that ONNX Runtime can load"),
+        (["--model", "models"], "models: not a model that ONNX Runtime can load"),
+    ],
+)
+def test_what_is_wrong_is_no_decision(place, arguments, said):
+    soundfile.write("call.wav", np.random.default_rng(0).uniform(-0.5, 0.5, (16_000, 2)), 16_000)
+    output = run("a.wav", "call.wav", *arguments)
+    assert output.returncode == 2 and not output.stdout
+    assert output.stderr.startswith(f"error: {said}") and len(output.stderr.splitlines()) == 1
+
+
+def test_no_broken_installation_passes_for_a_decision(place):
+    """A dependency that is missing, or whose import raises whatever it likes, is no decision either."""
+    for name in ("numpy", "onnxruntime", "soundfile", "pydantic"):
+        for fault in ("raise ImportError('no library')", "raise ValueError", "raise SystemError('broken')"):
+            (place / f"{name}.py").write_text(fault)
+            output = subprocess.run(
+                [sys.executable, "-m", "src.verify", "a.wav", "a.wav"],
+                capture_output=True,
+                text=True,
+                env={**os.environ, "PYTHONPATH": f"{place}:{ROOT}"},
+            )
+            assert output.returncode == 2 and output.stderr.startswith("error: "), (name, fault, output.stderr)
+            assert len(output.stderr.splitlines()) == 1
+        (place / f"{name}.py").unlink()
+
+
+def test_infinite_seconds_cut_nothing(place):
+    sound = np.random.default_rng(1).uniform(-0.5, 0.5, 61 * 16_000)
+    soundfile.write("long.wav", sound, 16_000)
+    for seconds, audio in (
+        (["--max-seconds", "inf"], 0.5 + 61),
+        (["--max-seconds", "1e300"], 0.5 + 61),
+        ([], 0.5 + 60),
+    ):
+        output = run("a.wav", "long.wav", "--json", *seconds)
+        assert output.returncode in (0, 1) and not output.stderr
+        assert json.loads(output.stdout)["seconds"]["audio"] == pytest.approx(audio, abs=1e-3)
+
+
+def test_channels_that_differ_are_said_and_can_be_chosen(place):
+    """One speaker of a call on each channel: noise that sounds in turns."""
+    sounds = [soundfile.read(name)[0][:8000] for name in ("a.wav", "b.wav")]
+    silence = np.zeros(8000)
+    call = np.stack([np.concatenate([sounds[0], silence]), np.concatenate([silence, sounds[1]])], axis=1)
+    soundfile.write("call.wav", call, 16_000)
+    soundfile.write("left.wav", call[:, 0], 16_000)
+    output = run("left.wav", "call.wav", "--json")
+    assert output.returncode in (0, 1) and output.stderr.startswith("note: call.wav: channels differ")
+    assert len(output.stderr.splitlines()) == 1
+    assert json.loads(output.stdout)["score"] == verify.verify(["left.wav"], "call.wav", "models/qat.onnx")[0]["score"]
+    output = run("left.wav", "call.wav", "--json", "--channel", "1")
+    assert json.loads(output.stdout)["score"] == pytest.approx(1, abs=1e-6) and not output.stderr
+    other = run("left.wav", "call.wav", "--json", "--channel", "2")
+    assert json.loads(other.stdout)["score"] < 0.999 and not other.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_of_every_kind_are_shown_in_every_encoding(place, encoding):
+    name = os.fsdecode(b"\xe9\xff\n\xe4\xb8\xad.wav")
+    os.rename("b.wav", name)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+    program = [sys.executable, "-m", "src.verify", name, "a.wav"]
+    output = subprocess.run([*program, "--json"], capture_output=True, env=env)
+    assert output.returncode in (0, 1) and json.loads(output.stdout)["enrol"] == [name]
+    assert subprocess.run(program, capture_output=True, env=env).returncode == output.returncode
+    output = subprocess.run([*program[:-1], "nowhere.wav"], capture_output=True, env=env)
+    assert output.returncode == 2 and output.stderr == b"error: nowhere.wav: no such file\n"
+    os.truncate(name, 0)
+    output = subprocess.run(program, capture_output=True, env=env)
+    assert output.returncode == 2 and output.stderr.endswith(b".wav: empty\n") and output.stderr.count(b"\n") == 1
+
+
+def test_enrolments_that_cancel_each_other_out_are_no_decision(place, monkeypatch):
+    vectors = iter(np.array([[1, 0], [-1, 0], [1, 0]], dtype=np.float32))
+    monkeypatch.setattr(verify.engine, "embedding", lambda *_: next(vectors))
+    with np.errstate(invalid="ignore"), pytest.raises(InputError, match="cancel each other out"):
+        verify.verify(["a.wav", "b.wav"], "d.wav", "models/qat.onnx")
 
 
 @pytest.mark.parametrize("module", ["verify", "embed"])

@@ -1,42 +1,154 @@
-"""How a command runs: user-facing errors in one line, a stage alone in its folder."""
+"""The way in of every command: options, exit status, errors in one line, a stage alone in its folder.
 
+A module that is a command has `main` and, where it takes options, `Options`, a Section whose fields are main's
+arguments: one without a default is positional, the others are --options. It begins with
+
+    if __name__ == "__main__":
+        from src.common.command import command
+
+        command("src.<module>")
+
+before its imports, so that an import that fails is reported too. This module imports nothing that could fail.
+"""
+
+import argparse
 import contextlib
 import fcntl
+import importlib
+import io
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn, get_args, get_origin
 
-from src.runtime.errors import InputError, reason
+from src.runtime.errors import InputError, one_line, printable, reason
+
+USAGE, INTERRUPTED = 2, 130  # exit statuses: a command line that is wrong, as of argparse; of a shell after SIGINT
 
 
-@contextlib.contextmanager
-def reported(status=1):
-    """Run a program: an InputError, or a file that cannot be read or written, ends it with a line on standard error
-    and this exit status."""
+class UsageError(InputError):
+    """The command line is wrong."""
+
+
+def command(name: str, failed: int = 1, alone: bool = False) -> NoReturn:
+    """Run the command that is the module `name`, and end the process.
+
+    The exit status is what `main` returns, 0 for None; `failed` where it raises an exception of whatever kind, which is
+    printed in one line on standard error; USAGE where the command line is wrong. With --debug, which every command
+    takes, the traceback is printed too. alone: as `alone_in_folder`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where the shell has closed it
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks
+    message = None
     try:
-        yield
-    except InputError as error:
-        _end(error, status)
-    except OSError as error:
-        _end(f"{error.filename}: {reason(error)}" if error.filename else reason(error), status)
-
-
-def _end(message, status):
-    print(f"error: {message}", file=sys.stderr)
+        try:
+            status = _run(name, alone)
+        except SystemExit as end:  # of --help
+            status = end.code
+        if sys.stdout:
+            sys.stdout.flush()
+    except BaseException as error:  # some libraries' own derive from no other
+        if "--debug" in sys.argv:
+            with contextlib.suppress(OSError, AttributeError):
+                traceback.print_exc()
+        status, message = _explained(error, failed)
+    if message:
+        with contextlib.suppress(OSError):
+            print(message, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        _drop_unwritten(stream)
     sys.exit(status)
 
 
+def _run(name, alone):
+    module = importlib.import_module(name)
+    options = _options(module, name.removesuffix(".__main__"))
+    with alone_in_folder() if alone else contextlib.nullcontext():
+        return module.main(**options)
+
+
+def _explained(error, failed):
+    """(exit status, message) of an exception."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, InputError):
+        status = USAGE if isinstance(error, UsageError) else failed
+        return status, "\n".join(f"error: {line}" for line in str(error).splitlines())
+    if isinstance(error, ModuleNotFoundError):
+        return failed, f"error: {printable(error)}; activate the environment (.venv), or install what is missing"
+    if isinstance(error, OSError) and error.errno:
+        name = f"{error.filename}: " if error.filename is not None else ""
+        return failed, f"error: {printable(name + reason(error))}"
+    kind, said = type(error).__name__, one_line(error)
+    said = kind if said == kind else f"{kind}: {said}"
+    return failed, f"error: unexpected {printable(said)}; --debug shows where"
+
+
+def _drop_unwritten(stream):
+    """At its exit, Python would report what a closed pipe or a full disk does not take, with a status of its own."""
+    try:
+        if stream:
+            stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UsageError(f"{message}; --help lists the options")
+
+
+def _options(module, name) -> dict[str, Any]:
+    """The options of the command line, {argument of main: value}. Raises UsageError, one line for each fault."""
+    from src.common.schema import Section, validate
+
+    model = getattr(module, "Options", Section)
+    parser = _Parser(
+        prog=f"python -m {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    for field, about in model.model_fields.items():
+        many, path = get_origin(about.annotation) is list, Path in (about.annotation, *get_args(about.annotation))
+        text = (about.description or "").replace("%", "%%")
+        if about.is_required():
+            parser.add_argument(field, nargs="+" if many else None, type=Path if path else str, help=text)
+        elif about.annotation is bool:
+            parser.add_argument(_option(field), dest=field, action="store_true", help=text)
+        else:
+            shown = " ".join(map(str, about.default)) if many else about.default
+            text += f" (default: {shown})" if about.default is not None else ""
+            kind = Path if path else str
+            parser.add_argument(_option(field), dest=field, nargs="+" if many else None, type=kind, help=text)
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    given = vars(parser.parse_args())
+    given.pop("debug", None)
+
+    def typed(keys):
+        return keys[0] if model.model_fields[keys[0]].is_required() else _option(keys[0])
+
+    try:
+        return dict(validate(model, given, typed))
+    except InputError as error:
+        raise UsageError(*str(error).splitlines()) from None
+
+
+def _option(field):
+    return f"--{field.rstrip('_').replace('_', '-')}"  # json_: pydantic has a method json
+
+
 @contextlib.contextmanager
-def running():
-    """Run a stage, as `reported`, when no other runs in the working directory.
+def alone_in_folder() -> Iterator[None]:
+    """Wait until no other stage runs in the working directory, and keep others waiting.
 
     DVC keeps its own runs apart, but a stage outlives a DVC that was killed, and one may be started by hand.
     """
-    with reported(), _alone():
-        yield
-
-
-@contextlib.contextmanager
-def _alone():
     folder = os.open(".", os.O_RDONLY)  # a lock on the folder itself leaves no file, and ends with the process
     try:
         try:

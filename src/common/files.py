@@ -1,67 +1,118 @@
-"""Files that appear whole or not at all, and their checksums."""
+"""Atomic writes, which replace only what the project writes, and checksums."""
 
 import contextlib
 import csv
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from src.runtime.errors import InputError, reason
 
+_MARK = "made-by-this-project"  # an empty file in each temporary folder: only one with it is ever cleared
+
 
 @contextlib.contextmanager
-def atomic_write(path):
-    """A path beside `path`, for a file or a folder to be written to; at the end of the block it takes the place of
-    `path`. The folder that holds it is made.
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in `parent`, gone at the end. Those that killed runs have left there go first.
 
-    Where the block fails nothing is left of it, and `path` is as it was. Raises InputError, which names `path`, where
-    it cannot be written: a full disk, no permission.
+    One is taken for left behind when it has the name, the mark and nobody's lock.
+    """
+    for old in parent.glob(".????????.partial"):
+        with contextlib.suppress(OSError):
+            if (old / _MARK).is_file() and not old.is_symlink():
+                with _locked(old):
+                    shutil.rmtree(old)
+    folder = Path(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=parent))
+    try:
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):  # some network file systems lock no folders; there, none is cleared
+                held.enter_context(_locked(folder))
+            (folder / _MARK).touch()
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Raises BlockingIOError where another process has the lock; a killed process loses it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+    """A path at which a file or a folder is to be made; at the end of the block it takes the place of `path`. The
+    folder that holds `path` is made.
+
+    Where the block fails nothing is left of it, and `path` is as it was. A file replaces only a file, or a link to one,
+    whose target stays; a folder only a folder without anything that the new one lacks. Raises InputError, which names
+    `path`, where something else is there, or it cannot be written: a full disk, no permission.
     """
     path = Path(path)
-    beside, before = (path.with_name(f".{path.name}.{state}") for state in ("partial", "before"))
     try:
+        _refuse_special(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(beside)  # of a run that was killed
-        yield beside
-        if path.is_dir():  # a folder is not replaced by renaming
-            _remove(before)
-            os.replace(path, before)
-        os.replace(beside, path)
+        with temporary_folder(path.parent) as folder:
+            new, old = folder / "new", folder / "old"
+            yield new
+            try:
+                if path.is_dir():
+                    _refuse_folder(path, new)
+                    os.replace(path, old)  # a folder is not replaced by renaming
+                os.replace(new, path)
+            except BaseException:
+                if old.exists():
+                    os.replace(old, path)
+                raise
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {reason(error)}") from None
-    finally:
-        with contextlib.suppress(OSError):  # of a folder that cannot be written to
-            _remove(beside)
-            _remove(before)
 
 
-def _remove(path):
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _refuse_special(path):
+    """Whether it is for a file or a folder, a device, a socket or a link to a folder is never replaced."""
+    if path.is_symlink() and path.is_dir():
+        raise InputError(f"{path}: cannot be written: it is a link to a folder")
+    if os.path.lexists(path) and not (path.is_symlink() or path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: cannot be written: it is neither a file nor a folder")
 
 
-def write_text(path, text):
-    with atomic_write(path) as beside:
-        beside.write_text(text, encoding="utf-8", newline="")
+def _refuse_folder(path, new):
+    if not new.is_dir():
+        raise InputError(f"{path}: cannot be written: it is a folder")
+    made, there = ({entry.relative_to(folder) for entry in folder.rglob("*")} for folder in (new, path))
+    if there - made:
+        raise InputError(f"{path}: cannot be replaced: {min(there - made)} in it is not of this program; move it away")
 
 
-def sha256(path):
+def write_text(path: str | os.PathLike, text: str) -> None:
+    with atomic_write(path) as new:
+        new.write_text(text, encoding="utf-8", newline="")
+
+
+def sha256(path: str | os.PathLike) -> str:
     """The checksum of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_json(path, content):
+def write_json(path: str | os.PathLike, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_csv(path, columns, rows):
+def write_csv(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Sequence | dict]) -> None:
     """Rows are sequences in the order of `columns`, or mappings."""
-    with atomic_write(path) as beside, open(beside, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as new, open(new, "w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(columns)
         lines.writerows([row[c] for c in columns] if isinstance(row, dict) else row for row in rows)

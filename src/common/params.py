@@ -1,32 +1,15 @@
 """params.yaml as typed, validated objects."""
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from src.runtime.errors import InputError
+from src.common.schema import Section, validate
+from src.runtime.errors import InputError, one_line
 
-_SHOWN = 100  # characters of a wrong value
 SPLITS = ("calibration", "finetune", "validation", "test")
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def plain(cls, value, info):
-        """Pydantic takes true for 1, and any text for a path."""
-        kind = cls.model_fields[info.field_name].annotation
-        values = value if isinstance(value, list) else [value]
-        if kind is not bool and bool not in get_args(kind) and any(isinstance(item, bool) for item in values):
-            raise ValueError(f"true and false are not allowed here, got {value!r}")
-        if isinstance(value, str) and ("\0" in value or any("\ud800" <= sign <= "\udfff" for sign in value)):
-            raise ValueError(f"not a text that a path can hold, got {ascii(value)[:_SHOWN]}")
-        return value
 
 
 class Splits(Section):
@@ -46,6 +29,7 @@ class Splits(Section):
 class Data(Section):
     source: Literal["synthetic", "folder", "hub"]
     path: str | None
+    level: int = Field(ge=1, le=10)
     trials: str | None
     repo: str
     config: str
@@ -194,33 +178,6 @@ class Params(Section):
         return self
 
 
-def _names(model, where):
-    """The keys allowed at `where`, a path of keys into the model."""
-    for key in where:
-        model = model.model_fields[key].annotation
-    return list(model.model_fields)
-
-
-def _explain(error):
-    where = ".".join(str(part) for part in error["loc"])[:_SHOWN] or "the file"
-    if error["type"] == "extra_forbidden":
-        allowed = _names(Params, error["loc"][:-1])
-        near = difflib.get_close_matches(str(error["loc"][-1]), allowed, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed)}"
-        return f"{where}: unknown key, got {_shown(error['input'])}; {hint}"
-    if error["type"] == "missing":
-        return f"{where}: missing"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return f"{where}: {message}"
-    return f"{where}: {message}, got {_shown(error['input'])}"
-
-
-def _shown(value):
-    text = ascii(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
 def load(path="params.yaml") -> Params:
     """The parameters of the pipeline.
 
@@ -234,8 +191,5 @@ def load(path="params.yaml") -> Params:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except Exception as error:  # PyYAML's constructors raise whatever Python does with a bad date or number
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
-    try:
-        return Params.model_validate(raw)
-    except ValidationError as error:
-        raise InputError(*(f"{path}: {_explain(e)}" for e in error.errors())) from None
+        raise InputError(f"{path}: not valid YAML: {one_line(error)}") from None
+    return validate(Params, raw, lambda keys: f"{path}: {'.'.join(map(str, keys))[:100] or 'the file'}")

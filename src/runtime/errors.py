@@ -1,21 +1,30 @@
 """User-facing errors: each message is one line that says what is wrong, where, and what is allowed."""
 
+_LONGEST = 300  # characters of what a library says
+
 
 class InputError(Exception):
-    """The input is wrong; the message says what, where, and what is allowed.
+    """The input is wrong; the message says what, where, and what is allowed: `printable` lines."""
 
-    A line of printable characters each: in a stranger's names that are quoted, what a terminal would obey, or
-    take for the end of the line, is shown as its escape.
-    """
-
-    def __init__(self, *lines):
-        super().__init__("\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) for text in lines))
+    def __init__(self, *lines: str):
+        super().__init__("\n".join(map(printable, lines)))
 
 
 class AudioError(Exception):
     """One utterance cannot be used. The message is the reason: a kind, or `kind: detail`."""
 
 
-def reason(error):
+def printable(text: object) -> str:
+    """A text as a line of printable characters: in a stranger's names, what a terminal would obey, or take for the
+    end of the line, is shown as its escape."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(text))
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception in one line, of at most 300 characters; its type where it has no message."""
+    return " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+
+
+def reason(error: OSError) -> str:
     """What the system says of an OSError, in a line."""
-    return error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return error.strerror or one_line(error)

@@ -24,7 +24,7 @@ from src.common.hub import Lock, explained, first_line
 from src.runtime.audio import decode
 from src.runtime.errors import AudioError, InputError
 from src.sources.candidate import Candidate
-from src.sources.sexes import sex_of
+from src.sources.speaker_metadata import sex_of
 
 SPEAKER_COLUMNS = ("label", "speaker", "speaker_id", "spk_id")
 NAME_COLUMNS = ("file", "path", "id")

@@ -131,7 +131,7 @@ def test_what_is_missing_or_wrong_is_said_in_a_line(made, tmp_path):
     output = bench(made[0], "--only", "qat-openvino", "--skip-scaling")
     assert output.returncode == 1
     assert output.stderr == "error: models/qat.onnx: no such file; run the stage qat_search, or dvc repro\n"
-    assert "from 1 is needed" in bench(made[0], "--rounds", "0").stderr
+    assert "--rounds: Input should be greater than or equal to 1" in bench(made[0], "--rounds", "0").stderr
     empty = bench(workspace(tmp_path / "empty", {}))
     assert empty.returncode == 1 and "manifest.csv: no such file" in empty.stderr
 

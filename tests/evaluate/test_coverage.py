@@ -77,10 +77,12 @@ def coverage(seed, speakers, utterances, noise, sets, resamples, truth_sets=1000
 
 
 def test_intervals_hold_the_truth_quick():
-    """Loose bounds: a count squared for target trials, or no weights for pairs, fails on the width."""
-    for name, (share, width) in coverage(0, 30, 6, 0.5, sets=60, resamples=200, truth_sets=300).items():
-        assert share > 0.8, name
-        assert 0.7 < width < 1.6, name
+    """A count squared for target trials, or no weights for pairs, fails on the width."""
+    found = coverage(0, 30, 6, 0.5, sets=60, resamples=200, truth_sets=300)
+    for name, (share, width) in found.items():
+        assert share >= (0.85 if name == "min_cllr" else 0.9), name
+        assert 0.75 < width < 1.4, name
+    assert 0.935 < np.mean([share for share, _ in found.values()]) < 0.975
 
 
 @pytest.mark.slow

@@ -1,0 +1,36 @@
+"""Options of the commands that run a model on recordings."""
+
+import math
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from src.common.schema import Section
+from src.runtime.audio import MAX_SECONDS, SHORTEST
+
+DIFFER = "channels differ (two speakers, or opposite polarity), and are averaged; --channel chooses one"
+
+
+class ModelOptions(Section):
+    model: Path = Field(Path("models/qat.onnx"), description="an ONNX file")
+    max_seconds: float | None = Field(
+        MAX_SECONDS, ge=SHORTEST, allow_inf_nan=True, description="what is longer is cut to this; inf: nothing is cut"
+    )
+    channel: int | None = Field(
+        None,
+        description="the channel, from 1, that is used of recordings with several; or average, which is the default",
+    )
+
+    @field_validator("max_seconds")
+    @classmethod
+    def unlimited(cls, value):
+        return None if value == math.inf else value
+
+    @field_validator("channel", mode="before")
+    @classmethod
+    def numbered(cls, value):
+        if value == "average":
+            return None
+        if not str(value).isdecimal() or not 1 <= int(value) <= 1024:  # libsndfile's most
+            raise ValueError(f"a channel's number from 1 to 1024, or average, is needed, got {value!r}")
+        return int(value)
