@@ -1,8 +1,8 @@
 """The model on a folder: what is written, what is skipped, and that an interrupted run goes on."""
 
+import fcntl
 import os
 import signal
-import fcntl
 import subprocess
 import sys
 
