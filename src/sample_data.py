@@ -53,7 +53,8 @@ def _candidates(config, partial):
         from src.sources import hub_dataset
 
         spool = partial / "fetched"
-        return hub_dataset.candidates(data.repo, data.config, data.revision, data.max_seconds, spool), ()
+        repository = data.repo, data.config, data.revision
+        return hub_dataset.candidates(*repository, data.max_seconds, spool, data.speaker_column), ()
     found = folder.candidates(data.path, data.max_seconds)
     if not data.trials:
         return found, ()

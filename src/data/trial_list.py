@@ -4,6 +4,7 @@ import os
 import posixpath
 from pathlib import Path
 
+from src.common.files import looked_for
 from src.runtime.errors import InputError
 
 # VoxCeleb1's test lists, as published and cleaned: https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox1.html
@@ -20,6 +21,8 @@ def read_trial_list(path, folder=None) -> list[tuple[int, str, str]]:
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"data.trials: {path}: cannot be read: no such file{looked_for(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"data.trials: {path}: cannot be read: {error}") from None
     trials, known = [], {}

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from src.common.files import looked_for
 from src.runtime.audio import decode_path
 from src.runtime.errors import AudioError, InputError
 from src.sources.candidate import Candidate
@@ -23,7 +24,7 @@ def candidates(path, seconds) -> list[Candidate]:
     """
     root = Path(path)
     if not root.is_dir():
-        raise InputError(f"data.path: {path}: no such folder")
+        raise InputError(f"data.path: {path}: no such folder{looked_for(path)}")
     try:
         speakers = [entry for entry in _entries(root) if _is_folder(entry)]
     except OSError as error:
