@@ -9,7 +9,7 @@ from src.common.files import atomic_write, sha256, write_json, write_text
 from src.evaluate.accuracy import FOLDER as METRICS
 from src.evaluate.accuracy import KEYS
 from src.publish import bill, card, provenance
-from src.reporting import results, words
+from src.reporting import decision, results, words
 from src.runtime import calibration, engine
 from src.runtime.audio import SAMPLE_RATE
 from src.runtime.errors import InputError
@@ -21,7 +21,7 @@ _COST = ("gmacs", "gflops", "int8_mac_share", "params_million", "size_mb")
 def main():
     config = params.load()
     found = results.load(config)
-    model = words.choice(found) or found.models["fp32"]
+    model = decision.choice(found) or found.models["fp32"]
     source = Path(f"models/{model.name}.onnx")
     if not source.is_file():
         raise InputError(f"{source}: no such file; run the stage that writes it")
