@@ -8,12 +8,13 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.evaluate.accuracy import ALL, KEYS
+from src.common.layout import SHIPPED
+from src.evaluate.accuracy import KEYS
+from src.evaluate.test_set import ALL
 from src.reporting.decision import choice, effect, losses, quantised
 from src.reporting.numbers import MEASURES, count, difference, largest_loss, level, points, share, significant, speed
 from src.reporting.results import DIFFERENCE
 
-SHIPPED = "models/pretrained/ecapa-mini"
 HYPERPARAMETERS = {
     "learning_rate": "learning rate",
     "weight_decay": "weight decay",
@@ -146,7 +147,7 @@ def _baseline(results):
     top1, eer, *costs = ("{}{} ({})".format(*_with_unit(key, fp32.over(main))) for key in KEYS)
     enrolled = results.test.groups[main][results.test.identification.enrol_speakers].sum()
     timing, times = fp32.timing, fp32.timing["models"]
-    plain = ["{}{} ({})".format(*_with_unit(key, results.trivial(main))) for key in KEYS[:2]]
+    plain = ["{}{} ({})".format(*_with_unit(key, results.logmel(main))) for key in KEYS[:2]]
     parity = math.floor(1e7 * fp32.accuracy["parity_cosine"]) / 1e7  # never rounded up to 1
     return Answer(
         "How accurate is the encoder before quantisation, and what does it compute?",

@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 import torch
 
-from src.evaluate import accuracy
+from src.evaluate import accuracy, result, test_set
 from src.quantize import qat
 from src.runtime.audio import SAMPLE_RATE
 from src.search import study
@@ -37,7 +37,7 @@ class Task:
 
     source: of the students; teacher: its network again, which may be moved; front_end: FrontEnd; finetune and
     validation: (list of float32 waveforms [n] or of `Waveform`, list of speakers); test: of the validation waveforms,
-    see `accuracy.make_test`; frames: of an utterance that costs are counted for.
+    see `test_set.make_test`; frames: of an utterance that costs are counted for.
     """
 
     source: Source
@@ -45,7 +45,7 @@ class Task:
     front_end: torch.nn.Module
     finetune: tuple
     validation: tuple
-    test: accuracy.Test
+    test: test_set.Test
     frames: int
     resamples: int
     device: str
@@ -181,7 +181,7 @@ def _column(name, end):
 
 
 def _result(embeddings, task):
-    return accuracy.score_uncalibrated(embeddings.cpu().numpy(), task.test)
+    return result.score_uncalibrated(embeddings.cpu().numpy(), task.test)
 
 
 def _suggest(trial, wanted):

@@ -18,7 +18,7 @@ def results(ptq, qat):
     config = write()
     for path, values in (("ptq", ptq), ("qat_search", qat)):
         difference = dict.fromkeys(KEYS, OPEN) | values.get("difference", {})
-        change(f"metrics/{path}.json", **{"eer": 0.05, "noninferior": 0, **values, "difference": difference})
+        change(f"metrics/details/{path}.json", **{"eer": 0.05, "noninferior": 0, **values, "difference": difference})
     return load(config)
 
 

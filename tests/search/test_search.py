@@ -6,7 +6,7 @@ import torch
 
 from src.common.params import QatSearch
 from src.data.manifest import Row
-from src.evaluate import accuracy
+from src.evaluate import test_set
 from src.quantize import qat
 from src.search import factorise, search, student
 from tests.quantize.conftest import FRAMES, Frames
@@ -38,7 +38,7 @@ def task(network, features, speech):
     bits = {"layer0": 8, "blocks": 8, "mfa": 8, "attention": 8, "fc": 8}
     source = student.Source(network, features, factorise.spectra(network, features), "minmax", bits)
     return search.Task(
-        source, copy.deepcopy(network), Frames(), speech, speech, accuracy.make_test(rows, 1), FRAMES, 100, "cpu", 5
+        source, copy.deepcopy(network), Frames(), speech, speech, test_set.make_test(rows, 1), FRAMES, 100, "cpu", 5
     )
 
 
