@@ -93,6 +93,8 @@ def _refuse_folder(path, new):
     made, there = ({entry.relative_to(folder) for entry in folder.rglob("*")} for folder in (new, path))
     if there - made:
         raise InputError(f"{path}: cannot be replaced: {min(there - made)} in it is not of this program; move it away")
+
+
 def looked_for(path: str | Path) -> str:
     """What a message adds about a path of the parameters that is not there: the place that a relative one means, and
     the remedy where that is in one of DVC's copies of the repository."""

@@ -9,8 +9,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from src.evaluate.accuracy import KEYS
 from src.reporting import breakdown, words
 from src.reporting.numbers import MEASURES, difference, level, points, share
+from src.reporting.results import Model, Results
 from src.reporting.tables import markdown
 
+COST = ("gmacs", "gflops", "int8_mac_share", "params_million", "size_mb")
 TAGS = ["speaker-verification", "speaker-recognition", "speaker-embeddings", "ecapa-tdnn", "onnx"]
 UNSTATED = {"license": "other", "license_name": "not-stated"}
 
@@ -22,6 +24,20 @@ def card(results, model) -> str:
         .get_template("README.md.j2")
         .render(metadata=metadata(results, model).to_yaml(), **text(results, model))
     )
+
+
+def facts(results: Results, model: Model) -> dict:
+    """What `config.json` says of the model: its name and title, its accuracy on the speakers that the verdict is about,
+    and what it costs."""
+    group = results.groups[0]
+    figures = model.over(group)
+    keys = [*(key + end for key in KEYS for end in ("", "_ci")), "difference", "trials", "target_trials", "speakers"]
+    metrics = {
+        "speakers_are": group,
+        **{key: figures[key] for key in keys if key in figures},
+        **{key: model.cost[key] for key in COST},
+    }
+    return {"model": model.name, "title": model.title, "metrics": metrics}
 
 
 def metadata(results, model) -> ModelCardData:

@@ -22,14 +22,7 @@ ABOUT = "Test utterances cut to a length, or with the voices of others added; en
 
 def load():
     """(rows of breakdown.csv, rows of sensitivity.csv). Raises InputError when one is missing or damaged."""
-    return (
-        read_csv(
-            "breakdown.csv",
-            "breakdown",
-            ("condition", "level", "model", "eer", "low", "high", "difference", "difference_low", "difference_high"),
-        ),
-        read_csv("sensitivity.csv", "breakdown", ("group", "embedding_sqnr_db", "embedding_cosine", "output_sqnr_db")),
-    )
+    return (read_csv("breakdown", "breakdown"), read_csv("sensitivity", "breakdown"))
 
 
 def conditions_table(rows):

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from src.evaluate import bootstrap, metrics
+from src.evaluate.trials import subset
 
 COLUMNS = ("model", "false_alarm_rate", "miss_rate", "miss_low", "miss_high")
 MOST_POINTS = 300  # of a curve
@@ -27,17 +28,14 @@ class Curve:
 
 def curves(results):
     """{model: Curve} over the trials that the verdict is about; bands from the resamples of its figures."""
-    trials, kept = results.test.verification, results.judged
-    targets = trials.targets[kept]
-    sides = trials.enrol_speakers[trials.enrol[kept]], trials.test_speakers[trials.test[kept]]
-    used, columns = np.unique(np.concatenate(sides), return_inverse=True)
-    counts = bootstrap.resamples(len(used), results.params.evaluate.bootstrap, results.params.seed)
+    part = subset(results.test.verification, results.judged)
+    counts = bootstrap.resamples(part.speakers, results.params.evaluate.bootstrap, results.params.seed)
     found = {}
     for name, model in results.models.items():
-        ranking = metrics.rank(model.scores[kept], targets)
+        ranking = metrics.rank(model.scores[part.chosen], part.targets)
         _, *rates = metrics.det_points(ranking)
         p_fa, p_miss = _thinned(*rates)
-        band = _band(ranking, p_fa, *np.split(columns, 2), counts)
+        band = _band(ranking, p_fa, part.enrol, part.test, counts)
         found[name] = Curve(p_fa, p_miss, *band, model.over(results.groups[0])["eer"])
     return found
 

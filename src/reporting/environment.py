@@ -1,11 +1,10 @@
 """Where the figures come from: the machine and the versions that time was measured with, the code, the parameters."""
 
 import platform
-import subprocess
 
 import yaml
 
-CODE = ("src", "dvc.yaml", "params.yaml", "models/pretrained")
+from src.common.git import code_version
 
 
 def facts(results):
@@ -21,27 +20,15 @@ def facts(results):
     ]
     found = [(title, " / ".join(dict.fromkeys(map(value, timings)))) for title, value in measured]
     found.append(("Python", platform.python_version()))
-    if revision := commit():
-        found.append(("commit", revision))
+    found.append(("commit", _commit()))
     return found
 
 
-def commit():
-    """The commit that is checked out, and whether the code or the parameters differ from it; None outside Git.
-
-    Outputs do not count: DVC removes them before a stage runs, so that they always differ.
-    """
-    try:
-        head = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("status", "--porcelain", "--", *CODE)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{head}, with changes not committed" if changed else head
-
-
-def _git(*arguments):
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+def _commit():
+    version = code_version()
+    if isinstance(version, str):
+        return version
+    return version["id"][:12] + ", with changes not committed" * version["modified"]
 
 
 def parameters(results):

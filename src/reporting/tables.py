@@ -50,7 +50,7 @@ def summary(results):
             costs = _costs(model) if group == results.groups[0] else [""] * 5
             rows.append([name + mark, *accuracy, change.replace(" to ", ", "), *costs])
         name = "no model ²" if len(results.groups) == 1 else f"none ², {group}"
-        accuracy = [level(key, results.trivial(group))[0] for key in KEYS[:3]]
+        accuracy = [level(key, results.logmel(group))[0] for key in KEYS[:3]]
         rows.append([name + mark, *accuracy, "–", *[""] * 5])
     return header, rows
 

@@ -8,18 +8,19 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.evaluate.accuracy import ALL, KEYS
+from src.common.layout import SHIPPED
+from src.evaluate.accuracy import KEYS
+from src.evaluate.test_set import ALL
+from src.reporting.decision import choice, effect, losses, quantised
 from src.reporting.numbers import MEASURES, count, difference, largest_loss, level, points, share, significant, speed
 from src.reporting.results import DIFFERENCE
 
-SHIPPED = "models/pretrained/ecapa-mini"
 HYPERPARAMETERS = {
     "learning_rate": "learning rate",
     "weight_decay": "weight decay",
     "batch_size": "batch size",
     "speaker_loss_weight": "weight of the speaker loss",
 }
-JUDGED = ("top1_accuracy", "eer")  # what identification and verification must not lose
 GROUPS = {ALL: "all test speakers", "unseen": "unseen speakers", "seen": "seen speakers"}
 MARK = "†"
 
@@ -39,42 +40,6 @@ def named(group, results):
 
 def mark(seen):
     return f" {MARK}" if seen else ""
-
-
-def effect(key, figures):
-    """What the difference to fp32 in an accuracy key is: `same`, `worse`, `better` or `open`."""
-    found = figures["difference"][key]
-    low, high = found["low"], found["high"]
-    if MEASURES[key].higher_is_better:
-        low, high = -high, -low
-    if low == high == found["value"] == 0:
-        return "same"
-    return "worse" if low > 0 else "better" if high < 0 else "open"
-
-
-def hurt(model, results):
-    """The keys of JUDGED in which the model was shown to lose; an EER that stays within the margin does not."""
-    figures = model.over(results.groups[0])
-    return [key for key in JUDGED if effect(key, figures) == "worse" and not (key == "eer" and figures["noninferior"])]
-
-
-def choice(results):
-    """The quantised model that computes least among those that `hurt` nothing, or None.
-
-    Those whose EER is shown to stay within the margin come first, then the fewest GMACs, then the largest share
-    of them in INT8; the EER decides between equals.
-    """
-    unhurt = [model for model in _quantised(results) if not hurt(model, results)]
-    return min(
-        unhurt,
-        default=None,
-        key=lambda model: (
-            not model.over(results.groups[0])["noninferior"],
-            round(model.cost["gmacs"], 4),
-            -round(model.cost["int8_mac_share"], 3),
-            model.over(results.groups[0])["eer"],
-        ),
-    )
 
 
 def verdict(results):
@@ -103,16 +68,16 @@ def qualification(results):
     best = choice(results)
     if best is None:
         return " ".join(
-            f"{model.title}: {margin(model.over(results.groups[0]), results)}" for model in _quantised(results)
+            f"{model.title}: {margin(model.over(results.groups[0]), results)}" for model in quantised(results)
         )
     return " ".join([margin(best.over(results.groups[0]), results), *(f"{loss}." for loss in _lost(results))])
 
 
 def _lost(results):
     return [
-        f"{model.title} was shown to lose in {_named(hurt(model, results))}"
-        for model in _quantised(results)
-        if hurt(model, results)
+        f"{model.title} was shown to lose in {_named(losses(model, results))}"
+        for model in quantised(results)
+        if losses(model, results)
     ]
 
 
@@ -182,7 +147,7 @@ def _baseline(results):
     top1, eer, *costs = ("{}{} ({})".format(*_with_unit(key, fp32.over(main))) for key in KEYS)
     enrolled = results.test.groups[main][results.test.identification.enrol_speakers].sum()
     timing, times = fp32.timing, fp32.timing["models"]
-    plain = ["{}{} ({})".format(*_with_unit(key, results.trivial(main))) for key in KEYS[:2]]
+    plain = ["{}{} ({})".format(*_with_unit(key, results.logmel(main))) for key in KEYS[:2]]
     parity = math.floor(1e7 * fp32.accuracy["parity_cosine"]) / 1e7  # never rounded up to 1
     return Answer(
         "How accurate is the encoder before quantisation, and what does it compute?",
@@ -275,9 +240,9 @@ def _trade_off(results):
     best = choice(results)
     others = [
         _losses(model, results)
-        if hurt(model, results)
+        if losses(model, results)
         else f"{model.title} has no shown loss either; where two compute the same, the lower EER decided"
-        for model in _quantised(results)
+        for model in quantised(results)
         if model is not best
     ]
     limits = ["A difference that was not shown may still be there: the intervals say how large.", _sizes(results)]
@@ -374,12 +339,8 @@ def _named(keys):
 def _losses(model, results):
     figures = model.over(results.groups[0])
     return f"{model.title} loses in " + " and in ".join(
-        f"{MEASURES[key].title} ({_interval(key, figures)})" for key in hurt(model, results)
+        f"{MEASURES[key].title} ({_interval(key, figures)})" for key in losses(model, results)
     )
-
-
-def _quantised(results):
-    return [model for model in results.models.values() if model.name != "fp32"]
 
 
 def _with_unit(key, figures):

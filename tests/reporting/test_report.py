@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from src import report
+from src.common import layout
 from src.data import manifest
 from src.runtime.errors import InputError
 from tests.reporting.conftest import ROOT, UTTERANCES, write
 from tests.workspace import programs, recomputed
 
-OUTPUTS = (report.REPORT, report.PAGE, report.DET)
+OUTPUTS = (report.REPORT, report.PAGE, report.DET, layout.CARD, layout.RELEASE)
 
 
 def _digests():
@@ -48,7 +49,7 @@ def test_figures_are_those_of_the_scores(place):
     write()
     report.main()
     header, _, *rows = _first_table(Path(report.REPORT).read_text(encoding="utf-8"))
-    for name, row in zip(("fp32", "ptq", "qat", "trivial"), rows, strict=True):
+    for name, row in zip(("fp32", "ptq", "qat", "logmel"), rows, strict=True):
         with open(f"metrics/scores/{name}.csv", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
         scores = np.array([float(line["score"]) for line in lines])
@@ -155,10 +156,10 @@ def test_plots_over_seen_speakers_are_marked(place, seen, marked):
 def test_figures_of_a_group_by_the_program_in_the_documentation(place, group):
     write(seen_speakers=6)
     lines = programs("docs/evaluation.md")[0].splitlines()
-    lines[4:4] = programs("docs/evaluation.md")[1].splitlines()
+    lines[5:5] = programs("docs/evaluation.md")[1].splitlines()
     found = recomputed("\n".join(lines).replace('"unseen"', f'"{group}"').replace('"all"', f'"{group}"'), place)
     for name, file in (("fp32", "baseline"), ("ptq", "ptq"), ("qat", "qat_search")):
-        stated = json.loads(Path(f"metrics/{file}.json").read_text(encoding="utf-8"))[group]
+        stated = json.loads(Path(f"metrics/details/{file}.json").read_text(encoding="utf-8"))[group]
         keys = ("trials", "target_trials", "top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05")
         assert found[name] == pytest.approx([stated[key] for key in keys], abs=1e-6)
 
@@ -168,15 +169,15 @@ def test_commit_and_parameters_are_told(place):
     report.main()
     for path in (report.REPORT, report.PAGE):
         text = Path(path).read_text(encoding="utf-8")
-        assert "steps: 1234" in text and "pretrain:" not in text and "commit" not in text
+        assert "steps: 1234" in text and "pretrain:" not in text and "unknown: not a Git repository" in text
+    Path("requirements.txt").write_text("a")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (["init", "-q"], ["add", "params.yaml"], ["commit", "-qm", "a"]):
+    for command in (["init", "-q"], ["add", "requirements.txt"], ["commit", "-qm", "a"]):
         subprocess.run([*git, *command], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout[:12]
     report.main()
     assert f"\n- commit: {head}\n" in Path(report.REPORT).read_text(encoding="utf-8")
-    with open("params.yaml", "a", encoding="utf-8") as file:
-        file.write("# changed\n")
+    Path("requirements.txt").write_text("b")
     report.main()
     assert f"\n- commit: {head}, with changes not committed\n" in Path(report.REPORT).read_text(encoding="utf-8")
 
@@ -191,7 +192,15 @@ def test_only_seen_speakers_are_marked_too(place):
 
 
 @pytest.mark.parametrize(
-    "missing", ["baseline.json", "qat_search_latency.json", "macs.csv", "trials.csv", "breakdown.csv", "scores/qat.csv"]
+    "missing",
+    [
+        "details/baseline.json",
+        "evaluation/qat/latency.json",
+        "macs.csv",
+        "trials.csv",
+        "breakdown.csv",
+        "scores/qat.csv",
+    ],
 )
 def test_missing_file_is_named_and_nothing_is_written(place, missing):
     write()
@@ -204,9 +213,8 @@ def test_missing_file_is_named_and_nothing_is_written(place, missing):
 @pytest.mark.parametrize(
     "name, fault, said",
     [
-        ("ptq.json", "{", "ptq.json: not valid JSON"),
-        ("ptq.json", "{}", "ptq.json: top1_accuracy.*missing"),
-        ("trials.csv", "a,b\n1,2\n", "trials.csv: rows with trial"),
+        ("details/ptq.json", "{", "ptq.json: not valid JSON"),
+        ("trials.csv", "trial,objective\n", "trials.csv: no rows"),
         ("scores/ptq.csv", "enrol,test,target,score\n", "scores/ptq.csv"),
     ],
 )
