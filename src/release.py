@@ -9,7 +9,7 @@ from src.common.files import atomic_write, sha256, write_json, write_text
 from src.evaluate.accuracy import FOLDER as METRICS
 from src.evaluate.accuracy import KEYS
 from src.publish import bill, card, provenance
-from src.reporting import decision, results, words
+from src.reporting import decision, prose, results
 from src.runtime import calibration, engine
 from src.runtime.audio import SAMPLE_RATE
 from src.runtime.errors import InputError
@@ -32,7 +32,7 @@ def main():
         "name": model.title,
         "hashes": [{"alg": "SHA-256", "content": about["sha256"]}],
     }
-    synthetic = config.data.source == "synthetic" or config.encoder.source == words.SHIPPED
+    synthetic = config.data.source == "synthetic" or config.encoder.source == prose.SHIPPED
     materials = bill.bill(component, synthetic)
     with atomic_write(FOLDER) as beside:
         write_json(beside / "config.json", about)

@@ -5,10 +5,12 @@ import subprocess
 
 import yaml
 
+from src.reporting.results import Results
+
 CODE = ("src", "dvc.yaml", "params.yaml", "models/pretrained")
 
 
-def facts(results):
+def facts(results: Results) -> list[tuple[str, str]]:
     """(what, value) pairs; several values where the latency files differ."""
     timings = [model.timing for model in results.models.values()]
     measured = [
@@ -19,11 +21,11 @@ def facts(results):
         ("rounds", lambda timing: str(timing["rounds"])),
         *((name, lambda timing, name=name: timing["versions"][name]) for name in timings[0]["versions"]),
     ]
-    found = [(title, " / ".join(dict.fromkeys(map(value, timings)))) for title, value in measured]
-    found.append(("Python", platform.python_version()))
+    pairs = [(title, " / ".join(dict.fromkeys(map(value, timings)))) for title, value in measured]
+    pairs.append(("Python", platform.python_version()))
     if revision := commit():
-        found.append(("commit", revision))
-    return found
+        pairs.append(("commit", revision))
+    return pairs
 
 
 def commit():
@@ -44,7 +46,7 @@ def _git(*arguments):
     return done.stdout.strip()
 
 
-def parameters(results):
+def parameters(results: Results) -> str:
     """The parameters of the run as YAML; those of `pretrain` are left out, which is no part of it."""
     shown = results.params.model_dump(mode="json", exclude={"pretrain"})
     return yaml.safe_dump(shown, sort_keys=False, default_flow_style=None).rstrip()
