@@ -5,9 +5,10 @@ import platform
 import yaml
 
 from src.common.git import code_version
+from src.reporting.results import Results
 
 
-def facts(results):
+def facts(results: Results) -> list[tuple[str, str]]:
     """(what, value) pairs; several values where the latency files differ."""
     timings = [model.timing for model in results.models.values()]
     measured = [
@@ -31,7 +32,7 @@ def _commit():
     return version["id"][:12] + ", with changes not committed" * version["modified"]
 
 
-def parameters(results):
+def parameters(results: Results) -> str:
     """The parameters of the run as YAML; those of `pretrain` are left out, which is no part of it."""
     shown = results.params.model_dump(mode="json", exclude={"pretrain"})
     return yaml.safe_dump(shown, sort_keys=False, default_flow_style=None).rstrip()

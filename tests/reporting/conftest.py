@@ -12,7 +12,7 @@ from src.common.files import write_csv, write_json
 from src.cost import latency, macs
 from src.data import manifest
 from src.evaluate import accuracy, conditions, result, score_calibration, scores, test_set
-from src.reporting import words
+from src.reporting import prose
 
 ROOT = Path(__file__).parents[2]
 SPEAKERS, UTTERANCES, DIM = 16, 6, 24
@@ -104,7 +104,7 @@ def write(seen_speakers=0, damage=DAMAGE, sexes=False, parts=("",), **changes):
             "size_mb": 5.9,
             "n_trials": len(trials),
             "passed_validation": 1,
-            "chosen": {name: trials[1][name] for name in ("trial", "kept_macs", *words.HYPERPARAMETERS)},
+            "chosen": {name: trials[1][name] for name in ("trial", "kept_macs", *prose.HYPERPARAMETERS)},
             "objective_untrained": 1.29,
             "objective_fp32": 1.22,
         },

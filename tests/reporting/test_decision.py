@@ -1,11 +1,14 @@
 """The decision follows the intervals."""
 
+import contextlib
+from dataclasses import replace
+
 import pytest
 
 from src.evaluate.accuracy import KEYS
 from src.reporting import decision
 from src.reporting.results import load
-from tests.reporting.conftest import change, write
+from tests.reporting.conftest import write
 
 OPEN = {"value": 0.001, "low": -0.002, "high": 0.003}
 WORSE = {"value": 0.01, "low": 0.004, "high": 0.02}
@@ -13,13 +16,23 @@ LOSS_OF_EER = {"eer": WORSE}
 LOSS_OF_TOP1 = {"top1_accuracy": {"value": -0.02, "low": -0.03, "high": -0.01}}
 
 
-def results(ptq, qat):
-    """Results whose INT8 models differ in these keys of their metrics; a difference not given is `OPEN`."""
-    config = write()
-    for path, values in (("ptq", ptq), ("qat_search", qat)):
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Results of a run."""
+    with contextlib.chdir(tmp_path_factory.mktemp("run")):
+        return load(write())
+
+
+def altered(results, **models):
+    """Results with other figures; models: {name: {key of its accuracy or cost: value}}, a difference not given is OPEN."""
+    changed = {}
+    for name, values in models.items():
+        model, values = results.models[name], {"eer": 0.05, "noninferior": 0, **values}
         difference = dict.fromkeys(KEYS, OPEN) | values.get("difference", {})
-        change(f"metrics/details/{path}.json", **{"eer": 0.05, "noninferior": 0, **values, "difference": difference})
-    return load(config)
+        changed[name] = replace(
+            model, accuracy=model.accuracy | values | {"difference": difference}, cost=model.cost | values
+        )
+    return replace(results, models=results.models | changed)
 
 
 @pytest.mark.parametrize(
@@ -52,12 +65,12 @@ def test_effect(key, value, low, high, effect):
         ({"difference": LOSS_OF_EER}, {"difference": LOSS_OF_TOP1}, None),
     ],
 )
-def test_choice(place, ptq, qat, chosen):
-    choice = decision.choice(results(ptq, qat))
+def test_choice(measured, ptq, qat, chosen):
+    choice = decision.choice(altered(measured, ptq=ptq, qat=qat))
     assert (choice and choice.name) == chosen
 
 
-def test_every_loss_is_named(place):
-    lossy = results({"difference": LOSS_OF_EER | LOSS_OF_TOP1}, {})
+def test_every_loss_is_named(measured):
+    lossy = altered(measured, ptq={"difference": LOSS_OF_EER | LOSS_OF_TOP1}, qat={})
     assert decision.losses(lossy.models["ptq"], lossy) == ["top1_accuracy", "eer"]
     assert decision.losses(lossy.models["qat"], lossy) == []
