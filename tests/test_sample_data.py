@@ -16,6 +16,7 @@ import yaml
 from src import sample_data
 from src.data import manifest
 from src.runtime.errors import InputError
+from src.sources import channel
 from src.sources.select import shuffled
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -152,8 +153,8 @@ def test_bad_audio_is_skipped_with_its_reason_or_repaired_and_the_run_goes_on(wo
         folder.mkdir()
     (bad / "empty.wav").touch()
     (bad / "text.flac").write_text("not audio" * 1_000)
-    for name in ("cut.wav", "closed.wav", "whole.wav", "whole too.wav"):
-        soundfile.write(bad / name, np.roll(noise[0], len(name)), 16_000)
+    for i, name in enumerate(("cut.wav", "closed.wav", "whole.wav", "whole too.wav")):
+        soundfile.write(bad / name, noise[16 + i], 16_000)
     (bad / "cut.wav").write_bytes((bad / "cut.wav").read_bytes()[:30_000])
     for name, value in (("nan.wav", np.nan), ("infinite.wav", -np.inf)):
         soundfile.write(bad / name, np.where(np.arange(40_000) == 7, value, noise[1]), 16_000, subtype="FLOAT")
@@ -302,6 +303,22 @@ def test_hidden_folders_are_passed_over_and_it_is_said_once(work, capsys):
     rows, out = run(capsys)
     assert len({row.speaker for row in rows}) == 10 and skipped() == {}
     assert out.count("passed over: 2 names that begin with a dot\n") == 1
+
+
+def test_of_one_utterance_in_two_encodings_or_from_two_microphones_one_is_kept(work):
+    rng = np.random.default_rng(7)
+    for file in sorted(Path("speech/s3").glob("*.wav")):
+        samples, _ = soundfile.read(file)
+        soundfile.write(file.with_suffix(".mp3"), samples, 16_000)
+        (work / "speech/s4/far").mkdir(exist_ok=True)
+        near = soundfile.read(f"speech/s4/{file.name}")[0]
+        far = channel.apply(np.roll(near, 300), rng, (15, 15))
+        soundfile.write(f"speech/s4/far/{file.name}", far, 16_000)
+    rows, _ = run(utterances_per_speaker=8)
+    assert set(Counter(row.speaker for row in rows).values()) == {4}
+    assert len({Path(row.utt_id).stem for row in rows if row.speaker in ("s3", "s4")}) == 4
+    assert {utt_id.split("/")[0] for utt_id in skipped()} == {"s3", "s4"}
+    assert all(reason.startswith("duplicate: the same utterance as s") for reason in skipped().values())
 
 
 def test_what_is_given_and_not_used_is_said(work, capsys):

@@ -1,6 +1,7 @@
 """Speech in a folder: <path>/<speaker>/**/<recording>, VoxCeleb's own layout."""
 
 import codecs
+import functools
 import mimetypes
 import os
 import re
@@ -89,7 +90,9 @@ def named(path: str | Path, names: list[str], listed: list[Candidate], level: in
         folder = _folder(name, level)
         like = speakers.get(folder)
         speaker, sex = (like.speaker, like.sex) if like else (folder, "")
-        candidates.append(Candidate(name, speaker, partial(decode_path, locate(path, name)), sex=sex))
+        candidates.append(
+            Candidate(name, speaker, partial(decode_path, locate(path, name) or Path(path, name)), sex=sex)
+        )
     return candidates
 
 
@@ -116,7 +119,7 @@ def passed_over(passed: Counter) -> str:
 
 def relative_name(path: str | Path, root: str | Path) -> str:
     """The path within the folder. What is not UTF-8 in it is escaped: a name is printed and written to files."""
-    return os.fsencode(Path(path).relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
+    return os.fsencode(os.fspath(path)[len(os.path.join(root, "")) :]).decode("utf-8", "backslashreplace")
 
 
 def _entries(folder):
@@ -153,9 +156,10 @@ def _walk(folder, visited, passed):
 
 def _fault(entry):
     """None of a file to be read; NO_AUDIO, or the reason why it cannot be."""
-    if os.path.splitext(entry.name)[1].lower() in _DECODED or not entry.is_file():
+    suffix = os.path.splitext(entry.name)[1].lower()
+    if suffix in _DECODED or not entry.is_file():
         return None  # reading it tells
-    kind, _ = _TYPES.guess_type(entry.name)
+    kind = _type(suffix)
     media, other = kind and kind.startswith(("audio/", "video/")), kind not in (None, "application/octet-stream")
     if other and not media:
         return NO_AUDIO
@@ -166,6 +170,11 @@ def _fault(entry):
             return NO_AUDIO if fault and not media and _is_text(file.read(1024)) else fault
     except OSError as error:
         return f"unreadable: {error.strerror}"
+
+
+@functools.cache
+def _type(suffix):
+    return _TYPES.guess_type(f"file{suffix}")[0]
 
 
 def _is_text(start):

@@ -19,9 +19,11 @@ from src.data.recordings import save
 from src.runtime.audio import SAMPLE_RATE, SHORTEST, prepare
 from src.runtime.errors import AudioError, InputError
 from src.sources.candidate import Candidate
+from src.sources.same_utterance import SAME, fingerprint, similarity
 from src.sources.select import EVALUATION, FEWEST, allot, assign, shuffled, utterance_order
 
 AUDIO = "data/audio"
+_COMPARED = 100  # utterances of a speaker, with each other
 Skipped = tuple[str, str, str]  # utt_id, speaker, reason
 
 
@@ -103,7 +105,8 @@ def sample(
     the source could not offer.
 
     Of the same audio twice, found by the samples that would be written, a speaker keeps one; under two speakers
-    neither keeps it nor has another in its place, but for what a trial list names.
+    neither keeps it nor has another in its place, but for what a trial list names. Of one utterance from two
+    microphones or in two encodings, of equal length, a speaker keeps one as well.
 
     Returns a Sample whose rows are ordered by split, speaker and utt_id; their paths are those that the
     audio has once `folder` is renamed to AUDIO. Raises InputError when too few speakers can be used.
@@ -197,7 +200,7 @@ def _read(name, quotas, bounds, folder, numbers, repeats=False):
 
     With `repeats` the same audio may come again.
     """
-    utterances, skipped, before = [], [], {}
+    utterances, skipped, before, prints = [], [], {}, {}
     for quota in quotas:
         if len(quota.candidates) < quota.needed:
             break
@@ -210,6 +213,8 @@ def _read(name, quotas, bounds, folder, numbers, repeats=False):
                 digest = hashlib.sha256(pcm).digest()
                 if digest in before and not repeats:
                     raise AudioError(f"duplicate: the same audio as {before[digest]}")
+                if not repeats and len(prints) < _COMPARED:
+                    _compare(pcm, candidate, prints)
             except AudioError as error:
                 skipped.append((candidate.utt_id, name, str(error)))
                 continue
@@ -221,6 +226,17 @@ def _read(name, quotas, bounds, folder, numbers, repeats=False):
         if len(usable) < quota.needed:
             break
     return _Speaker(name, quotas, utterances, skipped)
+
+
+def _compare(pcm, candidate, prints):
+    """Add an utterance to the `prints` {utt_id: fingerprint} of its speaker. Raises AudioError where it is there."""
+    phases = fingerprint(pcm)
+    for utt_id, before in prints.items():
+        if similarity(phases, before) >= SAME:
+            raise AudioError(
+                f"duplicate: the same utterance as {utt_id}, in another encoding or from another microphone"
+            )
+    prints[candidate.utt_id] = phases
 
 
 def _first_names(speakers):
