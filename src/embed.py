@@ -127,15 +127,13 @@ def _files(folder):
 
 def _refuse_other(out):
     """Raise InputError where `out` is there, and not a file that embed wrote."""
-    if not os.path.lexists(out):
-        return
-    try:
-        with zipfile.ZipFile(out) as archive:
-            ours = (
-                out.is_file() and not out.is_symlink() and {*archive.namelist()} == {f"{name}.npy" for name in ARRAYS}
-            )
-    except Exception:  # of zipfile, which has many for a file that is no archive
-        ours = False
+    ours = not os.path.lexists(out)
+    if out.is_file() and not out.is_symlink():
+        with (
+            contextlib.suppress(Exception),
+            zipfile.ZipFile(out) as archive,
+        ):  # zipfile has many for a file that is none
+            ours = {*archive.namelist()} == {f"{name}.npy" for name in ARRAYS}
     if not ours:
         raise InputError(f"{out}: is there, and is not a file that embed wrote; nothing else is replaced")
 

@@ -17,7 +17,7 @@ from dataclasses import asdict
 import torch
 from pydantic import Field
 
-from src.common import params
+from src.common import layout, params
 from src.common.files import write_csv, write_json
 from src.common.schema import Section
 from src.cost import latency, onnx_macs
@@ -25,16 +25,15 @@ from src.data import manifest
 from src.data.recordings import Waveform, load_audio
 from src.encoder import load
 from src.encoder.export import export_onnx
-from src.evaluate import accuracy
+from src.evaluate import accuracy, test_set
+from src.evaluate.evaluation import evaluate
 from src.quantize import ptq
 from src.runtime.audio import SAMPLE_RATE
 from src.runtime.errors import InputError
 from src.search import factorise, search, student, study
 from src.search.trial import Setup, train
 
-MODEL = "models/qat.onnx"
-METRICS, LATENCY = "metrics/qat_search.json", "metrics/qat_search_latency.json"
-TRIALS, FRONT, SPECTRA = "metrics/trials.csv", "metrics/pareto.csv", "metrics/spectra.csv"
+MODEL = layout.model("qat")
 # Not an output of the stage: DVC deletes those before it runs, and finished trials must survive.
 STUDIES = ".optuna"
 
@@ -58,25 +57,26 @@ def main(worker=False):
         return
     network, layer_ranks = _winner(setup, settings, result.chosen)
     export_onnx(torch.nn.Sequential(setup.front_end.cpu(), ptq.convert(network.cpu())), MODEL)
-    metrics = accuracy.evaluate(MODEL, "qat", rows, config, reference="fp32")
+    summary = evaluate(MODEL, "qat", rows, config, reference="fp32")
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
     columns = list(result.trials[0])
-    write_csv(TRIALS, columns, result.trials)
-    write_csv(FRONT, columns, [row for row in result.trials if row["front"]])
-    write_csv(SPECTRA, factorise.COLUMNS, factorise.rows(setup.source.spectra, layer_ranks))
+    write_csv(layout.table("trials"), columns, result.trials)
+    write_csv(layout.table("pareto"), columns, [row for row in result.trials if row["front"]])
+    write_csv(layout.table("spectra"), factorise.COLUMNS, factorise.rows(setup.source.spectra, layer_ranks))
     write_json(
-        METRICS,
+        layout.details("qat_search"),
         {
-            **metrics,
+            **summary,
             **cost,
             "n_trials": len(result.trials),
             "passed_validation": int(result.chosen is not None),
             "chosen": _chosen(result.chosen),
-            "objective_untrained": _rounded(result.before),
-            "objective_fp32": _rounded(result.reference),
+            "objective_untrained": result.before,
+            "objective_fp32": result.reference,
         },
     )
-    write_json(LATENCY, latency.against_fp32("qat", MODEL, config.profile, config.seed))
+    write_json(layout.metrics("qat_search"), accuracy.headline(summary) | onnx_macs.headline(cost))
+    write_json(layout.latency("qat"), latency.against_fp32("qat", MODEL, config.profile, config.seed))
     which = (
         f"trial {result.chosen['trial'] + 1} of {len(result.trials)}"
         if result.chosen
@@ -85,7 +85,7 @@ def main(worker=False):
             "speakers; this is the plain INT8 model"
         )
     )
-    print(f"qat: {accuracy.summary(metrics)}; {cost['gmacs']:.4f} GMACs, {cost['size_mb']:.2f} MB; {which}")
+    print(f"qat: {accuracy.line(summary)}; {cost['gmacs']:.4f} GMACs, {cost['size_mb']:.2f} MB; {which}")
 
 
 def _setup(config, rows, device):
@@ -104,7 +104,7 @@ def _setup(config, rows, device):
         front_end=front_end,
         finetune=_speech(finetune),
         validation=_speech(validation),
-        test=accuracy.make_test(validation, 1),
+        test=test_set.make_test(validation, 1),
         frames=frames,
         resamples=config.evaluate.bootstrap,
         device=device,
@@ -126,12 +126,7 @@ def _chosen(row):
     """The number of a trial and what it was made with; metrics/trials.csv has the rest."""
     if row is None:
         return {"trial": search.UNTRAINED}
-    return {name: _rounded(row[name]) for name in ("trial", "kept_macs", *asdict(search.hyperparameters(row)))}
-
-
-def _rounded(number):
-    """To six significant digits, so that what did not change does not differ in a comparison of runs."""
-    return float(f"{number:.6g}") if isinstance(number, float) else number
+    return {name: row[name] for name in ("trial", "kept_macs", *asdict(search.hyperparameters(row)))}
 
 
 def _speech(rows):

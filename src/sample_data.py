@@ -73,8 +73,9 @@ class _Source:
         if data.source == "hub":
             from src.sources import hub_dataset
 
+            repository = data.repo, data.config, data.revision
             spool = partial / "fetched"
-            return cls(hub_dataset.candidates(data.repo, data.config, data.revision, data.max_seconds, spool))
+            return cls(hub_dataset.candidates(*repository, data.max_seconds, spool, data.speaker_column))
         listing = folder.listing(data.path, data.max_seconds, data.level)
         if not data.trials:
             return cls(listing.candidates, skipped=listing.skipped, notes=listing.notes)

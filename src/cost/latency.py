@@ -9,10 +9,11 @@ import onnxruntime as ort
 import torch
 from tqdm import tqdm
 
+from src.common import layout
 from src.cost.cpu import cpu
 from src.runtime.audio import SAMPLE_RATE
 
-FP32 = "models/fp32.onnx"
+FP32 = layout.model("fp32")
 WARM_UP = 3
 RESAMPLES = 2000
 ENGINES = ("torch", "onnxruntime", "speechbrain")

@@ -20,6 +20,7 @@ from src.runtime.audio import SAMPLE_RATE
 from src.runtime.errors import InputError
 
 # Operators that multiply and accumulate: {operator: the input with the weights}. The other factor is input 0.
+HEADLINE = {"gmacs": 4, "int8_mac_share": 4, "size_mb": 2}  # what a person compares between runs, and its decimals
 CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}
 PRODUCTS = {
     "Gemm": 1,
@@ -117,6 +118,11 @@ def cost(path, seconds):
         "params_million": parameters(path) / 1e6,
         "size_mb": os.path.getsize(path) / 1e6,
     }
+
+
+def headline(cost: dict) -> dict:
+    """Of what `cost` gives, what a person compares between runs, rounded."""
+    return {key: round(cost[key], digits) for key, digits in HEADLINE.items()}
 
 
 def count(path, waveform, optimised=False):

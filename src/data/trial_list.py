@@ -5,6 +5,7 @@ import posixpath
 import unicodedata
 from pathlib import Path
 
+from src.common.files import looked_for
 from src.data.tables import read_text
 from src.runtime.errors import InputError
 
@@ -23,7 +24,7 @@ def read_trial_list(path: str | Path, folder: str | Path | None = None, level: i
     non-target trials are missing, or when a file named as one of the OFFICIAL lists has another number of trials.
     """
     trials, names = [], {}
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, looked_for(path).removeprefix("; ")).split("\n"), start=1):
         if not (parts := line.split()):
             continue
         if len(parts) != 3:  # names with spaces in them

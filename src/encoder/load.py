@@ -10,7 +10,6 @@ import zipfile
 import numpy as np
 import torch
 
-from src.common.hub import Lock
 from src.encoder import checkpoint, fold_batchnorm, frontend, hyperparams
 from src.runtime.errors import InputError
 
@@ -50,7 +49,7 @@ def load(source, revision=None, device="cpu", trust=False):
     """SpeechBrain's EncoderClassifier with float32 weights, in eval mode, its parameters frozen.
 
     `source` is a folder in SpeechBrain's pretrained layout, or a hub id (`owner/name`) fetched at `revision`
-    (null: the newest) into the hub's cache, locked as `src.hub.fetch`. `hparams.checkpoint` is the path of the
+    (None: the newest) into the hub's cache, locked as `src.common.hub.fetch`. `hparams.checkpoint` is the path of the
     weights. What `encode_batch` uses is there (`mods`: compute_features, mean_var_norm, embedding_model), built
     here from the numbers in the checkpoint, none of whose content is executed; its classifier and its statistics
     of embeddings are not read. With `trust`, SpeechBrain's own loader reads all of it, and runs what it says.
@@ -175,6 +174,8 @@ def _trusted(source, revision, device, where):
     if checkpoint.is_folder(source):
         source, commit = os.path.realpath(source), None
     else:
+        from src.common.hub import Lock
+
         commit = Lock("models", source, revision, where).commit
     try:
         classifier = EncoderClassifier.from_hparams(

@@ -33,18 +33,19 @@ WAIT = 1  # seconds between two looks for the study
 TWICE = (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError)
 
 
-def connect(url):
+def connect(url: str) -> RDBStorage:
     """The Optuna storage in the database at `url`, with heartbeats.
 
-    Raises InputError, without the password, when it is no URL, its driver is not installed or the database cannot be
-    used.
+    A PostgreSQL URL is taken with any scheme that hosts and other programs write: postgres, postgresql, with or
+    without a driver. Raises InputError, without the password, when it is no URL, its driver is not installed or the
+    database cannot be used.
     """
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     try:
-        url = sqlalchemy.make_url(url)
+        url = sqlalchemy.make_url(url.strip())
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise InputError("qat_search.storage: not a database URL, such as postgresql://user@host/database") from None
-    if url.drivername == "postgresql":  # SQLAlchemy would take psycopg 3
+    if url.drivername.partition("+")[0].lower() in ("postgres", "postgresql"):  # the driver that is installed
         url = url.set(drivername="postgresql+psycopg2")
     full = url.render_as_string(hide_password=False)
     for attempt in range(5):
@@ -61,7 +62,9 @@ def connect(url):
         if not isinstance(caught, TWICE) and "already exists" not in str(caught):
             break
         time.sleep(attempt)
-    reason = _reason(caught).replace(full, str(url)).replace(url.password or full, "***")
+    reason = _reason(caught).replace(full, str(url))
+    for secret in (url.password, url.query.get("password")):
+        reason = reason.replace(str(secret), "***") if secret else reason
     raise InputError(f"qat_search.storage: {reason}")
 
 

@@ -7,7 +7,8 @@ import optuna
 import torch
 
 from src.common.params import QatSearch
-from src.evaluate import accuracy
+from src.evaluate import accuracy, test_set
+from src.evaluate.result import Result, score_uncalibrated
 from src.quantize import qat
 from src.runtime.audio import SAMPLE_RATE
 from src.search.student import Source
@@ -25,7 +26,7 @@ class Setup:
 
     source: of the students; teacher: its network again, which may be moved; front_end: FrontEnd; finetune and
     validation: (list of float32 waveforms [n] or of `Waveform`, list of speakers); test: of the validation waveforms,
-    see `accuracy.make_test`; frames: of an utterance that costs are counted for.
+    see `test_set.make_test`; frames: of an utterance that costs are counted for.
     """
 
     source: Source
@@ -33,7 +34,7 @@ class Setup:
     front_end: torch.nn.Module
     finetune: tuple
     validation: tuple
-    test: accuracy.Test
+    test: test_set.Test
     frames: int
     resamples: int
     device: str
@@ -45,7 +46,7 @@ class Validation:
     """What a network does on the validation speakers: the search's objective, and the scores of the trials."""
 
     objective: float
-    result: accuracy.Result
+    result: Result
 
 
 def run(
@@ -115,8 +116,8 @@ def validate(network: torch.nn.Module, setup: Setup) -> Validation:
     waveforms, _ = setup.validation
     crops = (np.resize(waveform[:VALIDATION_SAMPLES], VALIDATION_SAMPLES) for waveform in waveforms)
     embeddings = qat.embed(network, setup.front_end, crops, setup.device)
-    result = accuracy.score_uncalibrated(embeddings.cpu().numpy(), setup.test)
-    return Validation(objective(embeddings, setup), result)
+    scored = score_uncalibrated(embeddings.cpu().numpy(), setup.test)
+    return Validation(objective(embeddings, setup), scored)
 
 
 def objective(embeddings: torch.Tensor, setup: Setup) -> float:

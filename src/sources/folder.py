@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import soundfile
 
+from src.common.files import looked_for
 from src.data.trial_list import locate
 from src.runtime.audio import decode_path, undecodable
 from src.runtime.errors import InputError
@@ -43,7 +44,7 @@ def listing(path: str | Path, seconds: float, level: int = 1) -> Listing:
     """
     root = Path(path)
     if not root.is_dir():
-        raise InputError(f"data.path: {path}: no such folder")
+        raise InputError(f"data.path: {path}: no such folder{looked_for(path)}")
     passed, found, skipped = Counter(), {}, []
     for file, fault in audio_files(root, passed):
         name = unicodedata.normalize("NFC", relative_name(file, root))

@@ -1,11 +1,12 @@
 import os
+import subprocess
+import sys
 
 import pytest
 
 from src.common import files
-from src.common.command import reported
 from src.runtime.errors import InputError
-from tests.workspace import small_files
+from tests.workspace import ROOT, small_files
 
 
 @pytest.mark.parametrize(
@@ -33,36 +34,66 @@ def test_rows_that_cannot_be_made_leave_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_takes_the_place_of_another_and_what_a_killed_run_left_goes(tmp_path):
-    for name in ("folder", ".folder.partial", ".folder.before"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "old").write_text(name)
-    with files.atomic_write(tmp_path / "folder") as beside:
-        files.write_text(beside / "new", "new")
-        assert os.listdir(tmp_path / "folder") == ["old"]
-    assert os.listdir(tmp_path) == ["folder"] and os.listdir(tmp_path / "folder") == ["new"]
-    with pytest.raises(KeyboardInterrupt), files.atomic_write(tmp_path / "folder") as beside:
-        files.write_text(beside / "newer", "")
+def test_a_folder_takes_the_place_of_one_of_the_same_files(tmp_path):
+    def write(*names):
+        with files.atomic_write(tmp_path / "folder") as new:
+            for name in names:
+                files.write_text(new / name, f"{len(names)}")
+            if (tmp_path / "folder").exists():
+                assert (tmp_path / "folder/a/b").read_text() == "1"
+
+    write("a/b")
+    write("a/b", "c")
+    assert (tmp_path / "folder/a/b").read_text() == "2" and os.listdir(tmp_path) == ["folder"]
+    (tmp_path / "folder/a/notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="folder: cannot be replaced: a/notes.txt in it is not of this program"):
+        with files.atomic_write(tmp_path / "folder") as new:
+            files.write_text(new / "a/b", "")
+    with pytest.raises(KeyboardInterrupt), files.atomic_write(tmp_path / "folder") as new:
         raise KeyboardInterrupt
-    assert os.listdir(tmp_path) == ["folder"] and os.listdir(tmp_path / "folder") == ["new"]
+    assert (tmp_path / "folder/a/notes.txt").read_text() == "mine" and (tmp_path / "folder/a/b").read_text() == "2"
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_replacement_that_fails_puts_the_folder_back(tmp_path, monkeypatch):
+    files.write_text(tmp_path / "folder/a", "before")
+    plain = os.replace
+
+    def replace(source, target):
+        if str(source).endswith("new") and os.path.isdir(source):
+            raise OSError(28, "No space left on device")
+        plain(source, target)
+
+    with pytest.raises(InputError, match="No space left"), files.atomic_write(tmp_path / "folder") as new:
+        files.write_text(new / "a", "after")
+        monkeypatch.setattr(os, "replace", replace)
+    assert (tmp_path / "folder/a").read_text() == "before"
+
+
+KILLED = """
+import os, signal
+from src.common import files
+with files.atomic_write("out") as new:
+    new.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_run_left_goes_and_nothing_else_does(tmp_path):
+    for name in (".out.partial", ".out.before", ".abcdefgh.partial/file", ".12345678.partial/made-by"):
+        files.write_text(tmp_path / name, "of a user")
+    users = sorted(os.listdir(tmp_path))
+    subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    (left,) = set(os.listdir(tmp_path)) - set(users)
+    assert not (tmp_path / "out").exists()
+    with files.temporary_folder(tmp_path) as other:  # another run's, which goes on
+        assert not (tmp_path / left).exists()
+        files.write_text(tmp_path / "out", "whole")
+        assert other.is_dir()
+    assert sorted(os.listdir(tmp_path)) == sorted([*users, "out"])
 
 
 def test_a_file_where_a_folder_is_needed_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file/inside: cannot be written: (Not a directory|File exists)"):
         files.write_text(tmp_path / "file/inside", "")
-
-
-@pytest.mark.parametrize(
-    "error, said",
-    [
-        (InputError("what is wrong"), "error: what is wrong\n"),
-        (FileNotFoundError(2, "No such file or directory", "a.csv"), "error: a.csv: No such file or directory\n"),
-        (OSError(28, "No space left on device"), "error: No space left on device\n"),
-        (ConnectionError(), "error: ConnectionError\n"),
-    ],
-)
-def test_a_fault_ends_a_program_with_one_line(error, said, capsys):
-    with pytest.raises(SystemExit) as ended, reported(2):
-        raise error
-    assert ended.value.code == 2 and capsys.readouterr().err == said

@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 from src import release
 from src.evaluate import score_calibration
 from src.publish import bill, card
-from src.reporting import results, words
+from src.reporting import decision, results
 from src.runtime import calibration
 from src.runtime.errors import InputError
 from tests.evaluate.conftest import save_model
@@ -173,7 +173,7 @@ def test_a_bill_without_all_that_is_asked_for_is_not_made(tmp_path, monkeypatch)
 def test_without_an_int8_model_that_loses_nothing_fp32_is_released(place):
     config = prepared(damage={"fp32": 0, "ptq": 4.0, "qat": 4.0})
     found = results.load(config)
-    assert words.choice(found) is None
+    assert decision.choice(found) is None
     release.main()
     about = json.loads((release.FOLDER / "config.json").read_text())
     data = metadata_load(release.FOLDER / "README.md")

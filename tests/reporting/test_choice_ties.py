@@ -1,6 +1,6 @@
 import pytest
 
-from src.reporting import results, words
+from src.reporting import decision, results
 from tests.reporting.conftest import change, place, write  # noqa: F401 (place is a fixture)
 
 
@@ -8,5 +8,5 @@ from tests.reporting.conftest import change, place, write  # noqa: F401 (place i
 def test_of_equal_operations_the_larger_share_in_int8_is_chosen(place, shares, chosen):  # noqa: F811
     config = write(damage={"fp32": 0, "ptq": 0, "qat": 0})
     for name, share in zip(("ptq", "qat_search"), shares):
-        change(f"metrics/{name}.json", gmacs=1.0, int8_mac_share=share)
-    assert words.choice(results.load(config)).name == chosen
+        change(f"metrics/details/{name}.json", gmacs=1.0, int8_mac_share=share)
+    assert decision.choice(results.load(config)).name == chosen

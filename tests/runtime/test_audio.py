@@ -1,4 +1,5 @@
 import io
+import itertools
 import math
 import struct
 
@@ -307,3 +308,60 @@ def test_audio_whose_last_bytes_find_no_place_is_told(tmp_path):
     for missing in (1, 1_000, 4_000):
         with small_files(size - missing), pytest.raises(InputError, match="cannot be written: File too large"):
             recordings.save(tmp_path / "a.flac", audio.prepare(NOISE, 16_000))
+
+
+def voiced(seed, seconds=2, rate=16_000):
+    """Noise in syllables, as loud and as long as chance has it."""
+    rng = np.random.default_rng(seed)
+    level = np.repeat(rng.uniform(0, 1, seconds * 8) ** 2, rate // 8)
+    return (0.3 * level * rng.standard_normal(len(level))).astype(np.float32)
+
+
+def delayed(samples, by):
+    return np.concatenate([np.zeros(by, np.float32), samples[: len(samples) - by]])
+
+
+@pytest.mark.parametrize(
+    ("others", "differ"),
+    [
+        ([lambda voice: voice], False),
+        ([lambda voice: 0.2 * voice], False),
+        ([lambda voice: delayed(voice, 16)], False),  # 1 ms: two microphones
+        ([lambda voice: voice + 0.1 * voiced(8).std() * np.random.default_rng(1).standard_normal(len(voice))], False),
+        ([lambda voice: 0 * voice], False),  # nothing is on the other channel
+        ([lambda voice: 1e-3 * np.random.default_rng(1).standard_normal(len(voice))], False),  # its noise alone
+        ([lambda voice: voiced(9)], True),
+        ([lambda voice: 0.3 * voiced(9)], True),
+        ([lambda voice: -voice], True),  # they cancel each other out
+        ([lambda voice: voice, lambda voice: voiced(9)], True),
+    ],
+)
+def test_channels_differ_where_they_hold_other_sounds(others, differ):
+    voice = voiced(8)
+    samples = np.stack([voice, *(other(voice) for other in others)], axis=1).astype(np.float32)
+    for order in (samples, samples[:, ::-1]):
+        assert audio.channels_differ(order, 16_000) is differ
+    assert not audio.channels_differ(samples[:, :1], 16_000) and not audio.channels_differ(samples[:500], 16_000)
+
+
+def test_a_channel_is_chosen(tmp_path):
+    left, right = voiced(1), voiced(2)
+    soundfile.write(tmp_path / "call.wav", np.stack([left, right], axis=1), 16_000)
+    soundfile.write(tmp_path / "mono.wav", left, 16_000)
+    mean, differ = audio.waveform(tmp_path / "call.wav")
+    assert differ and np.allclose(mean, (left + right) / 2, atol=1e-4)
+    for channel, samples in ((1, left), (2, right)):
+        chosen, differ = audio.waveform(tmp_path / "call.wav", channel=channel)
+        assert not differ and np.allclose(chosen, samples, atol=1e-4)
+        assert np.allclose(audio.waveform(tmp_path / "mono.wav", channel=channel)[0], left, atol=1e-4)
+    with pytest.raises(AudioError, match="no channel 3: it has 2"):
+        audio.waveform(tmp_path / "call.wav", channel=3)
+
+
+def test_two_speakers_of_a_call_differ_and_one_does_not(shared):
+    speakers = sorted(path for path in (shared / "speech").iterdir() if path.is_dir())
+    voices = [soundfile.read(sorted(speaker.rglob("*.flac"))[0], dtype="float32")[0] for speaker in speakers[:20]]
+    for one, other in itertools.pairwise(voices):
+        length = min(len(one), len(other), 48_000)
+        assert audio.channels_differ(np.stack([one[:length], other[:length]], axis=1), 16_000)
+        assert not audio.channels_differ(np.stack([one[:length], delayed(one, 16)[:length]], axis=1), 16_000)

@@ -1,10 +1,16 @@
+import hashlib
 import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
 
 import pytest
 
 from src.evaluate import score_calibration
 from src.runtime import calibration
 from src.runtime.errors import InputError
+from tests.workspace import ROOT
 
 
 def test_a_calibration_is_read_as_it_was(tmp_path):
@@ -20,3 +26,87 @@ def test_a_calibration_is_read_as_it_was(tmp_path):
             calibration.read(path)
     with pytest.raises(InputError, match="no such file"):
         calibration.read(tmp_path / "b.json")
+
+
+FITTED = calibration.Calibration(12.0, -0.5, 0.25)
+
+
+def release(folder, model="model.onnx"):
+    """A model, whatever its content, with config.json beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / model).write_bytes(b"a model")
+    digest = hashlib.sha256(b"a model").hexdigest()
+    (folder / "config.json").write_text(json.dumps({**asdict(FITTED), "sha256": digest}))
+    return folder / model
+
+
+def test_a_model_has_the_calibration_beside_it_or_that_of_its_evaluation(tmp_path, monkeypatch):
+    model = release(tmp_path / "models")
+    evaluation = tmp_path / "metrics/evaluation/model/calibration.json"
+    score_calibration.write(evaluation, calibration.Calibration(1.0, 0.0, 0.5))
+    assert calibration.of_model(model) == (FITTED, str(tmp_path / "models/config.json"))
+    (tmp_path / "models/config.json").unlink()
+    assert calibration.of_model(model) == (calibration.Calibration(1.0, 0.0, 0.5), str(evaluation))
+    monkeypatch.chdir(tmp_path / "models")
+    for path in ("model.onnx", "../models/model.onnx", "../metrics/../models/model.onnx"):
+        assert calibration.of_model(path)[1] == str(evaluation)
+    evaluation.unlink()
+    assert calibration.of_model(model)[0] is None
+    release(tmp_path / "models")
+    model.write_bytes(b"another model")
+    assert calibration.of_model(model) == (None, f"{tmp_path}/models/config.json is about another model")
+
+
+def test_a_model_at_the_root_of_a_container(tmp_path):
+    """`/model.onnx`, in a file system whose root is this folder."""
+    release(tmp_path)
+    program = """
+import os, sys
+from src.runtime import calibration
+os.chroot(sys.argv[1])
+os.chdir("/")
+for model in ("/model.onnx", "model.onnx"):
+    print(*calibration.of_model(model))
+os.unlink("/config.json")
+print(calibration.of_model("/model.onnx")[1])
+"""
+    if os.geteuid():
+        pytest.skip("chroot is for root")
+    output = subprocess.run([sys.executable, "-c", program, tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert output.stdout.splitlines() == [
+        f"{FITTED} /config.json",
+        f"{FITTED} /config.json",
+        "neither /config.json nor /metrics/evaluation/model/calibration.json is there",
+    ], output.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{", "not a calibration: Expecting"),
+        (b"\xff", "not a calibration: 'utf-8' codec can't decode"),
+        (b"[" * 100_000, "not a calibration: "),
+        (b"[]", "not a calibration: no 'scale'"),
+        (b"null", "not a calibration: no 'scale'"),
+        (b'{"scale": 1, "offset": 0}', "not a calibration: no 'threshold_eer'"),
+        (b'{"scale": 1, "offset": 0, "threshold_eer": NaN, "normalisation": "none"}', "threshold_eer is 'nan'"),
+        (b'{"scale": 1, "offset": 0, "threshold_eer": true, "normalisation": "none"}', "threshold_eer is 'True'"),
+        (b'{"scale": 1' + b"0" * 400 + b', "offset": 0, "threshold_eer": 0, "normalisation": "none"}', "scale is '10"),
+        (b'{"scale": 1, "offset": 0, "threshold_eer": 0, "normalisation": 1}', "normalisation is '1'"),
+        (b'{"scale": 1, "offset": 0, "threshold_eer": 0, "normalisation": "none"}', "no 'sha256'"),
+    ],
+)
+def test_a_damaged_file_beside_the_model_is_one_line(tmp_path, content, said):
+    model = release(tmp_path)
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(InputError, match=said) as caught:
+        calibration.of_model(model)
+    assert str(caught.value).startswith(f"{tmp_path}/config.json: ") and "\n" not in str(caught.value)
+
+
+def test_a_folder_beside_the_model_is_one_line(tmp_path):
+    model = release(tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(InputError, match="config.json: cannot be read: Is a directory"):
+        calibration.of_model(model)

@@ -11,7 +11,7 @@ from src.common.params import QatSearch
 from src.data.manifest import Row
 from src.encoder.export import export_onnx
 from src.encoder.frontend import FrontEnd
-from src.evaluate import accuracy
+from src.evaluate import test_set
 from src.quantize import ptq, qat
 from src.quantize.quantizer import GROUPS
 from src.search import factorise, search, student, trial
@@ -45,7 +45,7 @@ def setup(network, features, speech, other_speech):
     source = student.Source(
         network, features, factorise.spectra(network, features), "minmax", {**dict.fromkeys(GROUPS, 8), "mfa": 4}
     )
-    test = accuracy.make_test(rows, 1)
+    test = test_set.make_test(rows, 1)
     return trial.Setup(source, copy.deepcopy(network), Frames(), speech, other_speech, test, FRAMES, 100, "cpu", 5)
 
 

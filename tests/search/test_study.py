@@ -194,7 +194,11 @@ def test_a_worker_waits_for_the_study(database, quick, capsys):
     [
         ("secret", "not a database URL"),
         ("postgresql://me:secret@host:port/name", "not a database URL"),
-        ("postgresql+nosuch://me:secret@host/name", "postgresql.nosuch"),
+        ("mysql+nosuch://me:secret@host/name", "mysql.nosuch"),
+        ("postgres://me:secret@127.0.0.1:1/name", "port 1 failed: Connection refused"),
+        ("postgresql+psycopg://me:secret@127.0.0.1:1/name?sslmode=require", "port 1 failed: Connection refused"),
+        (" postgres://127.0.0.1:1/name?user=me&password=secret\n", "port 1 failed: Connection refused"),
+        ("postgresql://me@127.0.0.1:1/name?pgbouncer=true&password=secret", 'invalid connection option "pgbouncer"'),
         ("oracle://me:secret@host/name", "No module named"),
         ("postgresql://me:secret@127.0.0.1:1/name", "port 1 failed: Connection refused"),
         ("postgresql://me:{secret}@127.0.0.1:1/name", "port 1 failed: Connection refused"),
