@@ -8,7 +8,7 @@ size of the model's largest, so that what is lost to the shapes of the others ca
 if __name__ == "__main__":
     from src.common.command import command
 
-    command("bench.account")
+    command("bench.op_profile")
 
 import json
 import os

@@ -53,7 +53,7 @@ def main(worker=False):
     rows = manifest.read()
     setup = _setup(config, rows, device)
     result = search.run(setup, settings, STUDIES, worker)
-    if worker:
+    if result is None:  # a worker is done
         return
     network, layer_ranks = _winner(setup, settings, result.chosen)
     export_onnx(torch.nn.Sequential(setup.front_end.cpu(), ptq.convert(network.cpu())), MODEL)

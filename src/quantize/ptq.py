@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch.ao.quantization.fx.utils import assert_and_get_unique_device as torch_device
+from torch.fx import GraphModule
 from torchao.quantization.pt2e import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.utils import _assert_and_get_unique_device as torchao_device
@@ -35,7 +36,7 @@ def weight_bits(settings: Quantize) -> dict[str, int]:
     return {group: min(bits, 7 if reduced else 8) for group, bits in settings.weight_bits.model_dump().items()}
 
 
-def prepare_encoder(config: Params) -> tuple[torch.nn.Module, torch.nn.Module]:
+def prepare_encoder(config: Params) -> tuple[torch.nn.Module, GraphModule]:
     """(front end, graph that `prepare` gives) of the encoder that the parameters name, as they quantise it."""
     front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     return front_end, prepare(network, config.ptq.observer, weight_bits(config.quantize))
@@ -43,7 +44,7 @@ def prepare_encoder(config: Params) -> tuple[torch.nn.Module, torch.nn.Module]:
 
 def prepare(
     network: torch.nn.Module, observer: str = "histogram", weight_bits: dict[str, int] | None = None
-) -> torch.nn.Module:
+) -> GraphModule:
     """The network's graph with an observer in every place that will be quantised.
 
     network: PlainEcapa, features [batch, time, mels] to embeddings [batch, dim]; it is not changed. The graph
@@ -60,14 +61,14 @@ def prepare(
     return prepared
 
 
-def calibrate_activations(prepared: torch.nn.Module, features: Iterable[torch.Tensor]) -> None:
+def calibrate_activations(prepared: GraphModule, features: Iterable[torch.Tensor]) -> None:
     """Run features, each [1, time, mels], through the observers, which take the ranges of the activations."""
     with torch.no_grad():
         for utterance in tqdm(features, "calibration", disable=None, leave=False):
             prepared(utterance)
 
 
-def observers(prepared: torch.nn.Module) -> dict[str, ObserverBase]:
+def observers(prepared: GraphModule) -> dict[str, ObserverBase]:
     """The observers by name; one that several places share is there once, under its first name."""
     names = {}
     for name, module in prepared.named_modules():
@@ -76,7 +77,7 @@ def observers(prepared: torch.nn.Module) -> dict[str, ObserverBase]:
     return {name: module for module, name in names.items()}
 
 
-def activation_ranges(prepared: torch.nn.Module) -> dict[str, dict]:
+def activation_ranges(prepared: GraphModule) -> dict[str, dict]:
     """What calibration gave: {observer: {"scale": float, "zero_point": int}} for every activation."""
     ranges = {}
     for name, module in tqdm(observers(prepared).items(), "ranges", disable=None, leave=False):
@@ -96,6 +97,6 @@ def read_ranges() -> dict[str, dict]:
         raise InputError(f"{RANGES}: not valid JSON: {error}; run the stage ptq again") from None
 
 
-def convert(prepared: torch.nn.Module) -> torch.nn.Module:
+def convert(prepared: GraphModule) -> GraphModule:
     """The calibrated or fine-tuned graph with its weights in int8 and quantise/dequantise operations in it."""
     return convert_pt2e(copy.deepcopy(prepared))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.fx import GraphModule
 from torchao.quantization.pt2e import FakeQuantize, FixedQParamsFakeQuantize, FixedQParamsObserver
 from tqdm import tqdm
 
@@ -33,7 +34,7 @@ class Hyperparameters:
     speaker_loss_weight: float
 
 
-def fake_quantise(prepared: torch.nn.Module, ranges: dict[str, dict]) -> torch.nn.Module:
+def fake_quantise(prepared: GraphModule, ranges: dict[str, dict]) -> GraphModule:
     """Replace the observers of `prepared`, in place, by fake quantisation; returns `prepared`.
 
     ranges: what `ptq.activation_ranges` gave for the same graph.
@@ -119,7 +120,7 @@ def finetune(
     teacher: torch.nn.Module,
     front_end: torch.nn.Module,
     waveforms: Sequence,
-    speakers: Sequence[int],
+    speakers: Sequence[int] | np.ndarray,
     hyperparameters: Hyperparameters,
     *,
     steps: int,
@@ -136,13 +137,14 @@ def finetune(
     cosine to zero. Gives the mean loss of the last quarter of the steps.
     """
     rng = np.random.default_rng(seed)
-    student.to(device), teacher.to(device), front_end.to(device)
-    speakers = torch.as_tensor(speakers, device=device)
+    for module in (student, teacher, front_end):
+        module.to(device)
+    numbers = torch.as_tensor(speakers, device=device)
     optimizer = torch.optim.AdamW(
         student.parameters(), hyperparameters.learning_rate, weight_decay=hyperparameters.weight_decay
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    prototypes = _prototypes(teacher, front_end, waveforms, speakers, samples, rng, device)
+    prototypes = _prototypes(teacher, front_end, waveforms, numbers, samples, rng, device)
     losses = []
     bar = tqdm(
         crops(waveforms, samples, hyperparameters.batch_size, steps, rng),
@@ -160,7 +162,7 @@ def finetune(
         loss = (1 - F.cosine_similarity(embeddings, target)).mean()
         if hyperparameters.speaker_loss_weight > 0:
             loss = loss + hyperparameters.speaker_loss_weight * speaker_loss(
-                embeddings, prototypes, speakers[indices.to(device)]
+                embeddings, prototypes, numbers[indices.to(device)]
             )
         optimizer.zero_grad()
         loss.backward()

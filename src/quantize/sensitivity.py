@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch.fx import Interpreter
+from torch.fx import GraphModule, Interpreter
 from torchao.quantization.pt2e import FakeQuantizeBase
 from tqdm import tqdm
 
@@ -11,7 +11,7 @@ COLUMNS = ("group", "embedding_sqnr_db", "embedding_cosine", "output_sqnr_db")
 ALL = "all"
 
 
-def sensitivity(student: torch.nn.Module, features: Sequence[torch.Tensor]) -> list[dict]:
+def sensitivity(student: GraphModule, features: Sequence[torch.Tensor]) -> list[dict]:
     """A dict of COLUMNS for each group of layers, quantised while everything else stays in float32, and for
     all of them at once.
 

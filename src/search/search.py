@@ -26,8 +26,8 @@ class Result:
     `noninferior`; chosen: the one that `choice.select` gives, or None; before and reference: the objectives of the
     plain student that nobody trained and of the teacher."""
 
-    trials: list[dict]
-    chosen: dict | None
+    trials: list[choice.Row]
+    chosen: choice.Row | None
     before: float
     reference: float
 
@@ -42,7 +42,8 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
     """
     shared = bool(settings.storage)
     trials = study.open_study(fingerprint(setup, settings), settings.storage, folder, wait=worker)
-    setup.teacher.to(setup.device), setup.front_end.to(setup.device)
+    for module in (setup.teacher, setup.front_end):
+        module.to(setup.device)
     reference = trial.validate(setup.teacher, setup)
 
     def objective(attempt, number):
@@ -80,7 +81,7 @@ def _row(index, attempt, settings):
     return {**row, "kept_macs": 1.0, **attempt.params}
 
 
-def hyperparameters(row: dict) -> qat.Hyperparameters:
+def hyperparameters(row: choice.Row) -> qat.Hyperparameters:
     """The Hyperparameters of a trial's row."""
     return qat.Hyperparameters(**{name: row[name] for name in qat.Hyperparameters.__annotations__})
 

@@ -27,7 +27,7 @@ class Source:
         """{layer: rank} that leave this share of the network's multiplications; {} for all of them."""
         return factorise.layer_ranks(self.spectra, self.network, share) if share < 1 else {}
 
-    def student(self, layer_ranks: dict[str, int]) -> torch.nn.Module:
+    def student(self, layer_ranks: dict[str, int]) -> torch.fx.GraphModule:
         """A graph for `qat.finetune` and `ptq.convert`, of the network with these layers factorised."""
         network = factorise.factorise(self.network, self.spectra, layer_ranks)
         prepared = ptq.prepare(network, self.observer, self.weight_bits)

@@ -101,7 +101,7 @@ def test_terminal_table_is_aligned_and_the_plot_is_there(made):
     assert not (folder / "bench/scaling.svg").exists()
 
 
-def test_growth_and_extraction(made, monkeypatch, tmp_path):
+def test_scaling_and_extraction(made, monkeypatch, tmp_path):
     folder, results, _ = made
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
