@@ -21,7 +21,7 @@ CLIPPED = 0.01  # share of the samples that stay at the peak from which on a rec
 # Correlation of the levels of two channels below which they hold different sounds. Measured on 45 speakers: at most 0.78
 # for two speakers (1 s), at least 0.83 for one in two reverberations of 0.4 s, 0.93 with as many noises at -5 dB.
 SAME_SOUND = 0.8
-OPPOSITE = -0.5  # correlation of two channels below which their average has lost 6 dB
+OPPOSITE = -0.7  # correlation of two channels below which their average has lost 8 dB; a delay of 1 ms leads to -0.6
 _QUIET = 0.01  # peak, full scale 1, under which few steps of quantisation look like clipping
 _BLOCK = 1 << 18  # samples decoded at once, so that a header's false length allocates nothing
 _MARGIN = 0.25  # seconds decoded beyond a cut: more than the resampling filter looks ahead

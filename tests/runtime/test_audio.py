@@ -314,7 +314,7 @@ def voiced(seed, seconds=2, rate=16_000):
     """Noise in syllables, as loud and as long as chance has it."""
     rng = np.random.default_rng(seed)
     level = np.repeat(rng.uniform(0, 1, seconds * 8) ** 2, rate // 8)
-    return (0.3 * level * rng.standard_normal(len(level))).astype(np.float32)
+    return (0.1 * level * rng.standard_normal(len(level))).astype(np.float32)
 
 
 def delayed(samples, by):
