@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
 import httpx2
+import huggingface_hub
 from huggingface_hub import constants, errors
 from huggingface_hub.utils._http import default_client_factory
 
