@@ -13,12 +13,12 @@ _LARGEST = {HYPERPARAMS: 2**16, LABELS: 2**22}
 _LARGEST_WEIGHTS = 2**32
 
 
-def where(source: str) -> str:
+def where(source: str | Path) -> str:
     """How messages name a checkpoint."""
     return f"encoder.source: {source}"
 
 
-def is_folder(source: str) -> bool:
+def is_folder(source: str | Path) -> bool:
     """Whether `source` is a folder; otherwise it is a hub id (owner/name), or InputError is raised."""
     if os.path.isdir(source):
         return True

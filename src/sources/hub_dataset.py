@@ -106,7 +106,7 @@ def _files(repo, config, revision, what):
         stored = {name: HfFileSystem().info(f"hf://datasets/{repo}@{commit}/{name}") for name in sorted(names)}
     # Files too small for large file storage have git's hash.
     digests = {name: file["lfs"].sha256 if file["lfs"] else f"git:{file['blob_id']}" for name, file in stored.items()}
-    lock.check(commit, digests)
+    lock.check(str(commit), digests)
     return files
 
 
