@@ -16,20 +16,20 @@ FOLDER, TRIALS = Path("data/linked"), Path("data/linked_trials")
 
 def main() -> None:
     data = params.load().data
-    for parameter, path, place, folder in (
-        ("data.path", data.path, FOLDER, True),
-        ("data.trials", data.trials, TRIALS, False),
-    ):
-        target = Path(path) if path and data.source == "folder" else None
-        if target and not (target.is_dir() if folder else target.is_file()):
-            raise InputError(f"{parameter}: {target}: no such {'folder' if folder else 'file'}")
-        if target and target.resolve() == place.absolute():
-            raise InputError(f"{parameter}: {target} is where the link is made; give the place of the data")
-        link(place, target, folder)
+    used = data.source == "folder"
+    folder, trials = (Path(path) if path and used else None for path in (data.path, data.trials))
+    if folder and not folder.is_dir():
+        raise InputError(f"data.path: {folder}: no such folder")
+    if folder and folder.resolve() == FOLDER.absolute():
+        raise InputError(f"data.path: {folder} is where the link is made; give the folder itself")
+    if trials and not trials.is_file():
+        raise InputError(f"data.trials: {trials}: no such file")
+    link(FOLDER, folder)
+    link(TRIALS, trials)
 
 
-def link(place: Path, target: Path | None, folder: bool) -> None:
-    """Make `place` a link to `target`; without one, an empty folder or file, for DVC needs something there.
+def link(place: Path, target: Path | None) -> None:
+    """Make `place`, FOLDER or TRIALS, a link to `target`; without one, empty, for DVC needs something there.
 
     Raises InputError where `place` is not what this leaves there.
     """
@@ -42,7 +42,7 @@ def link(place: Path, target: Path | None, folder: bool) -> None:
     place.parent.mkdir(exist_ok=True)
     if target:
         os.symlink(target.resolve(), place)
-    elif folder:
+    elif place == FOLDER:
         place.mkdir()
     else:
         place.touch()

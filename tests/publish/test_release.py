@@ -20,9 +20,10 @@ from huggingface_hub.utils import validate_repo_id
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from src import release
+from src import release, report
+from src.common import layout
 from src.evaluate import score_calibration
-from src.publish import bill, card
+from src.publish import bill, card, provenance
 from src.reporting import decision, results
 from src.runtime import calibration
 from src.runtime.errors import InputError
@@ -48,8 +49,9 @@ def prepared(**changes):
     for number, name in enumerate(("fp32", "ptq", "qat")):
         save_model(f"models/{name}.onnx", factor=1 + number)
         score_calibration.write(
-            f"metrics/calibration/{name}.json", calibration.Calibration(10.5, -4.25 + number, 0.4 + 0.01 * number)
+            layout.calibration(name), calibration.Calibration(10.5, -4.25 + number, 0.4 + 0.01 * number)
         )
+    report.main()
     return config
 
 
@@ -78,9 +80,9 @@ def test_everything_is_there_and_belongs_together(folder, about):
     name = {"INT8 PTQ": "ptq", "INT8 QAT": "qat", "fp32": "fp32"}[about["model"]]
     project = folder.parents[1]
     assert model.read_bytes() == (project / f"models/{name}.onnx").read_bytes()
-    assert calibration.read(folder / "config.json") == calibration.read(project / f"metrics/calibration/{name}.json")
+    assert calibration.read(folder / "config.json") == calibration.read(project / layout.calibration(name))
     assert (about["sample_rate"], about["embedding_size"]) == (16_000, 5)
-    stated = json.loads((project / f"metrics/{name.replace('qat', 'qat_search')}.json").read_text())
+    stated = json.loads((project / layout.details(layout.STAGES[name])).read_text())
     for key, value in about["metrics"].items():
         assert key == "speakers_are" or value == stated[key], key
     for path, checksum in about["provenance"]["checksums"].items():
@@ -198,7 +200,7 @@ def test_what_a_stranger_must_not_see_or_assume(place):
     assert data.base_model == "speechbrain/spkrec-ecapa-voxceleb" and data.datasets == ["My-Speech"]
     text = card.card(found, found.models["ptq"])
     assert "licence of the encoder was not stated" in text and "after s-norm" in text and "threshold_eer" not in text
-    assert "secret" not in json.dumps(release.provenance.provenance(config, []))
+    assert "secret" not in json.dumps(provenance.provenance(config, []))
 
 
 @pytest.mark.parametrize(("given", "expected"), [({"license": "cc-by-4.0", "language": "de"}, ("cc-by-4.0", "de"))])
@@ -210,28 +212,8 @@ def test_licence_and_language_can_be_stated(place, given, expected):
 
 def test_nothing_is_left_where_a_file_is_missing(place):
     prepared(damage=NO_LOSS)
-    Path("metrics/calibration/ptq.json").unlink()
-    Path("metrics/calibration/qat.json").unlink()
-    with pytest.raises(InputError, match="calibration/.*: no such file"):
+    for name in ("ptq", "qat"):
+        layout.calibration(name).unlink()
+    with pytest.raises(InputError, match="calibration.json: no such file"):
         release.main()
     assert not release.FOLDER.exists() and not list(Path("models").glob(".release*"))
-
-
-def test_the_commit_is_the_last_that_changed_the_code(place):
-    def git(*arguments):
-        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        return subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
-
-    assert release.provenance.commit() is None
-    git("init")
-    Path("src").mkdir()
-    Path("src/a.py").write_text("1")
-    git("add", "src")
-    git("commit", "-m", "code")
-    first = git("rev-parse", "HEAD")
-    Path("words.md").write_text("1")
-    git("add", "words.md")
-    git("commit", "-m", "words")
-    assert release.provenance.commit() == {"id": first, "modified": False}
-    Path("src/a.py").write_text("2")
-    assert release.provenance.commit() == {"id": first, "modified": True}
