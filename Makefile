@@ -24,9 +24,12 @@ DEPENDENCIES = .venv/bin/python -c 'import tomllib; \
 LOCK = .venv/bin/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 
-# DVC asks for the user's name, and a container's user may have none.
+# DVC asks for the user's name and home, and a container's user may have none.
 ifeq ($(LOGNAME)$(USER)$(LNAME)$(USERNAME),)
 export LOGNAME := $(shell id -un 2>/dev/null || id -u)
+endif
+ifeq ($(shell test -w "$$HOME" && echo yes),)
+export HOME := $(CURDIR)/.venv
 endif
 
 .PHONY: help repro test lint bench lock clean $(STALE)
@@ -36,7 +39,7 @@ repro: .venv/installed ## run the pipeline: all stages whose inputs changed, the
 		! grep -qs no_scm .dvc/config.local || python -m dvc config --local --unset core.no_scm; \
 	else python -m dvc config --local core.no_scm true; fi
 	@$(ACTIVATE); set -o pipefail; PYTHONUNBUFFERED=1 python -m dvc repro | (trap '' INT; awk '$(NEWCOMER)')
-	@awk '/^\|/ { table = 1; print; next } table { exit }' metrics/report.md
+	@echo; awk '/^\|/ { table = 1; print; next } table { exit }' metrics/report.md
 	@echo; echo 'Plots, intervals and all figures: metrics/report.html'
 
 # Of what DVC prints on a run: not the commands behind the stages, nor hints for those who keep the results in Git.
@@ -47,7 +50,7 @@ test: .venv/installed-dev ## run the tests, except slow ones (PYTEST_ADDOPTS="-m
 	@$(ACTIVATE) && python -m pytest
 
 lint: .venv/installed-dev ## check style, spelling, types and which package imports which
-	@$(ACTIVATE) && ruff check && ruff format --check && codespell && mypy && lint-imports
+	@$(ACTIVATE) && ruff check && ruff format --check && codespell && mypy && python -m pytest -n 0 tests/test_imports.py
 
 bench: .venv/installed-bench ## compare the models' speed with peers' (BENCH="--help" lists the options)
 	@$(ACTIVATE) && python -m bench $(BENCH)
@@ -58,7 +61,7 @@ lock: .venv/installed-dev ## pin what pyproject.toml asks for in requirements*.t
 	$(LOCK) --group pip -c requirements.txt -o requirements-pip.txt
 
 clean: ## remove the environment and what tools keep here
-	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache .optuna
+	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache .optuna
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
