@@ -35,23 +35,23 @@ NAMES = (*peers.NAMES, *OURS)
 VERSIONS = ("torch", "speechbrain", "onnxruntime", "openvino", "nncf", "onnx", "numpy")
 
 
-def main():
+def main() -> None:
     options = _options()
     config = params.load()
     rows = manifest.read()
     calibration = manifest.spread(manifest.needed(rows, "calibration"), config.ptq.utterances)
     tested = manifest.needed(rows, "test")
     only = {REFERENCE, *options.only}
-    wanted = [name for name in NAMES if name in only or (name in growth.MODELS and not options.skip_growth)]
-    own = {name: ours(name) for name in wanted if name in OURS}
+    names = [name for name in NAMES if name in only or (name in growth.MODELS and not options.skip_growth)]
+    files = {name: ours(name) for name in names if name in OURS}
     classifier = load.load(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     with tempfile.TemporaryDirectory() as folder:
         made = peers.Peers(classifier, [load_audio(row) for row in calibration], folder)
-        others = [name for name in wanted if name in peers.NAMES]
-        models = {name: getattr(made, name)() for name in tqdm(others, "peers", unit="model", disable=None)} | own
+        others = [name for name in names if name in peers.NAMES]
+        models = {name: getattr(made, name)() for name in tqdm(others, "peers", unit="model", disable=None)} | files
         most = max(options.threads)
         with latency.torch_threads(most):
-            found = accuracy.measure({name: model.on(most) for name, model in models.items()}, rows, config)
+            accuracies = accuracy.measure({name: model.on(most) for name, model in models.items()}, rows, config)
         compared = {name: model for name, model in models.items() if name in only}
         shapes = [(seconds, batch) for seconds in options.seconds for batch in options.batch]
         results = {
@@ -64,7 +64,7 @@ def main():
                 "test_speakers": len({row.speaker for row in tested}),
             },
             "models": {
-                name: {"title": model.title, "setting": model.setting, "size_mb": model.size_mb, **found[name]}
+                name: {"title": model.title, "setting": model.setting, "size_mb": model.size_mb, **accuracies[name]}
                 for name, model in models.items()
             },
             "settings": [

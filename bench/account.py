@@ -44,7 +44,7 @@ KINDS = {
 }
 
 
-def account(model, waveform, rounds):
+def account(model: str | bytes, waveform: np.ndarray, rounds: int) -> dict[tuple[str, str], float]:
     """{(operator, name of the node): milliseconds}, medians over the runs."""
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
@@ -62,7 +62,7 @@ def account(model, waveform, rounds):
     return {key: float(np.median(times[WARM_UP:])) for key, times in taken.items()}
 
 
-def lone_convolution(inputs, outputs, frames, rounds):
+def lone_convolution(inputs: int, outputs: int, frames: int, rounds: int) -> float:
     """Milliseconds of an integer 1x1 convolution of this size and nothing else."""
     rng = np.random.default_rng(0)
     weight = rng.integers(-127, 128, (outputs, inputs, 1, 1)).astype(np.int8)
@@ -85,29 +85,29 @@ def lone_convolution(inputs, outputs, frames, rounds):
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    found = account(model.SerializeToString(), rng.integers(0, 256, (1, inputs, 1, frames)).astype(np.uint8), rounds)
-    return sum(time for (kind, _), time in found.items() if kind == "QLinearConv")
+    times = account(model.SerializeToString(), rng.integers(0, 256, (1, inputs, 1, frames)).astype(np.uint8), rounds)
+    return sum(time for (kind, _), time in times.items() if kind == "QLinearConv")
 
 
-def main(path, rounds):
+def main(path: str, rounds: int) -> None:
     waveform = (0.1 * np.random.default_rng(0).standard_normal((1, SECONDS * SAMPLE_RATE))).astype(np.float32)
-    found = account(path, waveform, rounds)
+    times = account(path, waveform, rounds)
     layers = [layer for layer in onnx_macs.count(path, waveform, optimised=True) if not layer.front_end]
     gmacs = sum(layer.macs for layer in layers) / 1e9
-    total = sum(found.values())
+    total = sum(times.values())
     kinds = defaultdict(lambda: [0.0, 0])
-    for (kind, _), time in found.items():
+    for (kind, _), time in times.items():
         group = next((name for name, members in KINDS.items() if kind in members), "elementwise and the rest")
         kinds[group][0] += time
         kinds[group][1] += 1
     print(
-        f"{path}: {gmacs:.3f} GMACs, {total:.2f} ms in {len(found)} nodes; {cpu()['model']}, "
+        f"{path}: {gmacs:.3f} GMACs, {total:.2f} ms in {len(times)} nodes; {cpu()['model']}, "
         f"{', '.join(cpu()['extensions'])}; ONNX Runtime {onnxruntime.__version__}\n"
     )
     print("| what | nodes | ms | share |\n| --- | ---: | ---: | ---: |")
     for name, (time, nodes) in sorted(kinds.items(), key=lambda item: -item[1][0]):
         print(f"| {name} | {nodes} | {time:.2f} | {100 * time / total:.1f} % |")
-    integer = sum(time for (kind, _), time in found.items() if kind == "QLinearConv")
+    integer = sum(time for (kind, _), time in times.items() if kind == "QLinearConv")
     if integer:
         convolved = sum(layer.macs for layer in layers if layer.op == "QLinearConv") / 1e9
         inputs, outputs, frames = _largest(path, waveform)
@@ -119,7 +119,7 @@ def main(path, rounds):
             f"they would take {1e3 * convolved / rate:.2f} ms."
         )
     print("\nThe longest:\n\n| operator | node | ms |\n| --- | --- | ---: |")
-    for (kind, name), time in sorted(found.items(), key=lambda item: -item[1])[:12]:
+    for (kind, name), time in sorted(times.items(), key=lambda item: -item[1])[:12]:
         print(f"| {kind} | {name.removesuffix('_kernel_time')} | {time:.2f} |")
 
 

@@ -1,9 +1,13 @@
 """What each model's embeddings are worth: how near SpeechBrain's, and their EER on the test split."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 from tqdm import tqdm
 
 from bench.models import REFERENCE
+from src.common.params import Params
+from src.data.manifest import Row
 from src.data.recordings import load_audio
 from src.data.trial_list import read_trial_list
 from src.evaluate import accuracy
@@ -11,7 +15,9 @@ from src.evaluate.trials import evaluated_rows
 from src.runtime.scoring import normalised
 
 
-def measure(models, rows, config):
+def measure(
+    models: Mapping[str, Callable[[np.ndarray], np.ndarray]], rows: list[Row], config: Params
+) -> dict[str, dict]:
     """{name: {cosine_mean, cosine_min, eer, eer_ci}} over the test split, each utterance whole.
 
     models: {name: callable} with REFERENCE among them, whose embeddings the cosines are to. rows: all of the
@@ -26,15 +32,17 @@ def measure(models, rows, config):
         for name, model in models.items():
             embeddings[name].append(model(waveform).reshape(-1))
     reference = normalised(np.stack(embeddings[REFERENCE]).astype(np.float64))
-    found = {}
-    for name, own in embeddings.items():
-        own = np.stack(own).astype(np.float64)
-        cosines = (normalised(own) * reference).sum(axis=1)
-        figures = accuracy.figures(test, accuracy.score_uncalibrated(own, test), config.evaluate.bootstrap, config.seed)
-        found[name] = {
+    measured = {}
+    for name, vectors in embeddings.items():
+        vectors = np.stack(vectors).astype(np.float64)
+        cosines = (normalised(vectors) * reference).sum(axis=1)
+        figures = accuracy.figures(
+            test, accuracy.score_uncalibrated(vectors, test), config.evaluate.bootstrap, config.seed
+        )
+        measured[name] = {
             "cosine_mean": float(cosines.mean()),
             "cosine_min": float(cosines.min()),
             "eer": figures["eer"],
             "eer_ci": figures["eer_ci"],
         }
-    return found
+    return measured

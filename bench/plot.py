@@ -1,6 +1,8 @@
 """The results as pictures, readable on a light and on a dark page."""
 
 import io
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -11,7 +13,7 @@ from src.common.files import write_text
 PEER, OWN = "#8a8f98", "#1f6fb2"
 LINES = ("#444444", "#1f6fb2", "#1f6fb2", "#c2571a", "#c2571a")  # SpeechBrain, fp32 and qat on both engines
 DASHES = ("-", "-", "--", "-", "--")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "bench",
     "font.size": 10,
     "axes.spines.top": False,
@@ -27,18 +29,18 @@ STYLE = {
 MAIN = {"threads": 1, "seconds": 3, "batch": 1}
 
 
-def bars(path, results):
+def bars(path: Path | str, results: dict) -> None:
     """Median time of every model in MAIN, or where it was not measured in the first setting."""
     settings = results["settings"]
-    setting = next((each for each in settings if MAIN.items() <= each.items()), settings[0])
+    setting = next((setting for setting in settings if MAIN.items() <= setting.items()), settings[0])
     taken = dict(reversed(setting["models"].items()))
 
     def draw(figure):
         axes = figure.subplots()
-        medians = [each["median_ms"] for each in taken.values()]
+        medians = [times["median_ms"] for times in taken.values()]
         spread = [
-            [each["median_ms"] - each["low_ms"] for each in taken.values()],
-            [each["high_ms"] - each["median_ms"] for each in taken.values()],
+            [times["median_ms"] - times["low_ms"] for times in taken.values()],
+            [times["high_ms"] - times["median_ms"] for times in taken.values()],
         ]
         drawn = axes.barh(
             [results["models"][name]["title"] for name in taken],
@@ -49,8 +51,8 @@ def bars(path, results):
             error_kw={"linewidth": 0.8, "ecolor": "#222222"},
         )
         labels = [
-            f"{each['speedup']:.1f}×, cosine {results['models'][name]['cosine_mean']:.4f}"
-            for name, each in taken.items()
+            f"{times['speedup']:.1f}×, cosine {results['models'][name]['cosine_mean']:.4f}"
+            for name, times in taken.items()
         ]
         axes.bar_label(drawn, labels, padding=4, fontsize=8)
         axes.margins(x=0.3)
@@ -63,18 +65,18 @@ def bars(path, results):
     _save(path, (9, 0.8 + 0.33 * len(taken)), draw)
 
 
-def growth(path, results):
+def growth(path: Path | str, results: dict) -> None:
     """Time for a second of audio against length and batch, and utterances a second of extraction."""
-    found = results["growth"]
+    measured = results["growth"]
 
     def draw(figure):
         panels = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))
-        for axes, points, key in zip(panels, (found["lengths"], found["batches"]), ("seconds", "batch")):
-            for name, colour, dash in zip(found["worst_step"], LINES, DASHES):
-                each = [p["models"][name]["median_ms"] / (p["seconds"] * p["batch"]) for p in points]
+        for axes, points, key in zip(panels, (measured["lengths"], measured["batches"]), ("seconds", "batch")):
+            for name, colour, dash in zip(measured["worst_step"], LINES, DASHES):
+                milliseconds = [p["models"][name]["median_ms"] / (p["seconds"] * p["batch"]) for p in points]
                 axes.loglog(
                     [p[key] for p in points],
-                    each,
+                    milliseconds,
                     "o",
                     linestyle=dash,
                     color=colour,
@@ -88,8 +90,8 @@ def growth(path, results):
             axes.yaxis.set_minor_formatter("{x:g}")
             axes.grid(axis="y", which="both")
         panels[0].set(title="ms for 1 s of audio, batch 1", xlabel="length, s")
-        panels[1].set(title=f"ms for 1 s of audio, {found['batches'][0]['seconds']:g} s each", xlabel="batch")
-        runs = found["extraction"]
+        panels[1].set(title=f"ms for 1 s of audio, {measured['batches'][0]['seconds']:g} s each", xlabel="batch")
+        runs = measured["extraction"]
         names = [f"{run['model'].removesuffix('.onnx')}, {run['workers']} w., {run['utterances']}" for run in runs]
         drawn = panels[2].barh(names[::-1], [run["utterances_per_second"] for run in runs[::-1]], color=OWN)
         panels[2].bar_label(

@@ -3,7 +3,7 @@
 from src.reporting.tables import markdown
 
 
-def text(results):
+def text(results: dict) -> str:
     """All tables, each under a line that says what it is."""
     blocks = [conditions(results)]
     blocks += [f"{_title(setting)}\n\n{times(results, setting)}" for setting in results["settings"]]
@@ -15,18 +15,18 @@ def text(results):
     return "\n\n".join(blocks)
 
 
-def conditions(results):
-    found = results["conditions"]
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    extensions = ", ".join(found["cpu"]["extensions"]) or "none known"
+def conditions(results: dict) -> str:
+    stated = results["conditions"]
+    versions = ", ".join(f"{name} {version}" for name, version in stated["versions"].items())
+    extensions = ", ".join(stated["cpu"]["extensions"]) or "none known"
     return (
-        f"{found['cpu']['model']}, {found['cpu']['cores']} CPUs, {extensions}\n{versions}\n"
-        f"encoder {found['encoder']}; accuracy over {found['test_utterances']} test utterances of "
-        f"{found['test_speakers']} speakers"
+        f"{stated['cpu']['model']}, {stated['cpu']['cores']} CPUs, {extensions}\n{versions}\n"
+        f"encoder {stated['encoder']}; accuracy over {stated['test_utterances']} test utterances of "
+        f"{stated['test_speakers']} speakers"
     )
 
 
-def times(results, setting):
+def times(results: dict, setting: dict) -> str:
     """One setting: a row a model, its accuracy beside its time."""
     header = ["model", "ms", "quartiles", "× SpeechBrain [95 %]", "cosine", "lowest", "EER, %", "MB"]
     rows = []
@@ -47,26 +47,28 @@ def times(results, setting):
     return markdown(header, rows)
 
 
-def growth(results):
+def growth(results: dict) -> str:
     """ms for a second of audio in each setting, and the worst step."""
-    found = results["growth"]
-    columns = [(f"{point['seconds']:g} s", point) for point in found["lengths"]]
-    columns += [(f"{point['seconds']:g} s × {point['batch']}", point) for point in found["batches"]]
+    measured = results["growth"]
+    columns = [(f"{point['seconds']:g} s", point) for point in measured["lengths"]]
+    columns += [(f"{point['seconds']:g} s × {point['batch']}", point) for point in measured["batches"]]
     header = ["ms for 1 s of audio", *(label for label, _ in columns), "worst step, length", "batch"]
     rows = []
-    for name, worst in found["worst_step"].items():
-        each = [point["models"][name]["median_ms"] / (point["seconds"] * point["batch"]) for _, point in columns]
+    for name, worst in measured["worst_step"].items():
+        milliseconds = [
+            point["models"][name]["median_ms"] / (point["seconds"] * point["batch"]) for _, point in columns
+        ]
         rows.append(
             [
                 results["models"][name]["title"],
-                *(f"{value:.2f}" for value in each),
+                *(f"{value:.2f}" for value in milliseconds),
                 *("–" if worst[key] is None else f"{worst[key]:.2f}" for key in ("seconds", "batch")),
             ]
         )
     return markdown(header, rows)
 
 
-def extraction(runs):
+def extraction(runs: list[dict]) -> str:
     header = ["model", "workers", "utterances", "utterances/s", "real-time factor", "peak MB"]
     return markdown(
         header,
