@@ -168,11 +168,7 @@ def histograms(results: Results, group: str, mark: str = "") -> Picture:
                 axes.stairs(height, edges, fill=True, color=COLOURS[name], alpha=0.35, label=label)
                 axes.stairs(height, edges, color=COLOURS[name], linewidth=1.2)
             axes.axvline(
-                thresholds[model.name],
-                color=COLOURS["ink"],
-                linewidth=1,
-                linestyle=(0, (3, 2)),
-                label="threshold at the EER",
+                thresholds[model.name], color=COLOURS["ink"], linewidth=1, linestyle=(0, (3, 2)), label="EER threshold"
             )
             axes.set(title=model.title, yticks=[])
             axes.spines["left"].set_visible(False)
