@@ -33,13 +33,14 @@ def curves(results: Results) -> dict[str, Curve]:
     sides = trials.enrol_speakers[trials.enrol[judged]], trials.test_speakers[trials.test[judged]]
     used, columns = np.unique(np.concatenate(sides), return_inverse=True)
     counts = bootstrap.resamples(len(used), results.params.evaluate.bootstrap, results.params.seed)
+    first, second = np.split(columns, 2)
     drawn = {}
     for name, model in results.models.items():
         ranking = metrics.rank(model.scores[judged], targets)
-        _, *rates = metrics.det_points(ranking)
-        p_fa, p_miss = _thinned(*rates)
-        band = _band(ranking, p_fa, *np.split(columns, 2), counts)
-        drawn[name] = Curve(p_fa, p_miss, *band, model.over(results.groups[0])["eer"])
+        _, p_fa, p_miss = metrics.det_points(ranking)
+        p_fa, p_miss = _thinned(p_fa, p_miss)
+        low, high = _band(ranking, p_fa, first, second, counts)
+        drawn[name] = Curve(p_fa, p_miss, low, high, model.over(results.groups[0])["eer"])
     return drawn
 
 
