@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -18,7 +19,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 UNSTATED = {"license": "other", "license_name": "not-stated"}
 
 
-def card(results, model) -> str:
+def card(results: Results, model: Model) -> str:
     """README.md of a release: `model` of the report's results."""
     return (
         prose.environment(TEMPLATES)
@@ -41,14 +42,14 @@ def facts(results: Results, model: Model) -> dict:
     return {"model": model.name, "title": model.title, "metrics": metrics}
 
 
-def metadata(results, model) -> ModelCardData:
+def metadata(results: Results, model: Model) -> ModelCardData:
     """What the hub reads, with every accuracy figure and its interval.
 
     A name without an owner (`ecapa-mini`) is of something that is not on the hub; no repository there can have it.
     """
     release, params = results.params.release, results.params
     quantised = model.name != "fp32"
-    terms = (
+    terms: dict[str, Any] = (
         {"license": release.license}
         if release.license
         else ({"license": "apache-2.0"} if params.encoder.source == layout.SHIPPED else UNSTATED)
@@ -105,7 +106,7 @@ def _results(results, model):
         )
 
 
-def text(results, model):
+def text(results: Results, model: Model) -> dict:
     """What the template shows, beside `metadata`."""
     figures, rows = model.over(results.groups[0]), breakdown.load()[0]
     compared = "difference" in figures

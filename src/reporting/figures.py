@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -31,7 +32,7 @@ COLOURS = {
 }
 DASHES = {"fp32": "-", "ptq": (0, (5, 1.5)), "qat": (0, (1.5, 1.2))}
 MARKERS = {"fp32": "o", "ptq": "s", "qat": "D"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "font.size": 10,
@@ -92,7 +93,7 @@ def _inline(svg, name, title, description):
     svg = re.sub(r" font-family: [^;\"]*;?", "", svg)
     for variable, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{variable})")
-    view = re.search(r'viewBox="[^"]*"', svg)[0]
+    view = re.findall(r'viewBox="[^"]*"', svg)[0]
     opening = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {view} '
         f'role="img" aria-labelledby="{name}-title {name}-description">'

@@ -15,9 +15,10 @@ def context(results: Results, curves: dict[str, Curve]) -> dict:
     conditions, layers = breakdown.load()
     broken_down = tables.mark(results.breakdown_seen)
     values = prose.values(results)
+    macros = vars(prose.environment().get_template("prose.md.j2").make_module(values))
     return {
         **values,
-        "verdict": prose.reflow(prose.environment().get_template("prose.md.j2").make_module(values).verdict()),
+        "verdict": prose.reflow(macros["verdict"]()),
         "headline": tables.headline(results),
         "header": header,
         "rows": rows,
