@@ -1,7 +1,7 @@
-"""Time our models beside their peers, with the accuracy of each; see bench/README.md.
+"""Time our models beside their competitors, with the accuracy of each; see bench/README.md.
 
 Needs the pipeline's outputs in the working directory. Writes bench/results.json, bench/results.svg and
-bench/growth.svg there, and prints the tables.
+bench/scaling.svg there, and prints the tables.
 """
 
 if __name__ == "__main__":
@@ -33,11 +33,11 @@ try:
 except ImportError as missing:
     raise SystemExit(f"error: {missing}; pip install -r requirements-bench.txt, or make bench") from None
 
-from bench import accuracy, growth, peers, plot, table, timing
+from bench import accuracy, competitors, plot, scaling, table, timing
 from bench.models import OURS, REFERENCE, ours
 
-RESULTS, BARS, GROWTH = "bench/results.json", "bench/results.svg", "bench/growth.svg"
-NAMES = (*peers.NAMES, *OURS)
+RESULTS, BARS, SCALING = "bench/results.json", "bench/results.svg", "bench/scaling.svg"
+NAMES = (*competitors.NAMES, *OURS)
 VERSIONS = ("torch", "speechbrain", "onnxruntime", "openvino", "nncf", "onnx", "numpy")
 
 
@@ -53,22 +53,22 @@ class Options(Section):
     seconds: list[Annotated[float, Field(ge=SHORTEST, le=600)]] = Field([1, 3, 10], description="lengths of the audio")
     batch: list[Count] = Field([1, 8])
     only: list[Literal[NAMES]] = Field(list(NAMES), description=f"models to run beside {REFERENCE}")
-    skip_growth: bool = Field(False, description="no growth with length and batch, no extraction")
+    skip_scaling: bool = Field(False, description="no growth with length and batch, no extraction")
 
 
-def main(rounds, budget, threads, seconds, batch, only, skip_growth):
+def main(rounds, budget, threads, seconds, batch, only, skip_scaling):
     config = params.load()
     rows = manifest.read()
     calibration = manifest.spread(manifest.needed(rows, "calibration"), config.ptq.utterances)
     tested = manifest.needed(rows, "test")
     only = {REFERENCE, *only}
-    wanted = [name for name in NAMES if name in only or (name in growth.MODELS and not skip_growth)]
+    wanted = [name for name in NAMES if name in only or (name in scaling.MODELS and not skip_scaling)]
     own = {name: ours(name) for name in wanted if name in OURS}
     classifier = load.load(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     with tempfile.TemporaryDirectory() as folder:
-        made = peers.Peers(classifier, [load_audio(row) for row in calibration], folder)
-        others = [name for name in wanted if name in peers.NAMES]
-        models = {name: getattr(made, name)() for name in tqdm(others, "peers", unit="model", disable=None)} | own
+        made = competitors.Competitors(classifier, [load_audio(row) for row in calibration], folder)
+        others = [name for name in wanted if name in competitors.NAMES]
+        models = {name: getattr(made, name)() for name in tqdm(others, "competitors", unit="model", disable=None)} | own
         most = max(threads)
         with latency.torch_threads(most):
             found = accuracy.measure({name: model.on(most) for name, model in models.items()}, rows, config)
@@ -93,12 +93,12 @@ def main(rounds, budget, threads, seconds, batch, only, skip_growth):
                 for setting in timing.measure(compared, shapes, count, rounds, budget, config.seed)
             ],
         }
-        if not skip_growth:
-            results["growth"] = growth.measure(
-                {name: models[name] for name in growth.MODELS}, rounds, budget / 4, config.seed
+        if not skip_scaling:
+            results["scaling"] = scaling.measure(
+                {name: models[name] for name in scaling.MODELS}, rounds, budget / 4, config.seed
             )
     write_json(RESULTS, results)
     plot.bars(BARS, results)
-    if "growth" in results:
-        plot.growth(GROWTH, results)
+    if "scaling" in results:
+        plot.scaling(SCALING, results)
     print(table.text(results))

@@ -5,9 +5,7 @@ from tqdm import tqdm
 
 from bench.models import REFERENCE
 from src.data.recordings import load_audio
-from src.data.trial_list import read_trial_list
-from src.evaluate import accuracy
-from src.evaluate.trials import evaluated_rows
+from src.evaluate import accuracy, result, test_set
 from src.runtime.scoring import normalised
 
 
@@ -17,11 +15,9 @@ def measure(models, rows, config):
     models: {name: callable} with REFERENCE among them, whose embeddings the cosines are to. rows: all of the
     manifest; config: the parameters. Scores are cosines, not normalised. Fractions; the interval is at 95 %.
     """
-    tested = evaluated_rows(rows, config.evaluate.protocol, config.evaluate.enrolments)
-    trial_list = config.data.trials and read_trial_list(config.data.trials)
-    test = accuracy.make_test(tested, config.evaluate.enrolments, trial_list)
+    test = test_set.load(rows, config)
     embeddings = {name: [] for name in models}
-    for row in tqdm(tested, "accuracy", unit="utterance", disable=None):
+    for row in tqdm(test.rows, "accuracy", unit="utterance", disable=None):
         waveform = load_audio(row)[None]
         for name, model in models.items():
             embeddings[name].append(model(waveform).reshape(-1))
@@ -30,7 +26,7 @@ def measure(models, rows, config):
     for name, own in embeddings.items():
         own = np.stack(own).astype(np.float64)
         cosines = (normalised(own) * reference).sum(axis=1)
-        figures = accuracy.figures(test, accuracy.score_uncalibrated(own, test), config.evaluate.bootstrap, config.seed)
+        figures = accuracy.figures(test, result.score_uncalibrated(own, test), config.evaluate.bootstrap, config.seed)
         found[name] = {
             "cosine_mean": float(cosines.mean()),
             "cosine_min": float(cosines.min()),

@@ -19,7 +19,7 @@ from src.runtime import engine
 from src.runtime.errors import InputError
 
 
-def measure(model, workers, utterances):
+def measure(model: str, workers: int, utterances: int) -> dict:
     """{model, workers, utterances, seconds, utterances_per_second, real_time_factor, peak_mb} of one run.
 
     model: an ONNX file; the utterances are those of the manifest, over and over where more are asked for. The

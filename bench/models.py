@@ -23,10 +23,10 @@ class Model:
     title: str
     setting: str  # how it was made, for people
     size_mb: float  # 10^6 bytes that its weights take on disk
-    on: Callable
+    on: Callable[[int], latency.Encoder]
 
 
-def ours(name):
+def ours(name: str) -> Model:
     """One of OURS, from models/. Raises InputError when the pipeline has not made its file."""
     kind, engine = name.split("-")
     path = Path(f"models/{kind}.onnx")
@@ -41,7 +41,7 @@ def ours(name):
     )
 
 
-def openvino_file(model, threads):
+def openvino_file(model: Path | str | openvino.Model, threads: int) -> latency.Encoder:
     """The callable of a file, or of a model in memory, in OpenVINO on the CPU; its input is the callable's.
 
     What is float stays float32: on processors with bfloat16 OpenVINO would round it to that by itself, and an

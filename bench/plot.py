@@ -63,9 +63,9 @@ def bars(path, results):
     _save(path, (9, 0.8 + 0.33 * len(taken)), draw)
 
 
-def growth(path, results):
+def scaling(path, results):
     """Time for a second of audio against length and batch, and utterances a second of extraction."""
-    found = results["growth"]
+    found = results["scaling"]
 
     def draw(figure):
         panels = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))

@@ -7,10 +7,10 @@ def text(results):
     """All tables, each under a line that says what it is."""
     blocks = [conditions(results)]
     blocks += [f"{_title(setting)}\n\n{times(results, setting)}" for setting in results["settings"]]
-    if "growth" in results:
+    if "scaling" in results:
         blocks += [
-            f"Growth, one thread\n\n{growth(results)}",
-            f"Extraction of a folder\n\n{extraction(results['growth']['extraction'])}",
+            f"Scaling, one thread\n\n{scaling(results)}",
+            f"Extraction of a folder\n\n{extraction(results['scaling']['extraction'])}",
         ]
     return "\n\n".join(blocks)
 
@@ -47,9 +47,9 @@ def times(results, setting):
     return markdown(header, rows)
 
 
-def growth(results):
+def scaling(results):
     """ms for a second of audio in each setting, and the worst step."""
-    found = results["growth"]
+    found = results["scaling"]
     columns = [(f"{point['seconds']:g} s", point) for point in found["lengths"]]
     columns += [(f"{point['seconds']:g} s × {point['batch']}", point) for point in found["batches"]]
     header = ["ms for 1 s of audio", *(label for label, _ in columns), "worst step, length", "batch"]

@@ -1,17 +1,26 @@
 """Time in each setting: threads, length and batch."""
 
 import time
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
+from bench.models import Model
 from src.cost import latency
 from src.runtime.audio import SAMPLE_RATE
 
 FEWEST = 5  # rounds
 
 
-def measure(models, shapes, threads, rounds, budget, seed):
+def measure(
+    models: Mapping[str, Model],
+    shapes: Sequence[tuple[float, int]],
+    threads: int,
+    rounds: int,
+    budget: float,
+    seed: int,
+) -> list[dict]:
     """Time models, {name: models.Model}, interleaved; the first is the reference.
 
     shapes: (seconds, batch) of each setting. Gives a list of dicts: threads, seconds, batch, rounds and
@@ -19,21 +28,24 @@ def measure(models, shapes, threads, rounds, budget, seed):
     `budget` seconds, but at least FEWEST. All models hear the same noise; none takes time that depends on
     what is said.
     """
-    found = []
+    settings = []
     with latency.torch_threads(threads):
         ready = {name: model.on(threads) for name, model in models.items()}
         for seconds, batch in tqdm(shapes, f"{threads} thread(s)", unit="setting", disable=None):
             size = batch, round(seconds * SAMPLE_RATE)
             waveform = (0.1 * np.random.default_rng([seed, 1]).standard_normal(size)).astype(np.float32)
-            calls = {name: lambda call=call: call(waveform) for name, call in ready.items()}
+            calls = {name: lambda call=call, waveform=waveform: call(waveform) for name, call in ready.items()}
             fitting = int(min(rounds, max(FEWEST, budget / _one_round(calls))))
             taken = latency.summarise(latency.interleave(calls, fitting, warm_up=1), next(iter(models)), seed)
-            found.append({"threads": threads, "seconds": seconds, "batch": batch, "rounds": fitting, "models": taken})
-    return found
+            settings.append(
+                {"threads": threads, "seconds": seconds, "batch": batch, "rounds": fitting, "models": taken}
+            )
+    return settings
 
 
 def _one_round(calls):
     """Seconds that the second of two rounds takes: on the first, engines prepare for the shape."""
+    start = 0.0
     for _ in range(2):
         start = time.perf_counter()
         for call in calls.values():

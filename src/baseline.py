@@ -7,7 +7,7 @@ if __name__ == "__main__":
 
 import torch
 
-from src.common import params
+from src.common import layout, params
 from src.common.files import write_json
 from src.data import manifest
 from src.data.recordings import load_audio
@@ -16,16 +16,16 @@ from src.encoder.export import export_onnx
 from src.encoder.fold_batchnorm import rewrite
 from src.encoder.frontend import FrontEnd
 from src.evaluate import accuracy, logmel_baseline
+from src.evaluate.evaluation import evaluate
 from src.runtime.engine import session
 from src.runtime.errors import InputError
 
-FP32 = "models/fp32.onnx"
-METRICS = "metrics/baseline.json"
+FP32 = layout.model("fp32")
 # Utterances that are compared with SpeechBrain's own embedding, and the cosine below which it is not the same.
 CHECKED, SAME = 16, 0.99999
 
 
-def main():
+def main() -> None:
     config = params.load()
     torch.set_num_threads(config.threads)
     rows = manifest.read()
@@ -34,10 +34,11 @@ def main():
     export_onnx(torch.nn.Sequential(FrontEnd(classifier.mods["compute_features"]), network).eval(), FP32)
     tested = manifest.select(rows, "test")
     parity = _parity(classifier, tested[:: max(1, len(tested) // CHECKED)])
-    metrics = accuracy.evaluate(FP32, "fp32", rows, config)
-    without_model = accuracy.evaluate(logmel_baseline.embed, "trivial", rows, config)
-    write_json(METRICS, {**metrics, "parity_cosine": parity, "trivial": without_model})
-    print(f"fp32: {accuracy.summary(metrics)}; cosine to SpeechBrain at least {parity:.7f}")
+    summary = evaluate(FP32, "fp32", rows, config)
+    without_model = evaluate(logmel_baseline.embed, layout.LOGMEL, rows, config)
+    write_json(layout.details("baseline"), {**summary, "parity_cosine": parity, layout.LOGMEL: without_model})
+    write_json(layout.metrics("baseline"), accuracy.headline(summary))
+    print(f"fp32: {accuracy.line(summary)}; cosine to SpeechBrain at least {parity:.7f}")
 
 
 def _parity(classifier, rows):

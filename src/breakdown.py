@@ -7,22 +7,19 @@ if __name__ == "__main__":
 
 import torch
 
-from src.common import params
+from src.common import layout, params
 from src.common.files import write_csv
 from src.data import manifest
 from src.data.recordings import load_audio
-from src.encoder import load
 from src.evaluate import conditions, trials
 from src.quantize import ptq, qat, sensitivity
 from src.runtime.audio import SAMPLE_RATE
 
-MODELS = {name: f"models/{name}.onnx" for name in ("fp32", "ptq", "qat")}
-BREAKDOWN, SENSITIVITY = "metrics/breakdown.csv", "metrics/sensitivity.csv"
 BABBLE = 64  # validation utterances that babble is made of
 FEATURES, SECONDS = 16, 3  # validation utterances, and how much of each, that the sensitivity is measured on
 
 
-def main():
+def main() -> None:
     torch.set_num_threads(1)  # sums, and so the last digits, do not depend on the number of cores
     config = params.load()
     rows = manifest.read()
@@ -30,8 +27,8 @@ def main():
     layers = _sensitivity(config, manifest.spread(validation, FEATURES))
     enrolments = config.evaluate.enrolments
     tested = trials.evaluated_rows(rows, config.evaluate.protocol, enrolments)
-    found = conditions.breakdown(
-        MODELS,
+    lines = conditions.breakdown(
+        {name: layout.model(name) for name in layout.MODELS},
         conditions.choose(tested, enrolments, config.breakdown.utterances),
         [load_audio(row) for row in manifest.spread(validation, BABBLE)],
         config.breakdown,
@@ -39,10 +36,10 @@ def main():
         config.evaluate.bootstrap,
         config.seed,
     )
-    write_csv(SENSITIVITY, sensitivity.COLUMNS, layers)
-    write_csv(BREAKDOWN, conditions.COLUMNS, found)
+    write_csv(layout.table("sensitivity"), sensitivity.COLUMNS, layers)
+    write_csv(layout.table("breakdown"), conditions.COLUMNS, lines)
     worst = max(
-        (dict(zip(conditions.COLUMNS, line)) for line in found if line[-1]), key=lambda line: float(line["difference"])
+        (dict(zip(conditions.COLUMNS, line)) for line in lines if line[-1]), key=lambda line: float(line["difference"])
     )
     group = min(
         (line for line in layers if line["group"] != sensitivity.ALL), key=lambda line: line["embedding_sqnr_db"]
@@ -56,8 +53,7 @@ def main():
 
 def _sensitivity(config, rows):
     ranges = ptq.read_ranges()
-    front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
-    prepared = ptq.prepare(network, config.ptq.observer, ptq.weight_bits(config.quantize))
+    front_end, prepared = ptq.prepare_encoder(config)
     student = qat.fake_quantise(prepared, ranges)
     waveforms = [torch.from_numpy(load_audio(row)[: SECONDS * SAMPLE_RATE])[None] for row in rows]
     return sensitivity.sensitivity(student, [front_end(waveform) for waveform in waveforms])

@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import zipfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from src.common.options import DIFFER, ModelOptions
 from src.runtime import engine
 from src.runtime.audio import MAX_SECONDS, waveform
 from src.runtime.errors import AudioError, InputError, printable, reason
-from src.sources.folder import audio_files, relative_name
+from src.sources.folder import audio_files, passed_over, relative_name
 
 QUEUED = 256  # files handed to the threads at once
 ARRAYS = ("paths", "embeddings", "skipped")
@@ -108,7 +109,8 @@ def embed(
 def _files(folder):
     """({name: reason} of the audio files that cannot be read, {name: (path, state)} of the others)."""
     skipped, files = {}, {}
-    for path, fault in audio_files(folder):
+    passed = Counter()
+    for path, fault in audio_files(folder, passed):
         name = relative_name(path, folder)
         try:
             state = os.stat(path)
@@ -118,6 +120,8 @@ def _files(folder):
         if fault:
             skipped[name] = fault
             files.pop(name, None)
+    if passed:
+        print(passed_over(passed), file=sys.stderr)
     return skipped, files
 
 

@@ -1,4 +1,4 @@
-"""Stage `pretrain` (frozen): trains the small encoder that the repository ships, on synthetic speakers.
+"""Stage `pretrain` (of models/pretrained/dvc.yaml): trains the small encoder that the repository ships, on synthetic speakers.
 
 It is there so that the pipeline runs anywhere without a download; it is not for production. Its speakers
 (group "train") are never those of an evaluation split (group "eval"); progress is measured on a third group.
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from src.common import params
+from src.common import layout, params
 from src.encoder.load import prepare_speechbrain
 from src.encoder.save import save_checkpoint
 from src.evaluate.metrics import eer
@@ -23,7 +23,6 @@ from src.runtime.audio import SAMPLE_RATE
 from src.runtime.errors import InputError
 from src.sources import channel, synthetic
 
-FOLDER = "models/pretrained/ecapa-mini"
 ARCHITECTURE = {
     "input_size": 80,
     "channels": [192, 192, 192, 192, 576],
@@ -144,4 +143,4 @@ def main():
                 flush=True,
             )
     labels = [f"train{index:04d}" for index in range(wanted.speakers)]
-    save_checkpoint(FOLDER, ARCHITECTURE, network, classifier, labels)
+    save_checkpoint(layout.SHIPPED, ARCHITECTURE, network, classifier, labels)

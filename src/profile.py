@@ -10,33 +10,35 @@ from pathlib import Path
 
 import torch
 
-from src.common import params
+from src.common import layout, params
 from src.common.files import write_csv, write_json
 from src.cost import latency, macs, onnx_macs
 from src.encoder import load
 from src.runtime.audio import SAMPLE_RATE
 from src.runtime.errors import InputError
 
-LAYERS, METRICS, LATENCY = "metrics/macs.csv", "metrics/profile.json", "metrics/latency.json"
+# What a person compares between runs, and its decimals.
+HEADLINE = {"gmacs": 4, "gflops": 4, "params_million": 2, "size_mb": 2}
 
 
-def main():
+def main() -> None:
     config = params.load()
-    wanted = config.profile
+    section = config.profile
     if not Path(latency.FP32).is_file():
         raise InputError(f"{latency.FP32}: no such file; run the stage baseline")
     classifier = load.load(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
-    layers, metrics = _costs(classifier, wanted.seconds)
-    models = {"speechbrain": latency.speechbrain(classifier), "fp32": latency.onnx_file(latency.FP32, wanted.threads)}
-    timings = latency.measure(models, wanted.seconds, wanted.rounds, wanted.threads, config.seed)
-    write_csv(LAYERS, macs.COLUMNS, macs.rows(layers))
-    write_json(METRICS, metrics)
-    write_json(LATENCY, timings)
-    _summarise(metrics, timings)
+    layers, costs = _costs(classifier, section.seconds)
+    models = {"speechbrain": latency.speechbrain(classifier), "fp32": latency.onnx_file(latency.FP32, section.threads)}
+    timings = latency.measure(models, section.seconds, section.rounds, section.threads, config.seed)
+    write_csv(layout.table("macs"), macs.COLUMNS, macs.rows(layers))
+    write_json(layout.details("profile"), costs)
+    write_json(layout.metrics("profile"), {key: round(costs[key], digits) for key, digits in HEADLINE.items()})
+    write_json(layout.latency("fp32"), timings)
+    _summarise(costs, timings)
 
 
 def _costs(classifier, seconds):
-    """The layers of SpeechBrain's encoder, and the metrics of it and of the file made from it."""
+    """The layers of SpeechBrain's encoder, and what it and the file made from it cost."""
     with torch.no_grad():
         features = classifier.mods["compute_features"](torch.zeros(1, round(seconds * SAMPLE_RATE)))
     network = classifier.mods["embedding_model"]
@@ -56,16 +58,16 @@ def _costs(classifier, seconds):
     }
 
 
-def _summarise(metrics, timings):
+def _summarise(costs, timings):
     slow, fast = (timings["models"][name] for name in ("speechbrain", "fp32"))
     print(
-        f"encoder: {metrics['gmacs']:.4f} GMACs = {metrics['gflops']:.4f} GFLOPs for "
-        f"{metrics['seconds']:g} s, {metrics['params_million']:.2f} M parameters, "
-        f"checkpoint {metrics['checkpoint_mb']:.1f} MB"
+        f"encoder: {costs['gmacs']:.4f} GMACs = {costs['gflops']:.4f} GFLOPs for "
+        f"{costs['seconds']:g} s, {costs['params_million']:.2f} M parameters, "
+        f"checkpoint {costs['checkpoint_mb']:.1f} MB"
     )
     print(
-        f"{latency.FP32}: {metrics['rewritten_gmacs']:.4f} GMACs and {metrics['front_end_gmacs']:.4f} in the front "
-        f"end, {metrics['size_mb']:.1f} MB"
+        f"{latency.FP32}: {costs['rewritten_gmacs']:.4f} GMACs and {costs['front_end_gmacs']:.4f} in the front "
+        f"end, {costs['size_mb']:.1f} MB"
     )
     print(
         f"latency on {timings['threads']} thread(s): SpeechBrain {slow['median_ms']:.1f} ms, {latency.FP32} "

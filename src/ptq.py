@@ -7,39 +7,39 @@ if __name__ == "__main__":
 
 import torch
 
-from src.common import params
+from src.common import layout, params
 from src.common.files import write_json
 from src.cost import latency, onnx_macs
 from src.data import manifest
 from src.data.recordings import load_audio
-from src.encoder import load
 from src.encoder.export import export_onnx
 from src.evaluate import accuracy
+from src.evaluate.evaluation import evaluate
 from src.quantize import ptq
 
-MODEL = "models/ptq.onnx"
-METRICS, LATENCY = "metrics/ptq.json", "metrics/ptq_latency.json"
+MODEL = layout.model("ptq")
 
 
-def main():
+def main() -> None:
     config = params.load()
     torch.set_num_threads(config.threads)
     rows = manifest.read()
     chosen = manifest.spread(manifest.needed(rows, "calibration"), config.ptq.utterances)
-    front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
+    front_end, prepared = ptq.prepare_encoder(config)
     bits = ptq.weight_bits(config.quantize)
-    prepared = ptq.prepare(network, config.ptq.observer, bits)
-    ptq.calibrate(prepared, (front_end(torch.from_numpy(load_audio(row))[None]) for row in chosen))
+    ptq.calibrate_activations(prepared, (front_end(torch.from_numpy(load_audio(row))[None]) for row in chosen))
     write_json(ptq.RANGES, ptq.activation_ranges(prepared))
     export_onnx(torch.nn.Sequential(front_end, ptq.convert(prepared)), MODEL)
-    metrics = accuracy.evaluate(MODEL, "ptq", rows, config, reference="fp32")
+    summary = evaluate(MODEL, "ptq", rows, config, reference="fp32")
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
-    write_json(METRICS, {**metrics, **cost, "calibration_utterances": len(chosen), "weight_bits": bits})
+    details = {**summary, **cost, "calibration_utterances": len(chosen), "weight_bits": bits}
+    write_json(layout.details("ptq"), details)
+    write_json(layout.metrics("ptq"), accuracy.headline(summary) | onnx_macs.headline(cost))
     timings = latency.against_fp32("ptq", MODEL, config.profile, config.seed)
-    write_json(LATENCY, timings)
+    write_json(layout.latency("ptq"), timings)
     if 7 in bits.values():
         print("ptq: 7-bit weights, since this processor may add up products of 8-bit integers in 16 bits")
     print(
-        f"ptq: {accuracy.summary(metrics)}; {cost['int8_mac_share']:.2%} of the multiplications in INT8, "
+        f"ptq: {accuracy.line(summary)}; {cost['int8_mac_share']:.2%} of the multiplications in INT8, "
         f"{cost['size_mb']:.2f} MB, {timings['models']['ptq']['speedup']:.2f} times as fast as fp32.onnx"
     )

@@ -17,7 +17,7 @@ from dataclasses import asdict
 import torch
 from pydantic import Field
 
-from src.common import params
+from src.common import layout, params
 from src.common.files import write_csv, write_json
 from src.common.schema import Section
 from src.cost import latency, onnx_macs
@@ -25,15 +25,15 @@ from src.data import manifest
 from src.data.recordings import Waveform, load_audio
 from src.encoder import load
 from src.encoder.export import export_onnx
-from src.evaluate import accuracy
+from src.evaluate import accuracy, test_set
+from src.evaluate.evaluation import evaluate
 from src.quantize import ptq
 from src.runtime.audio import SAMPLE_RATE
 from src.runtime.errors import InputError
 from src.search import factorise, search, student, study
+from src.search.trial import Setup, train
 
-MODEL = "models/qat.onnx"
-METRICS, LATENCY = "metrics/qat_search.json", "metrics/qat_search_latency.json"
-TRIALS, FRONT, SPECTRA = "metrics/trials.csv", "metrics/pareto.csv", "metrics/spectra.csv"
+MODEL = layout.model("qat")
 # Not an output of the stage: DVC deletes those before it runs, and finished trials must survive.
 STUDIES = ".optuna"
 
@@ -44,51 +44,51 @@ class Options(Section):
 
 def main(worker=False):
     config = params.load()
-    wanted, device = config.qat_search, _device(config.device)
+    settings, device = config.qat_search, _device(config.device)
     torch.set_num_threads(config.threads)
-    if worker and not wanted.storage:
+    if worker and not settings.storage:
         raise InputError("params.yaml: qat_search.storage: a worker needs the URL of a database")
-    if wanted.storage:
-        study.connect(wanted.storage)  # what is wrong with it is said before the data are read
+    if settings.storage:
+        study.connect(settings.storage)  # what is wrong with it is said before the data are read
     rows = manifest.read()
-    task = _task(config, rows, device)
-    result = search.run(task, wanted, STUDIES, worker)
-    if worker:
+    setup = _setup(config, rows, device)
+    result = search.run(setup, settings, STUDIES, worker)
+    if result is None:  # a worker is done
         return
-    network, ranks = _winner(task, wanted, result.chosen)
-    export_onnx(torch.nn.Sequential(task.front_end.cpu(), ptq.convert(network.cpu())), MODEL)
-    metrics = accuracy.evaluate(MODEL, "qat", rows, config, reference="fp32")
+    network, layer_ranks = _winner(setup, settings, result.chosen)
+    export_onnx(torch.nn.Sequential(setup.front_end.cpu(), ptq.convert(network.cpu())), MODEL)
+    summary = evaluate(MODEL, "qat", rows, config, reference="fp32")
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
     columns = list(result.trials[0])
-    write_csv(TRIALS, columns, result.trials)
-    write_csv(FRONT, columns, [row for row in result.trials if row["front"]])
-    write_csv(SPECTRA, factorise.COLUMNS, factorise.rows(task.source.spectra, ranks))
+    write_csv(layout.table("trials"), columns, result.trials)
+    write_csv(layout.table("pareto"), columns, [row for row in result.trials if row["front"]])
+    write_csv(layout.table("spectra"), factorise.COLUMNS, factorise.rows(setup.source.spectra, layer_ranks))
     write_json(
-        METRICS,
+        layout.details("qat_search"),
         {
-            **metrics,
+            **summary,
             **cost,
             "n_trials": len(result.trials),
             "passed_validation": int(result.chosen is not None),
             "chosen": _chosen(result.chosen),
-            "objective_untrained": _rounded(result.before),
-            "objective_fp32": _rounded(result.reference),
+            "objective_untrained": result.before,
+            "objective_fp32": result.reference,
         },
     )
-    write_json(LATENCY, latency.against_fp32("qat", MODEL, config.profile, config.seed))
+    write_json(layout.metrics("qat_search"), accuracy.headline(summary) | onnx_macs.headline(cost))
+    write_json(layout.latency("qat"), latency.against_fp32("qat", MODEL, config.profile, config.seed))
     which = (
         f"trial {result.chosen['trial'] + 1} of {len(result.trials)}"
         if result.chosen
         else (
-            f"none of {len(result.trials)} trials is shown to be no worse than fp32 by {wanted.eer_margin:g} on validation "
+            f"none of {len(result.trials)} trials is shown to be no worse than fp32 by {settings.eer_margin:g} on validation "
             "speakers; this is the plain INT8 model"
         )
     )
-    print(f"qat: {accuracy.summary(metrics)}; {cost['gmacs']:.4f} GMACs, {cost['size_mb']:.2f} MB; {which}")
+    print(f"qat: {accuracy.line(summary)}; {cost['gmacs']:.4f} GMACs, {cost['size_mb']:.2f} MB; {which}")
 
 
-def _task(config, rows, device):
-    wanted = config.qat_search
+def _setup(config, rows, device):
     calibration = manifest.spread(manifest.needed(rows, "calibration"), config.ptq.utterances)
     finetune, validation = (manifest.needed(rows, split) for split in ("finetune", "validation"))
     front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
@@ -96,15 +96,15 @@ def _task(config, rows, device):
     with torch.no_grad():
         features = [front_end(torch.from_numpy(load_audio(row))[None]) for row in calibration]
         frames = front_end(torch.zeros(1, round(config.profile.seconds * SAMPLE_RATE))).shape[1]
-    spectra = factorise.spectra(network, features) if wanted.structure else {}
+    spectra = factorise.spectra(network, features) if config.qat_search.structure else {}
     bits = ptq.weight_bits(config.quantize)
-    return search.Task(
+    return Setup(
         source=student.Source(network, features, spectra, config.ptq.observer, bits),
         teacher=copy.deepcopy(network),
         front_end=front_end,
         finetune=_speech(finetune),
         validation=_speech(validation),
-        test=accuracy.make_test(validation, 1),
+        test=test_set.make_test(validation, 1),
         frames=frames,
         resamples=config.evaluate.bootstrap,
         device=device,
@@ -112,25 +112,21 @@ def _task(config, rows, device):
     )
 
 
-def _winner(task, wanted, chosen):
-    """(student, its ranks): of the chosen trial, fine-tuned for longer; without one, the plain INT8 model."""
+def _winner(setup, settings, chosen):
+    """(student, its layers' ranks): of the chosen trial, fine-tuned for longer; without one, the plain INT8 model."""
     if chosen is None:
-        return task.source.student({}), {}
-    ranks = task.source.ranks(chosen["kept_macs"])
-    network, _ = search.train(task, wanted, ranks, search.hyperparameters(chosen), wanted.final_steps, "chosen trial")
-    return network, ranks
+        return setup.source.student({}), {}
+    layer_ranks = setup.source.layer_ranks(chosen["kept_macs"])
+    hyperparameters = search.hyperparameters(chosen)
+    network, _ = train(setup, settings, layer_ranks, hyperparameters, settings.final_steps, "chosen trial")
+    return network, layer_ranks
 
 
 def _chosen(row):
     """The number of a trial and what it was made with; metrics/trials.csv has the rest."""
     if row is None:
         return {"trial": search.UNTRAINED}
-    return {name: _rounded(row[name]) for name in ("trial", "kept_macs", *asdict(search.hyperparameters(row)))}
-
-
-def _rounded(number):
-    """To six significant digits, so that what did not change does not differ in a comparison of runs."""
-    return float(f"{number:.6g}") if isinstance(number, float) else number
+    return {name: row[name] for name in ("trial", "kept_macs", *asdict(search.hyperparameters(row)))}
 
 
 def _speech(rows):
@@ -138,8 +134,8 @@ def _speech(rows):
     return [Waveform(row) for row in rows], [row.speaker for row in rows]
 
 
-def _device(wanted):
+def _device(name):
     available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
+    if name == "cuda" and not available:
         raise InputError("params.yaml: device: cuda, but torch finds no CUDA device here; allowed: auto, cpu")
-    return "cuda" if available and wanted != "cpu" else "cpu"
+    return "cuda" if available and name != "cpu" else "cpu"

@@ -5,57 +5,54 @@ if __name__ == "__main__":
 
     command("src.release", alone=True)
 
+import json
 import shutil
 from pathlib import Path
 
-from src.common import params
+from src.common import layout, params
 from src.common.files import atomic_write, sha256, write_json, write_text
-from src.evaluate.accuracy import FOLDER as METRICS
-from src.evaluate.accuracy import KEYS
-from src.publish import bill, card, provenance
-from src.reporting import results, words
+from src.common.params import Params
+from src.publish import bill, provenance
 from src.runtime import calibration, engine
 from src.runtime.audio import SAMPLE_RATE
 from src.runtime.errors import InputError
 
 FOLDER = Path("models/release")
-_COST = ("gmacs", "gflops", "int8_mac_share", "params_million", "size_mb")
 
 
-def main():
+def main() -> None:
     config = params.load()
-    found = results.load(config)
-    model = words.choice(found) or found.models["fp32"]
-    source = Path(f"models/{model.name}.onnx")
+    for path in (layout.RELEASE, layout.CARD):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; run the stage report")
+    chosen = json.loads(layout.RELEASE.read_text(encoding="utf-8"))
+    source = layout.model(chosen["model"])
     if not source.is_file():
-        raise InputError(f"{source}: no such file; run the stage that writes it")
-    readme, about = card.card(found, model), _config(config, found, model, source)
+        raise InputError(f"{source}: no such file; run the stage {layout.STAGES[chosen['model']]}")
+    about = _config(config, chosen, source)
     component = {
         "type": "machine-learning-model",
         "bom-ref": "model",
-        "name": model.title,
+        "name": chosen["title"],
         "hashes": [{"alg": "SHA-256", "content": about["sha256"]}],
     }
-    synthetic = config.data.source == "synthetic" or config.encoder.source == words.SHIPPED
-    materials = bill.bill(component, synthetic)
+    materials = bill.bill(component, config.data.source == "synthetic" or config.encoder.source == layout.SHIPPED)
     with atomic_write(FOLDER) as beside:
         write_json(beside / "config.json", about)
-        write_text(beside / "README.md", readme)
+        write_text(beside / "README.md", layout.CARD.read_text(encoding="utf-8"))
         write_json(beside / "bom.json", materials)
         write_text(beside / "LICENSES.md", bill.licences(materials))
         shutil.copyfile(source, beside / "model.onnx")
-    print(f"{FOLDER}: {model.title}")
+    print(f"{FOLDER}: {chosen['title']}")
 
 
-def _config(config, found, model, source):
+def _config(config: Params, chosen: dict, source: Path) -> dict:
     """config.json: what a program needs to use the model, what was measured, what it was made from."""
-    calibration_file = METRICS / "calibration" / f"{model.name}.json"
-    fitted, group = calibration.read(calibration_file), found.groups[0]
-    figures = model.over(group)
-    kept = [*(key + end for key in KEYS for end in ("", "_ci")), "difference", "trials", "target_trials", "speakers"]
-    outputs = {each.name: each.shape[-1] for each in engine.session(source).get_outputs()}
+    calibration_file = layout.calibration(chosen["model"])
+    fitted = calibration.read(calibration_file)
+    outputs = {output.name: output.shape[-1] for output in engine.session(source).get_outputs()}
     return {
-        "model": model.title,
+        "model": chosen["title"],
         "file": "model.onnx",
         "sha256": sha256(source),
         "sample_rate": SAMPLE_RATE,
@@ -69,10 +66,6 @@ def _config(config, found, model, source):
         "threshold_eer": fitted.threshold_eer,
         "scale": fitted.scale,
         "offset": fitted.offset,
-        "metrics": {
-            "speakers_are": group,
-            **{key: figures[key] for key in kept if key in figures},
-            **{key: model.cost[key] for key in _COST},
-        },
-        "provenance": provenance.provenance(config, ["models/fp32.onnx", source, calibration_file]),
+        "metrics": chosen["metrics"],
+        "provenance": provenance.provenance(config, [layout.model("fp32"), source, calibration_file]),
     }

@@ -8,7 +8,9 @@ if __name__ == "__main__":
 import contextlib
 import os
 import re
+import unicodedata
 from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from src.common import params
@@ -19,7 +21,8 @@ from src.data.trial_list import read_trial_list
 from src.encoder.labels import training_speakers
 from src.runtime.errors import InputError
 from src.sources import folder, synthetic
-from src.sources.sampling import AUDIO, sample
+from src.sources.candidate import Candidate
+from src.sources.sampling import AUDIO, kinds, sample
 
 SKIPPED = "data/skipped.csv"
 _SHOWN = 20  # skipped utterances on the terminal; the file has all
@@ -27,43 +30,62 @@ _SHOWN = 20  # skipped utterances on the terminal; the file has all
 
 def main():
     config = params.load()
-    seen = training_speakers(config.encoder.source, config.encoder.revision)
+    seen = {
+        unicodedata.normalize("NFC", name) for name in training_speakers(config.encoder.source, config.encoder.revision)
+    }
     with _partial() as partial:
-        candidates, tested = _candidates(config, partial)
+        source = _Source.of(config, partial)
+        for note in source.notes:
+            print(note)
         result = sample(
-            candidates,
+            source.candidates,
             config.data,
             seed=config.seed,
             enrolments=config.evaluate.enrolments,
             seen=seen,
             folder=partial / "audio",
             official=config.evaluate.protocol == "superb-si",
-            tested=tested,
+            tested=source.tested,
+            skipped=source.skipped,
         )
         manifest.write(result.rows, partial / "manifest.csv")
         write_csv(partial / "skipped.csv", ("utt_id", "speaker", "reason"), result.skipped)
         _publish(partial)
-    _summarise(result)
+    _summarise(result, source.trials)
 
 
-def _candidates(config, partial):
-    """What may be sampled, and what a trial list names (empty without one)."""
-    data = config.data
-    if data.source == "synthetic":
-        # More than are taken, at no cost: what is not read is not made, and a short one has a substitute.
-        return synthetic.candidates(data.speakers, 2 * data.utterances_per_speaker, config.seed), ()
-    if data.source == "hub":
-        from src.sources import hub_dataset
+@dataclass(frozen=True)
+class _Source:
+    """What may be sampled, what a trial list names and its trials, what cannot be used, and what is to be said."""
 
-        spool = partial / "fetched"
-        return hub_dataset.candidates(data.repo, data.config, data.revision, data.max_seconds, spool), ()
-    found = folder.candidates(data.path, data.max_seconds)
-    if not data.trials:
-        return found, ()
-    trials = read_trial_list(data.trials, data.path)
-    tested = folder.named(data.path, sorted({name for _, *names in trials for name in names}))
-    speakers = {candidate.speaker for candidate in tested}
-    return [candidate for candidate in found if candidate.speaker not in speakers], tested
+    candidates: list[Candidate]
+    tested: list[Candidate] = field(default_factory=list)
+    trials: list[tuple[int, str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, config, partial):
+        data = config.data
+        if data.source == "synthetic":
+            # More than are taken, at no cost: what is not read is not made, and a short one has a substitute.
+            return cls(synthetic.candidates(data.speakers, 2 * data.utterances_per_speaker, config.seed))
+        if data.source == "hub":
+            from src.sources import hub_dataset
+
+            repository = data.repo, data.config, data.revision
+            spool = partial / "fetched"
+            return cls(hub_dataset.candidates(*repository, data.max_seconds, spool, data.speaker_column))
+        listing = folder.listing(data.path, data.max_seconds, data.level)
+        if not data.trials:
+            return cls(listing.candidates, skipped=listing.skipped, notes=listing.notes)
+        trials = read_trial_list(data.trials, data.path, data.level)
+        names = sorted({name for _, *names in trials for name in names})
+        tested = folder.named(data.path, names, listing.candidates, data.level)
+        speakers = {candidate.speaker for candidate in tested}
+        others = [candidate for candidate in listing.candidates if candidate.speaker not in speakers]
+        note = f"{data.trials}: {len(trials)} trials of {len(names)} recordings of {len(speakers)} speakers"
+        return cls(others, tested, trials, listing.skipped, [*listing.notes, note])
 
 
 @contextlib.contextmanager
@@ -101,7 +123,7 @@ def _publish(partial):
     os.replace(partial / "manifest.csv", manifest.PATH)
 
 
-def _summarise(result):
+def _summarise(result, trials):
     print(f"{'split':<12}{'speakers':>9}{'unseen':>9}{'utterances':>12}{'minutes':>9}")
     for split in SPLITS:
         rows = manifest.select(result.rows, split)
@@ -109,14 +131,17 @@ def _summarise(result):
         minutes = sum(row.seconds for row in rows) / 60
         unseen = sum(not known for known in seen.values())
         print(f"{split:<12}{len(seen):>9}{unseen:>9}{len(rows):>12}{minutes:>9.1f}")
+    if trials:
+        usable = {row.utt_id for row in result.rows}
+        scored = sum(usable.issuperset(names) for _, *names in trials)
+        print(f"trial list: {scored} of {len(trials)} trials are of usable recordings")
     for utt_id, same in result.repeats:
         print(f"trial list: {utt_id} is the same audio as {same}")
     for utt_id, _, reason in result.skipped[:_SHOWN]:
         print(f"skipped {utt_id}: {reason}")
     if len(result.skipped) > _SHOWN:
         print(f"... and {len(result.skipped) - _SHOWN} more in {SKIPPED}")
-    kinds = ", ".join(f"{kind} ({count})" for kind, count in result.reasons())
-    print(f"skipped utterances: {len(result.skipped)}{f' - {kinds}' if kinds else ''}")
+    print(f"skipped utterances: {len(result.skipped)}{result.skipped and f' - {kinds(result.skipped)}' or ''}")
     if result.dropped:
         names = ", ".join(f"{speaker} ({usable})" for speaker, usable in result.dropped.items())
         print(f"dropped speakers: {len(result.dropped)} - {names}")

@@ -24,8 +24,8 @@ CHANGES = {
     "encoder": {"source": ENCODER},
 }
 # What the stages ask for. The first six requests for parquet are of its ends and of the speakers' columns.
-LABELS, YAML, WEIGHTS = "label_encoder.txt", "hyperparams.yaml", "embedding_model.ckpt"
-API, README, TREE, PATHS = "GET /api/datasets/s3prl/superb$", "README.md", "/tree/", "POST .*paths-info"
+LABELS, WEIGHTS = "label_encoder.txt", "embedding_model.ckpt"
+API, README, TREE = "GET /api/datasets/s3prl/superb$", "README.md", "/tree/"
 AUDIO = "GET .*parquet"
 ALWAYS = 10**9
 
@@ -34,8 +34,7 @@ class Hub:
     """The stand-in served from `root`, on loopback. `fail` puts faults into its answers; `asked` is what it was asked.
 
     A fault is 500; `silent`: never an answer; `cut`: half of the body, then the end; `reset`: the same, ended by a
-    reset; `stalled`: half of the body, then nothing; `slow`: a byte of the body at a time; `garbage`: an answer that
-    means nothing; `dead`: the connection is closed, this time and ever after, without an answer.
+    reset; `stalled`: half of the body, then nothing; `garbage`: an answer that means nothing; `dead`: the connection is closed, this time and ever after, without an answer.
     """
 
     def __init__(self, stand_in, root):
@@ -119,19 +118,13 @@ class Failing:
         self.file, self.connection, self.kind, self.over = file, connection, kind, over
 
     def write(self, body):
-        if self.kind == "slow":
-            for place in range(len(body)):
-                self.file.write(body[place : place + 1])
-                if self.over.wait(0.1):
-                    break
-        else:
-            self.file.write(body[: len(body) // 2])
-            if self.kind == "stalled":
-                self.over.wait(60)
-            if self.kind == "reset":
-                time.sleep(0.2)  # what was sent is read first; a reset would take it back
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.connection.close()
+        self.file.write(body[: len(body) // 2])
+        if self.kind == "stalled":
+            self.over.wait(60)
+        if self.kind == "reset":
+            time.sleep(0.2)  # what was sent is read first; a reset would take it back
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
 
     def __getattr__(self, name):
         return getattr(self.file, name)
@@ -211,19 +204,16 @@ def test_what_passes_is_survived(hub, tmp_path):
     for fault in (
         (500, f"HEAD .*{LABELS}", 0, 2),
         ("cut", f"GET .*{LABELS}", 0, 1),
-        ("silent", API, 0, 1),
-        ("reset", README, 0, 1),
+        ("stalled", f"GET .*{README}", 0, 1),
         ("cut", TREE, 0, 1),
-        (500, PATHS, 0, 1),
         ("reset", AUDIO, 0, 1),
         (500, AUDIO, 3, 2),
-        ("cut", AUDIO, 9, 1),
-        ("stalled", AUDIO, 12, 1),
+        ("silent", AUDIO, 9, 1),
     ):
         hub.fail(*fault)
     done = ask(folder, "sample_data", hub)
     assert done.returncode == 0, done.stderr
-    assert [times for *_, times in hub.faults] == [0] * 10  # each was met with
+    assert [times for *_, times in hub.faults] == [0] * len(hub.faults)  # each was met with
     check_sampled(folder)
     check_nothing_half_written(folder, hub)
 
@@ -244,49 +234,28 @@ def test_a_hub_that_dies_in_the_middle(hub, tmp_path):
     assert "disconnected" in fails(folder, "sample_data", hub, f"data.repo: {DATA}: ")
 
 
-FAULTS = {
-    500: "500 Internal Server Error",
-    "silent": "timed out",
-    "dead": "disconnected",
-    "garbage": "not understood|Expecting value|Consistency check|does not seem|not readable|too short",
-}
-BODIES = {
-    "cut": "without sending complete message body",
-    "reset": "reset by peer",
-    "stalled": "timed out",
-    "slow": "bytes in . s",
-}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "stage, pattern, after, what, kinds",
+    "stage, kind, pattern, after, said",
     [
-        ("sample_data", f"HEAD .*{LABELS}", 0, ENCODER, FAULTS),
-        ("sample_data", f"GET .*{LABELS}", 0, ENCODER, FAULTS | BODIES),
-        ("sample_data", API, 0, DATA, FAULTS | BODIES),
-        ("sample_data", f"HEAD .*{README}", 0, DATA, FAULTS),
-        ("sample_data", f"GET .*{README}", 0, DATA, FAULTS | BODIES),
-        ("sample_data", TREE, 0, DATA, FAULTS | BODIES),
-        ("sample_data", PATHS, 0, DATA, FAULTS | BODIES),
-        ("sample_data", AUDIO, 0, DATA, FAULTS | BODIES),
-        ("sample_data", AUDIO, 9, DATA, FAULTS | BODIES),
-        ("baseline", f"HEAD .*{YAML}", 0, ENCODER, FAULTS),
-        ("baseline", f"GET .*{YAML}", 0, ENCODER, FAULTS | BODIES),
-        ("baseline", f"GET .*{WEIGHTS}", 0, ENCODER, FAULTS | BODIES),
+        ("sample_data", 500, f"HEAD .*{LABELS}", 0, "500 Internal Server Error"),
+        ("sample_data", "stalled", f"GET .*{LABELS}", 0, "timed out"),
+        ("sample_data", "silent", API, 0, "timed out"),
+        ("sample_data", "silent", TREE, 0, "timed out"),
+        ("sample_data", "garbage", TREE, 0, "not understood|Expecting value"),
+        ("sample_data", "reset", AUDIO, 0, "reset by peer"),
+        ("sample_data", "garbage", AUDIO, 9, "not understood|not readable|too short"),
+        ("baseline", "reset", f"GET .*{WEIGHTS}", 0, "reset by peer"),
     ],
 )
-def test_what_does_not_pass_is_told_in_a_line_and_leaves_nothing(
-    hub, sampled, tmp_path, stage, pattern, after, what, kinds
-):
+def test_what_does_not_pass_is_one_line_and_leaves_nothing(hub, sampled, tmp_path, stage, kind, pattern, after, said):
     folder = tmp_path / "run"
     if stage == "baseline":
         shutil.copytree(sampled, folder, symlinks=True)
     else:
         workspace(folder, CHANGES)
-    for kind, said in kinds.items():
-        hub.faults.clear()
-        hub.fail(kind, pattern, after)
-        message = fails(folder, stage, hub, f"{'encoder.source' if what == ENCODER else 'data.repo'}: {what}")
-        assert re.search(said, message), message
+    hub.fail(kind, pattern, after)
+    encoder = LABELS in pattern or stage == "baseline"
+    message = fails(folder, stage, hub, f"encoder.source: {ENCODER}" if encoder else f"data.repo: {DATA}")
+    assert re.search(said, message), message
     check_recovered(folder, stage, hub)

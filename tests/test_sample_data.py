@@ -16,6 +16,7 @@ import yaml
 from src import sample_data
 from src.data import manifest
 from src.runtime.errors import InputError
+from src.sources import channel
 from src.sources.select import shuffled
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -152,8 +153,8 @@ def test_bad_audio_is_skipped_with_its_reason_or_repaired_and_the_run_goes_on(wo
         folder.mkdir()
     (bad / "empty.wav").touch()
     (bad / "text.flac").write_text("not audio" * 1_000)
-    for name in ("cut.wav", "closed.wav", "whole.wav", "whole too.wav"):
-        soundfile.write(bad / name, np.roll(noise[0], len(name)), 16_000)
+    for i, name in enumerate(("cut.wav", "closed.wav", "whole.wav", "whole too.wav")):
+        soundfile.write(bad / name, noise[16 + i], 16_000)
     (bad / "cut.wav").write_bytes((bad / "cut.wav").read_bytes()[:30_000])
     for name, value in (("nan.wav", np.nan), ("infinite.wav", -np.inf)):
         soundfile.write(bad / name, np.where(np.arange(40_000) == 7, value, noise[1]), 16_000, subtype="FLOAT")
@@ -161,7 +162,7 @@ def test_bad_audio_is_skipped_with_its_reason_or_repaired_and_the_run_goes_on(wo
     soundfile.write(bad / "constant.wav", np.full(40_000, 0.4), 16_000)
     soundfile.write(bad / "clipped.wav", np.clip(100 * np.sin(np.arange(40_000) / 7) * noise[2], -1, 1), 16_000)
     soundfile.write(bad / "blip.wav", noise[3][:320], 16_000)
-    (bad / "other.m4a").write_bytes(b"x")
+    (bad / "other.m4a").write_bytes(b"\0\0\0 ftypM4A ")
     (bad / "dangling.wav").symlink_to("nowhere")
     (bad / "loop.wav").symlink_to("loop.wav")
     os.mkfifo(bad / "pipe.wav")
@@ -188,7 +189,7 @@ def test_bad_audio_is_skipped_with_its_reason_or_repaired_and_the_run_goes_on(wo
         "constant.wav": "silent",
         "blip.wav": "too short: 0.02 s",
         "dangling.wav": "dangling link",
-        "other.m4a": "extension: .m4a, not .wav, .flac, .ogg, .mp3",
+        "other.m4a": "not decodable: Format not recognised",
         "pipe.wav": "not a regular file",
         "loop.wav": "unreadable: Too many levels of symbolic links",
         "closed.wav": "unreadable: Permission denied",
@@ -239,7 +240,7 @@ def test_a_speaker_with_too_few_is_dropped_counted_and_named(work, capsys):
     assert {row.speaker for row in rows} == {f"s{i}" for i in range(10)} - {"s1", last}
     assert "dropped speakers: 2 - " in out and "s1 (1 usable)" in out and f"{last} (1 usable)" in out
     assert skipped()["s1/0.wav"] == skipped()[f"{last}/0.wav"] == "too few of this speaker: 1, 2 are needed"
-    assert {path.name for path in Path("data/audio").iterdir()} == {f"{i:05d}.flac" for i in range(24)}
+    assert {path.name for path in Path("data/audio").iterdir()} == {Path(row.path).name for row in rows}
 
 
 def test_an_error_leaves_no_output(work):
@@ -294,6 +295,56 @@ def test_a_trial_list_makes_the_test_split_uncut(work, capsys):
     Path("trials.txt").write_text("1 s0/1.wav s0/2.wav\n0 s0/1.wav s9/77.wav\n")
     with pytest.raises(InputError, match="trials.txt: line 2: s9/77.wav: no such file"):
         run(trials="trials.txt")
+
+
+def test_hidden_folders_are_passed_over_and_it_is_said_once(work, capsys):
+    shutil.copytree("speech/s0", "speech/.ipynb_checkpoints")
+    shutil.copytree("speech/s0", "speech/s1/.cache")
+    rows, out = run(capsys)
+    assert len({row.speaker for row in rows}) == 10 and skipped() == {}
+    assert out.count("passed over: 2 names that begin with a dot\n") == 1
+
+
+def test_of_one_utterance_in_two_encodings_or_from_two_microphones_one_is_kept(work):
+    rng = np.random.default_rng(7)
+    for file in sorted(Path("speech/s3").glob("*.wav")):
+        samples, _ = soundfile.read(file)
+        soundfile.write(file.with_suffix(".mp3"), samples, 16_000)
+        (work / "speech/s4/far").mkdir(exist_ok=True)
+        near = soundfile.read(f"speech/s4/{file.name}")[0]
+        far = channel.apply(np.roll(near, 300), rng, (15, 15))
+        soundfile.write(f"speech/s4/far/{file.name}", far, 16_000)
+    rows, _ = run(utterances_per_speaker=8)
+    assert set(Counter(row.speaker for row in rows).values()) == {4}
+    assert len({Path(row.utt_id).stem for row in rows if row.speaker in ("s3", "s4")}) == 4
+    assert {utt_id.split("/")[0] for utt_id in skipped()} == {"s3", "s4"}
+    assert all(reason.startswith("duplicate: the same utterance as s") for reason in skipped().values())
+
+
+def test_what_is_given_and_not_used_is_said(work, capsys):
+    Path("speech/speakers.csv").write_text("speaker;sex\n" + "".join(f"S{i};f\n" for i in range(10)))
+    (work / "speech/s1/note.m4a").write_bytes(b"\0\0\0 ftypM4A ")
+    (work / "speech/s1/broken.wav").write_text("not audio")
+    Path("trials.txt").write_bytes(
+        "\ufeffs0/0.wav s0/1.wav target\r\ns0/0.wav s1/1.wav nontarget\r\ns1/1.wav s1/broken.wav target".encode()
+    )
+    _, out = run(capsys, trials="trials.txt")
+    assert "10 of 10 speakers of speakers.csv are not in the folder: 'S0', for one, where the folder has 's0'" in out
+    assert "the sex of 0 of 10 speakers is known" in out
+    assert "trials.txt: 3 trials of 4 recordings of 2 speakers" in out
+    assert "trial list: 2 of 3 trials are of usable recordings" in out
+    assert skipped()["s1/note.m4a"].startswith("not decodable")
+
+
+def test_speakers_below_regions(work, capsys):
+    for i in range(10):
+        (work / f"speech/region{i % 2}").mkdir(exist_ok=True)
+        (work / f"speech/s{i}").rename(work / f"speech/region{i % 2}/s{i}")
+    rows, _ = run(level=2)
+    assert {row.speaker for row in rows} == {f"s{i}" for i in range(10)}
+    with pytest.raises(InputError, match="2 speakers with at least 2 usable"):
+        run()
+    assert "if those are the speakers, set data.level: 2" in capsys.readouterr().out
 
 
 def test_synthetic_speakers(work):

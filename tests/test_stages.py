@@ -12,14 +12,14 @@ import onnxruntime
 import pytest
 import soundfile
 
-from src.common import params
+from src.common import layout, params
 from src.data import manifest
-from src.evaluate import accuracy, metrics
+from src.evaluate import accuracy, metrics, result, test_set
 from src.evaluate.scores import read_scores
 from src.runtime import calibration
 from tests.workspace import ROOT, SMALL, programs, read, recomputed, run, workspace
 
-STAGES = ("sample_data", "baseline", "profile", "ptq", "qat_search", "breakdown", "report", "release")
+STAGES = ("link_data", "sample_data", "baseline", "profile", "ptq", "qat_search", "breakdown", "report", "release")
 KEYS = ("top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05", "cllr", "min_cllr")
 
 
@@ -33,7 +33,26 @@ def pipeline(tmp_path_factory):
     return folder, outputs
 
 
-def test_metrics_have_every_key_of_the_contract(pipeline):
+def test_metrics_have_just_the_keys_of_the_contract_rounded(pipeline):
+    folder, _ = pipeline
+    accuracy = ["top1_accuracy", "eer", "min_dcf_0.01", "cllr"]
+    int8 = [*accuracy, "eer_difference", "eer_difference_high", "gmacs", "int8_mac_share", "size_mb"]
+    for stage, keys in (
+        ("baseline", accuracy),
+        ("profile", ["gmacs", "gflops", "params_million", "size_mb"]),
+        ("ptq", int8),
+        ("qat_search", int8),
+    ):
+        shown, full = json.loads((folder / layout.metrics(stage)).read_text()), read(folder, stage)
+        assert list(shown) == keys
+        if "difference" in full:
+            ends = {"eer_difference": "value", "eer_difference_high": "high"}
+            full |= {key: full["difference"]["eer"][end] for key, end in ends.items()}
+        assert all(shown[key] == pytest.approx(full[key], abs=0.0051) for key in keys)
+        assert all(len(f"{value!r}".partition(".")[2]) <= 4 for value in shown.values())
+
+
+def test_details_have_every_key_of_the_contract(pipeline):
     folder, _ = pipeline
     for name in ("baseline", "ptq", "qat_search"):
         found = read(folder, name)
@@ -58,13 +77,13 @@ def test_everything_is_quantised_and_the_file_is_small(pipeline):
 
 def test_figures_can_be_computed_again_from_the_scores(pipeline):
     folder, _ = pipeline
-    for name, report in (("fp32", "baseline"), ("ptq", "ptq"), ("qat", "qat_search"), ("trivial", "baseline")):
+    for name, report in (("fp32", "baseline"), ("ptq", "ptq"), ("qat", "qat_search"), ("logmel", "baseline")):
         with open(folder / f"metrics/scores/{name}.csv") as file:
             rows = list(csv.DictReader(file))
         scores = np.array([float(row["score"]) for row in rows])
         targets = np.array([row["target"] == "1" for row in rows])
         stated = read(folder, report)
-        stated = stated["trivial"] if name == "trivial" else stated
+        stated = stated["logmel"] if name == "logmel" else stated
         fitted = stated["calibration"]
         found = metrics.detection(scores, targets, llrs=fitted["scale"] * scores + fitted["offset"])
         for key in KEYS[1:]:
@@ -79,7 +98,7 @@ def test_ten_lines_compute_every_accuracy_figure_again(pipeline):
     assert len(program.strip().splitlines()) == 10 and "src" not in program
     found = recomputed(program, folder)
     stated = {"fp32": read(folder, "baseline"), "ptq": read(folder, "ptq"), "qat": read(folder, "qat_search")}
-    stated["trivial"] = stated["fp32"]["trivial"]
+    stated["logmel"] = stated["fp32"]["logmel"]
     keys = ("top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05")
     for name, figures in stated.items():
         assert found[name] == pytest.approx([figures[key] for key in ("trials", "target_trials", *keys)], abs=1e-6)
@@ -128,16 +147,13 @@ def test_intervals_can_be_computed_again_from_scores_and_ranks(pipeline, monkeyp
     folder, _ = pipeline
     monkeypatch.chdir(folder)
     config = params.load()
-    test = accuracy.make_test(manifest.select(manifest.read(), "test"), config.evaluate.enrolments)
+    test = test_set.load(manifest.read(), config)
     results = {}
-    for name in ("fp32", "ptq", "qat"):
-        with open(f"metrics/ranks/{name}.csv") as file:
+    for name in layout.MODELS:
+        with open(layout.ranks(name)) as file:
             lines = [(row["test"], row["speaker"], int(row["rank"])) for row in csv.DictReader(file)]
-        results[name] = accuracy.Result(
-            read_scores(f"metrics/scores/{name}.csv", test.verification),
-            {"all": lines},
-            calibration.read(f"metrics/calibration/{name}.json"),
-        )
+        scores = read_scores(layout.scores(name), test.verification)
+        results[name] = result.Result(scores, {"all": lines}, calibration.read(layout.calibration(name)))
     for name, stage in (("ptq", "ptq"), ("qat", "qat_search")):
         found = accuracy.figures(
             test, results[name], config.evaluate.bootstrap, config.seed, results["fp32"], config.evaluate.margin
@@ -169,6 +185,8 @@ def test_dvc_draws_the_same_curves(pipeline, tmp_path):
     (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
     output = subprocess.run([*dvc, "plots", "show", "--json"], cwd=tmp_path, capture_output=True, text=True, check=True)
     plots = json.loads(output.stdout)["data"]
+    details = [str(layout.details(stage)) for stage in ("baseline", "profile", "ptq", "qat_search")]
+    assert [plots.pop(path) for path in details] == [[]] * len(details)  # nothing to draw
     assert set(plots) == {
         f"metrics/{name}.csv" for name in ("det", "macs", "trials", "pareto", "spectra", "breakdown", "sensitivity")
     }
@@ -218,15 +236,11 @@ def test_trials_are_all_there_and_the_chosen_one_is_among_them(pipeline):
 
 def test_timings_stay_out_of_the_metrics_and_are_paired(pipeline):
     folder, _ = pipeline
-    for name, models in (
-        ("latency", ["speechbrain", "fp32"]),
-        ("ptq_latency", ["fp32", "ptq"]),
-        ("qat_search_latency", ["fp32", "qat"]),
-    ):
-        found = read(folder, name)["models"]
+    for name, models in (("fp32", ["speechbrain", "fp32"]), ("ptq", ["fp32", "ptq"]), ("qat", ["fp32", "qat"])):
+        found = json.loads((folder / layout.latency(name)).read_text())["models"]
         assert list(found) == models and all(model["median_ms"] > 0 for model in found.values())
     for name in ("baseline", "profile", "ptq", "qat_search"):
-        assert "_ms" not in (folder / f"metrics/{name}.json").read_text()
+        assert "_ms" not in (folder / layout.metrics(name)).read_text() + (folder / layout.details(name)).read_text()
 
 
 def test_breakdown_has_every_model_in_every_condition(pipeline):
@@ -275,6 +289,7 @@ def test_a_second_run_gives_the_same_bytes(pipeline, tmp_path):
         "data/manifest.csv",
         "metrics/baseline.json",
         "metrics/ptq.json",
+        "metrics/details/ptq.json",
         "models/fp32.onnx",
         "models/ptq.onnx",
         "metrics/scores/ptq.csv",

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import yaml
 
+from src.common import layout
+
 ROOT = Path(__file__).parent.parent
 PASSWORD = "kept-to-itself"  # of the PostgreSQL server of the tests
 SMALL = {
@@ -143,8 +145,9 @@ def run(folder, stage, **env):
     )
 
 
-def read(folder, name):
-    return json.loads((folder / f"metrics/{name}.json").read_text())
+def read(folder, stage):
+    """Everything that a stage measured."""
+    return json.loads((folder / layout.details(stage)).read_text())
 
 
 def programs(document):

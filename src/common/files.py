@@ -95,6 +95,18 @@ def _refuse_folder(path, new):
         raise InputError(f"{path}: cannot be replaced: {min(there - made)} in it is not of this program; move it away")
 
 
+def looked_for(path: str | Path) -> str:
+    """What a message adds about a path of the parameters that is not there: the place that a relative one means, and
+    the remedy where that is in one of DVC's copies of the repository."""
+    if os.path.isabs(path):
+        return ""
+    copied = (
+        "; under `dvc exp run --temp` or `--queue` a relative path is taken from the root of a copy of the repository, "
+        "in .dvc/tmp/exps: give an absolute path"
+    )
+    return f"; looked for at {os.path.abspath(path)}{copied if '.dvc/tmp' in Path.cwd().as_posix() else ''}"
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     with atomic_write(path) as new:
         new.write_text(text, encoding="utf-8", newline="")

@@ -1,15 +1,20 @@
 """params.yaml as typed, validated objects."""
 
+import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from ruamel.yaml import YAML
 
+from src.common.hub_ids import check_language, check_license
 from src.common.schema import Section, validate
 from src.runtime.errors import InputError, one_line
 
 SPLITS = ("calibration", "finetune", "validation", "test")
+# The commits that `encoder.revision: null` means, by hub id; of any other repository it means the newest.
+PINNED = {"speechbrain/spkrec-ecapa-voxceleb": "eac27266f68caa806381260bd44ace38b136c76a"}
+LocalPath = Annotated[str, AfterValidator(os.path.expanduser)]
 
 
 class Splits(Section):
@@ -19,7 +24,7 @@ class Splits(Section):
     test: float = Field(gt=0, lt=1)
 
     @model_validator(mode="after")
-    def sum_to_one(self):
+    def sum_to_one(self) -> Self:
         total = sum(getattr(self, name) for name in SPLITS)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the four shares must add up to 1, not {total:g}")
@@ -28,11 +33,13 @@ class Splits(Section):
 
 class Data(Section):
     source: Literal["synthetic", "folder", "hub"]
-    path: str | None
-    trials: str | None
+    path: LocalPath | None
+    level: int = Field(ge=1, le=10)
+    trials: LocalPath | None
     repo: str
     config: str
     revision: str | None
+    speaker_column: str | None = Field(min_length=1)
     speakers: int = Field(ge=8, le=100_000)
     utterances_per_speaker: int = Field(ge=2, le=10_000)
     min_seconds: float = Field(ge=0.3, le=60)
@@ -40,7 +47,7 @@ class Data(Section):
     splits: Splits
 
     @model_validator(mode="after")
-    def consistent(self):
+    def consistent(self) -> Self:
         if self.min_seconds > self.max_seconds:
             raise ValueError(f"min_seconds ({self.min_seconds:g}) is above max_seconds ({self.max_seconds:g})")
         if self.source == "folder" and not self.path:
@@ -51,9 +58,18 @@ class Data(Section):
 
 
 class Encoder(Section):
-    source: str = Field(min_length=1)
+    """`revision` is that of PINNED where params.yaml has null and the source is one of them."""
+
+    source: LocalPath = Field(min_length=1)
     revision: str | None
     trust: bool = Field(strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def pinned(cls, section: object) -> object:
+        if isinstance(section, dict) and section.get("revision", "") is None and isinstance(section.get("source"), str):
+            return {**section, "revision": PINNED.get(section["source"])}
+        return section
 
 
 class Evaluate(Section):
@@ -95,7 +111,7 @@ class Range(Section):
     high: float = Field(ge=0)
 
     @model_validator(mode="after")
-    def ordered(self):
+    def ordered(self) -> Self:
         if self.low > self.high:
             raise ValueError(f"low ({self.low:g}) is above high ({self.high:g})")
         return self
@@ -125,7 +141,7 @@ class QatSearch(Section):
     batch_size: list[int] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def sizes(self):
+    def sizes(self) -> Self:
         if min(self.batch_size) < 2 or max(self.batch_size) > 4096:
             raise ValueError("every batch_size must lie between 2 and 4096")
         return self
@@ -143,7 +159,7 @@ class Breakdown(Section):
     utterances: int = Field(ge=1, le=100_000)
 
     @model_validator(mode="after")
-    def distinct(self):
+    def distinct(self) -> Self:
         for name in ("seconds", "snr"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"{name}: a value is there twice")
@@ -151,8 +167,8 @@ class Breakdown(Section):
 
 
 class Release(Section):
-    license: str | None = Field(min_length=1)
-    language: str | None = Field(min_length=2)
+    license: Annotated[str, AfterValidator(check_license)] | None
+    language: Annotated[str, AfterValidator(check_language)] | None
 
 
 class Params(Section):
@@ -171,24 +187,24 @@ class Params(Section):
     release: Release
 
     @model_validator(mode="after")
-    def consistent(self):
+    def consistent(self) -> Self:
         if self.evaluate.protocol == "superb-si" and self.data.source != "hub":
             raise ValueError("evaluate.protocol: superb-si needs data.source: hub, whose data sets have splits")
         return self
 
 
-def load(path="params.yaml") -> Params:
-    """The parameters of the pipeline.
+def load(path: str | Path = "params.yaml") -> Params:
+    """The parameters of the pipeline, of a file in YAML 1.2, as DVC writes it: `no` is a text, 1e-6 a number.
 
     Raises InputError, one line for each fault, when the file is missing, is not YAML, has an unknown
     or missing key, or a value outside what is allowed.
     """
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        raw = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except Exception as error:  # PyYAML's constructors raise whatever Python does with a bad date or number
+    except Exception as error:  # the parser's constructors raise whatever Python does with a bad date or number
         raise InputError(f"{path}: not valid YAML: {one_line(error)}") from None
     return validate(Params, raw, lambda keys: f"{path}: {'.'.join(map(str, keys))[:100] or 'the file'}")

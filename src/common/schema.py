@@ -60,7 +60,8 @@ def _explain(model, error, where):
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{where}: {message}"
-    return f"{where}: {message}, got {_shown(error['input'])}"
+    quotes = "; a text that looks like a number or a date is put in quotes" if error["type"] == "string_type" else ""
+    return f"{where}: {message}, got {_shown(error['input'])}{quotes}"
 
 
 def _shown(value):

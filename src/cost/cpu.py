@@ -1,6 +1,7 @@
 """The processor, and what it does with products of 8-bit integers."""
 
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 EXTENSIONS = (
@@ -19,8 +20,8 @@ EXTENSIONS = (
 )
 
 
-def cpu():
-    """The processor's name and which of EXTENSIONS it has, as far as the system tells."""
+def cpu() -> dict:
+    """{model, extensions}: the processor's name and which of EXTENSIONS it has, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -33,7 +34,7 @@ def cpu():
     }
 
 
-def saturates(extensions, machine=platform.machine()):
+def saturates(extensions: Iterable[str], machine: str = platform.machine()) -> bool:
     """Whether engines may add up products of u8 and s8 in 16 bits on a processor with these of EXTENSIONS.
 
     x86 without VNNI has one instruction for such products, vpmaddubsw, whose sum of two of them stops at

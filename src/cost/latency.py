@@ -2,23 +2,33 @@
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime as ort
 import torch
 from tqdm import tqdm
 
+from src.common import layout
+from src.common.params import Profile
 from src.cost.cpu import cpu
 from src.runtime.audio import SAMPLE_RATE
 
-FP32 = "models/fp32.onnx"
+if TYPE_CHECKING:
+    from speechbrain.inference.classifiers import EncoderClassifier
+
+Encoder = Callable[[np.ndarray], np.ndarray]
+
+FP32 = layout.model("fp32")
 WARM_UP = 3
 RESAMPLES = 2000
 ENGINES = ("torch", "onnxruntime", "speechbrain")
 
 
-def measure(models, seconds, rounds, threads, seed=0):
+def measure(models: Mapping[str, Encoder], seconds: float, rounds: int, threads: int, seed: int = 0) -> dict:
     """Time models on the same audio at batch 1, interleaved; the first of them is the reference.
 
     models: {name: callable}, each from a waveform, float32 [1, samples], to an embedding; `speechbrain` and
@@ -45,7 +55,7 @@ def measure(models, seconds, rounds, threads, seed=0):
     }
 
 
-def against_fp32(name, path, profile, seed):
+def against_fp32(name: str, path: Path | str, profile: Profile, seed: int) -> dict:
     """What `measure` gives for models/fp32.onnx and, under `name`, the ONNX file `path`.
 
     profile: the section profile of the parameters.
@@ -54,7 +64,7 @@ def against_fp32(name, path, profile, seed):
     return measure(models, profile.seconds, profile.rounds, profile.threads, seed)
 
 
-def interleave(calls, rounds, warm_up=WARM_UP):
+def interleave(calls: Mapping[str, Callable], rounds: int, warm_up: int = WARM_UP) -> dict[str, np.ndarray]:
     """Seconds that each call took, {name: array [rounds]}.
 
     Every round runs each call once; the order rotates from round to round, so that none always runs in the
@@ -74,7 +84,7 @@ def interleave(calls, rounds, warm_up=WARM_UP):
     return times
 
 
-def summarise(times, reference, seed=0):
+def summarise(times: Mapping[str, np.ndarray], reference: str, seed: int = 0) -> dict[str, dict]:
     """Medians, quartiles and paired speed-ups of what `interleave` gave; the keys are those of `measure`."""
     rounds = len(times[reference])
     resamples = np.random.default_rng([seed, 2]).integers(rounds, size=(RESAMPLES, rounds))
@@ -93,7 +103,7 @@ def summarise(times, reference, seed=0):
     return summary
 
 
-def speechbrain(classifier):
+def speechbrain(classifier: "EncoderClassifier") -> Encoder:
     """The callable of SpeechBrain's EncoderClassifier, PyTorch eager; `measure` sets its threads."""
 
     def encode(waveform):
@@ -103,7 +113,7 @@ def speechbrain(classifier):
     return encode
 
 
-def onnx_file(path, threads):
+def onnx_file(path: Path | str, threads: int) -> Encoder:
     """The callable of an ONNX file in ONNX Runtime on the CPU, optimised as by default."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -111,11 +121,11 @@ def onnx_file(path, threads):
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0].name
-    return lambda waveform: session.run(None, {source: waveform})[0]
+    return lambda waveform: np.asarray(session.run(None, {source: waveform})[0])
 
 
 @contextlib.contextmanager
-def torch_threads(threads):
+def torch_threads(threads: int) -> Iterator[None]:
     """PyTorch on this many threads, while the context lasts."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

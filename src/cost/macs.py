@@ -17,7 +17,7 @@ class Layer:
     macs: int
 
 
-def count(model, features):
+def count(model: torch.nn.Module, features: torch.Tensor) -> list[Layer]:
     """The layers of an embedding model that multiply, in the order in which the model holds them.
 
     model: takes `features`, a tensor [batch, frames, mels], alone. The count is fvcore's: what it calls a
@@ -43,10 +43,10 @@ def count(model, features):
         macs = analysis.by_module()
     layers = []
     for name, module in modules.items():
-        own = macs[name] - sum(macs[f"{name}.{child}".lstrip(".")] for child, _ in module.named_children())
-        if own:
+        multiplied = macs[name] - sum(macs[f"{name}.{child}".lstrip(".")] for child, _ in module.named_children())
+        if multiplied:
             kind, parameters = type(module).__name__, sum(p.numel() for p in module.parameters())
-            layers.append(Layer(_short(name, modules), kind, outputs[module], parameters, int(own)))
+            layers.append(Layer(_short(name, modules), kind, outputs[module], parameters, int(multiplied)))
     return layers
 
 
@@ -56,7 +56,7 @@ def _short(name, modules):
     return wrapper if wrapper and len(list(modules[wrapper].children())) == 1 else name
 
 
-def rows(layers):
+def rows(layers: list[Layer]) -> list[tuple]:
     """The layers as rows of COLUMNS: `output` is the shape of the output, `share` that of all MACs."""
     total = sum(layer.macs for layer in layers)
     return [

@@ -9,6 +9,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,6 +21,7 @@ from src.runtime.audio import SAMPLE_RATE
 from src.runtime.errors import InputError
 
 # Operators that multiply and accumulate: {operator: the input with the weights}. The other factor is input 0.
+HEADLINE = {"gmacs": 4, "int8_mac_share": 4, "size_mb": 2}  # what a person compares between runs, and its decimals
 CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}
 PRODUCTS = {
     "Gemm": 1,
@@ -97,7 +99,7 @@ class Layer:
     front_end: bool
 
 
-def cost(path, seconds):
+def cost(path: Path | str, seconds: float) -> dict[str, float]:
     """What a file costs for `seconds` s of audio at batch 1: the cost keys of the metrics.
 
     gmacs (10^9 multiply-accumulates of the encoder, from the file), gflops (2 a MAC), int8_mac_share (share
@@ -119,7 +121,12 @@ def cost(path, seconds):
     }
 
 
-def count(path, waveform, optimised=False):
+def headline(cost: dict) -> dict:
+    """Of what `cost` gives, what a person compares between runs, rounded."""
+    return {key: round(cost[key], digits) for key, digits in HEADLINE.items()}
+
+
+def count(path: Path | str, waveform: np.ndarray, optimised: bool = False) -> list[Layer]:
     """The layers of an ONNX file that multiply, in the order in which they run.
 
     waveform: what the file's one input is fed, an array.
@@ -146,14 +153,14 @@ def count(path, waveform, optimised=False):
     ]
 
 
-def integer_share(layers):
+def integer_share(layers: list[Layer]) -> float:
     """The share of the encoder's MACs that is integer; 0 when it has none."""
     encoder = [layer for layer in layers if not layer.front_end]
     integer = sum(layer.macs for layer in encoder if layer.integer)
     return integer / max(1, sum(layer.macs for layer in encoder))
 
 
-def parameters(path):
+def parameters(path: Path | str) -> int:
     """Number of weights and biases of the encoder: elements of its initializers but scales and shapes."""
     model = _load(path)
     graph = _Graph(model)
@@ -183,11 +190,11 @@ class _Graph:
 
     def downstream(self, values):
         """The values and all that is computed from them; ONNX keeps nodes in an order that runs."""
-        found = set(values)
+        computed = set(values)
         for node in self.nodes:
-            if not found.isdisjoint(node.input):
-                found.update(filter(None, node.output))
-        return found
+            if not computed.isdisjoint(node.input):
+                computed.update(filter(None, node.output))
+        return computed
 
     def encoder(self):
         """The values that the encoder computes."""
@@ -270,16 +277,16 @@ def _multiplying(model, waveform):
     given = {value.name for value in (*model.graph.input, *model.graph.output)}
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     weights = [node.input[FACTORS[node.op_type]] for node in nodes]
-    wanted = {*weights, *(node.input[0] for node in nodes), *(node.output[0] for node in nodes)}
-    wanted -= given | set(shapes)
+    probes = {*weights, *(node.input[0] for node in nodes), *(node.output[0] for node in nodes)}
+    probes -= given | set(shapes)
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
-    probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(wanted))
+    probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(probes))
     session = _session(probed, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
     source = session.get_inputs()[0].name
     shapes[source] = waveform.shape
-    found = session.run(None, {source: waveform})
-    shapes.update((output.name, value.shape) for output, value in zip(session.get_outputs(), found))
+    values = session.run(None, {source: waveform})
+    shapes.update((output.name, np.asarray(value).shape) for output, value in zip(session.get_outputs(), values))
     return [(node, _macs(node, shapes)) for node in nodes]
 
 

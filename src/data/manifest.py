@@ -1,9 +1,11 @@
 """data/manifest.csv: one row an utterance that was sampled."""
 
-import csv
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
+from pathlib import Path
 
 from src.common.files import write_csv
+from src.data.tables import read_csv
 from src.runtime.errors import InputError
 
 PATH = "data/manifest.csv"
@@ -26,46 +28,37 @@ class Row:
 COLUMNS = tuple(field.name for field in fields(Row))
 
 
-def read(path=PATH) -> list[Row]:
+def read(path: str | Path = PATH) -> list[Row]:
     """All rows, in file order. Raises InputError when the file is missing or not a manifest."""
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            lines = csv.reader(file)
-            if tuple(next(lines, ())) != COLUMNS:
-                raise InputError(f"{path}: line 1: the columns must be {','.join(COLUMNS)}")
-            return [_row(values, path, lines.line_num) for values in lines]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run the stage sample_data") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a manifest: {error}") from None
+    return read_csv(path, COLUMNS, _row, remedy="run the stage sample_data")
 
 
-def _row(values, path, line):
+def _row(fields):
     try:
-        utt_id, speaker, split, audio, seconds, seen, sex, part = values
-        if sex not in ("", *SEXES):
-            raise ValueError(sex)
-        return Row(utt_id, speaker, split, audio, float(seconds), {"0": 0, "1": 1}[seen], sex, part)
+        row = {name: fields[name] for name in COLUMNS}
+        if row["sex"] not in ("", *SEXES):
+            raise ValueError
+        return Row(**row | {"seconds": float(row["seconds"]), "seen": {"0": 0, "1": 1}[row["seen"]]})
     except (ValueError, KeyError):
-        raise InputError(f"{path}: line {line}: not a row of {','.join(COLUMNS)}") from None
+        raise ValueError(f"not a row of {','.join(COLUMNS)}") from None
 
 
-def write(rows, path=PATH):
-    """Write rows; the file appears whole or not at all."""
+def write(rows: Iterable[Row], path: str | Path = PATH) -> None:
+    """Write rows, atomically."""
     write_csv(path, COLUMNS, map(astuple, rows))
 
 
-def select(rows, split) -> list[Row]:
+def select(rows: Iterable[Row], split: str) -> list[Row]:
     """The rows of one split, in manifest order (by speaker, then utterance)."""
     return [row for row in rows if row.split == split]
 
 
-def in_both(rows, first, second) -> list[str]:
+def in_both(rows: list[Row], first: str, second: str) -> list[str]:
     """Names of the speakers who are in both splits, sorted."""
     return sorted({row.speaker for row in select(rows, first)} & {row.speaker for row in select(rows, second)})
 
 
-def needed(rows, split) -> list[Row]:
+def needed(rows: Iterable[Row], split: str) -> list[Row]:
     """As `select`; raises InputError where the split is empty."""
     chosen = select(rows, split)
     if not chosen:
@@ -73,7 +66,7 @@ def needed(rows, split) -> list[Row]:
     return chosen
 
 
-def spread(rows, count) -> list[Row]:
+def spread(rows: list[Row], count: int) -> list[Row]:
     """At most `count` rows at even distances, so that every speaker has a part."""
     count = min(count, len(rows))
     return [rows[i * len(rows) // count] for i in range(count)]

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from src.common import hub
+from src.common.files import looked_for
 from src.runtime.errors import InputError
 
 HYPERPARAMS, LABELS = "hyperparams.yaml", "label_encoder.txt"
@@ -13,31 +13,34 @@ _LARGEST = {HYPERPARAMS: 2**16, LABELS: 2**22}
 _LARGEST_WEIGHTS = 2**32
 
 
-def where(source):
+def where(source: str | Path) -> str:
     """How messages name a checkpoint."""
     return f"encoder.source: {source}"
 
 
-def is_folder(source):
+def is_folder(source: str | Path) -> bool:
     """Whether `source` is a folder; otherwise it is a hub id (owner/name), or InputError is raised."""
     if os.path.isdir(source):
         return True
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
-        raise InputError(f"{where(source)}: no such folder, and not a hub id (owner/name)")
+        raise InputError(f"{where(source)}: no such folder, and not a hub id (owner/name){looked_for(source)}")
     return False
 
 
-def find(source, name, revision=None):
+def find(source: str | Path, name: str, revision: str | None = None) -> Path | None:
     """Path of a file of a checkpoint; None where it has no such file.
 
-    `source` is a folder, or a hub id of which just this file is fetched, at `revision`, as `src.hub.fetch`. A link in
+    `source` is a folder, or a hub id of which just this file is fetched, at `revision` (None: the newest). A link in
     a folder is followed wherever it leads: the hub's own cache is made of links, and what is read is not executed.
-    Raises InputError when `source` is neither, for what `src.hub.fetch` does, and when the file is not a regular
-    one or larger than any of its kind.
+    Raises InputError when `source` is neither, for what `src.common.hub.fetch` does, and when the file is not a
+    regular one or larger than any of its kind.
     """
     largest = _LARGEST.get(name, _LARGEST_WEIGHTS)
     if not is_folder(source):
-        return hub.fetch(str(source), name, revision, f"{where(source)}, no folder, so from the hub", largest)
+        from src.common import hub  # the network's libraries are for those who ask for it
+
+        lock = hub.Lock("models", str(source), revision, f"{where(source)}, no folder, so from the hub")
+        return hub.fetch(lock, name, largest)
     path = Path(source, name)
     if not os.path.lexists(path):
         return None

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import warnings
+from pathlib import Path
 
 import onnx
 import onnxscript.optimizer
@@ -18,7 +19,7 @@ LARGEST_FOLDED = 1024
 OPSET = 21  # the first that casts INT4
 
 
-def export_onnx(module, path):
+def export_onnx(module: torch.nn.Module, path: Path | str) -> None:
     """Write `module`, waveform [batch, samples] -> embedding [batch, dim], to `path` as ONNX.
 
     Input `waveform` and output `embedding` are float32, batch and samples dynamic; the file holds its own
@@ -39,6 +40,7 @@ def export_onnx(module, path):
             optimize=False,
             verbose=False,
         )
+        assert program is not None  # what the exporter gives with `dynamo`
         onnxscript.optimizer.optimize_ir(program.model, output_size_limit=LARGEST_FOLDED)
         onnx_passes.rewrite(program.model)
         model = program.model_proto

@@ -7,7 +7,7 @@ its response to the constant `offset` to its bias, which is exact because reflec
 constant. So the large layers see ReLU outputs, their sums and concatenations, and the outputs of the blocks.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,9 @@ class PlainEcapa(nn.Module):
     utterance has too few frames to pad by reflection.
     """
 
-    def __init__(self, layer0, blocks, mfa, attention, fc):
+    def __init__(
+        self, layer0: nn.Conv2d, blocks: nn.ModuleDict, mfa: nn.Conv2d, attention: "AttentivePooling", fc: nn.Linear
+    ):
         super().__init__()
         self.layer0 = layer0
         self.blocks = blocks
@@ -37,7 +39,7 @@ class PlainEcapa(nn.Module):
         self.attention = attention
         self.fc = fc
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         x = F.relu(self.layer0(features.transpose(1, 2).unsqueeze(2)))
         outputs = []
         for block in self.blocks.values():
@@ -60,7 +62,22 @@ def _channels(vector):
 class PlainBlock(nn.Module):
     """SERes2NetBlock. Where `*_sign` is not None, it holds the +-1 that could not be folded anywhere."""
 
-    def __init__(self, tdnn1, res2net, res2net_sign, tdnn2, se1, se2, gate_sign, offset, shortcut, residual_sign):
+    gate_sign: torch.Tensor | None
+    residual_sign: torch.Tensor | None
+
+    def __init__(
+        self,
+        tdnn1: nn.Conv2d,
+        res2net: list[nn.Conv2d],
+        res2net_sign: list[torch.Tensor | None],
+        tdnn2: nn.Conv2d,
+        se1: nn.Linear,
+        se2: nn.Linear,
+        gate_sign: torch.Tensor | None,
+        offset: torch.Tensor,
+        shortcut: nn.Conv2d | None,
+        residual_sign: torch.Tensor | None,
+    ):
         super().__init__()
         self.tdnn1 = tdnn1
         self.res2net = nn.ModuleList(res2net)
@@ -74,7 +91,7 @@ class PlainBlock(nn.Module):
         self.shortcut = shortcut
         self.register_buffer("residual_sign", residual_sign)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         residual = x if self.shortcut is None else self.shortcut(x)
         if self.residual_sign is not None:
             residual = residual * self.residual_sign
@@ -101,7 +118,9 @@ class AttentivePooling(nn.Module):
     mean, they are mean + E[d] and E[d^2] - E[d]^2, one pass over the frames less than from x itself.
     """
 
-    def __init__(self, x, context, scale, offset, out):
+    def __init__(
+        self, x: nn.Conv2d, context: nn.Linear | None, scale: torch.Tensor, offset: torch.Tensor, out: nn.Conv2d
+    ):
         super().__init__()
         self.x = x
         self.context = context
@@ -111,7 +130,7 @@ class AttentivePooling(nn.Module):
         self.offset = nn.Parameter(offset)
         self.out = out
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         mean = x.mean(dim=3, keepdim=True)
         deviation = x - mean
         square = deviation * deviation
@@ -127,7 +146,7 @@ def _statistics(mean, variance):
     return _vector(torch.cat([mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()], dim=1))
 
 
-def check(embedding_model, where="encoder"):
+def check(embedding_model: Any, where: str = "encoder") -> None:
     """Raise InputError, naming `where`, when this is not an ECAPA_TDNN that `rewrite` reproduces."""
     if type(embedding_model).__name__ != "ECAPA_TDNN":
         raise InputError(f"{where}: the network is {type(embedding_model).__name__}, not an ECAPA_TDNN")
@@ -137,7 +156,7 @@ def check(embedding_model, where="encoder"):
             raise InputError(f"{where}: {name} is {kind}; only ReLU can be rewritten exactly")
 
 
-def rewrite(embedding_model):
+def rewrite(embedding_model: Any) -> PlainEcapa:
     """The PlainEcapa that gives the same embeddings as a SpeechBrain ECAPA_TDNN in eval mode.
 
     Exact for any channel width, kernel, dilation, Res2Net scale and groups, and for BatchNorm scales of any
@@ -158,14 +177,14 @@ class Affine(NamedTuple):
     offset: torch.Tensor
 
     @staticmethod
-    def identity(channels):
+    def identity(channels: int) -> "Affine":
         return Affine(torch.ones(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64))
 
     @staticmethod
-    def concat(parts):
+    def concat(parts: list["Affine"]) -> "Affine":
         return Affine(torch.cat([p.sign for p in parts]), torch.cat([p.offset for p in parts]))
 
-    def chunk(self, parts):
+    def chunk(self, parts: int) -> list["Affine"]:
         return [Affine(*pair) for pair in zip(self.sign.chunk(parts), self.offset.chunk(parts))]
 
 

@@ -1,6 +1,7 @@
 """SpeechBrain's Fbank and sentence mean normalisation as a plain graph of matrix products."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,14 @@ class FrontEnd(nn.Module):
     stored in an exported file they would be most of a small model, and engines build them once, on loading.
     """
 
-    def __init__(self, fbank):
+    window: torch.Tensor
+    mel_centre: torch.Tensor
+    mel_width: torch.Tensor
+    frequency: torch.Tensor
+    cosine: torch.Tensor
+    sine: torch.Tensor
+
+    def __init__(self, fbank: Any):
         super().__init__()
         stft, mel = fbank.compute_STFT, fbank.compute_fbanks
         self.n_fft, self.hop = stft.n_fft, stft.hop_length
@@ -36,7 +44,7 @@ class FrontEnd(nn.Module):
         self.register_buffer("cosine", phase.cos().float())
         self.register_buffer("sine", phase.sin().float())
 
-    def forward(self, waveform):
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         frames = self._frames(waveform) * self.window
         half = self.n_fft // 2
         head, tail = frames[:, :, 1:half], frames[:, :, half + 1 :].flip(2)
@@ -69,7 +77,7 @@ def _lookup(table, index):
     return F.embedding(index, table[:, None]).squeeze(-1)
 
 
-def check(compute_features, mean_var_norm, where="encoder"):
+def check(compute_features: Any, mean_var_norm: Any, where: str = "encoder") -> None:
     """Raise InputError, naming `where`, when FrontEnd does not give what these SpeechBrain modules give."""
     kind = type(compute_features).__name__
     if kind != "Fbank":

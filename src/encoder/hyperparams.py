@@ -7,7 +7,7 @@ arguments are checked against what the classes take.
 
 import os
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, NamedTuple
 
 import yaml
@@ -58,7 +58,7 @@ class _Fbank(_Arguments):
     hop_length: float = Field(10, gt=0, le=1_000)
 
     @model_validator(mode="after")
-    def consistent(self):
+    def consistent(self) -> "_Fbank":
         window, hop = (round(self.sample_rate / 1000 * length) for length in (self.win_length, self.hop_length))
         if not 1 <= hop <= window <= self.n_fft:
             raise ValueError(f"hop ({hop} samples), window ({window}) and n_fft ({self.n_fft}) must not fall")
@@ -109,7 +109,7 @@ class _Reference(NamedTuple):
 class _Loader(yaml.SafeLoader):
     """Plain YAML without anchors, and the tags of ALLOWED_TAGS."""
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             # A few lines of aliases can stand for billions of values, or hold themselves.
             raise InputError(f"line {self.peek_event().start_mark.line + 1}: an alias (*) is not loaded")
@@ -136,10 +136,10 @@ def _refuse(_, node):
 
 
 _Loader.add_multi_constructor("!", _tagged)
-_Loader.add_constructor(None, _refuse)
+_Loader.add_constructor(None, _refuse)  # pyright: ignore[reportArgumentType]
 
 
-def read(path, where) -> Hyperparams:
+def read(path: Path | str, where: str) -> Hyperparams:
     """The arguments that the file gives, references resolved; defaults are left to SpeechBrain.
 
     Raises InputError, starting with `where`, the file's name, and the line or the key, for what is not YAML, a tag
@@ -165,8 +165,10 @@ def read(path, where) -> Hyperparams:
             ("mean_var_norm", NORM, _Norm),
             ("embedding_model", ECAPA, _Ecapa),
         )
-        found = [_arguments(modules.get(key), entries, f"modules.{key}", *kind) for key, *kind in parts]
-        return Hyperparams(*found, _weights(entries))
+        features, norm, network = (
+            _arguments(modules.get(key), entries, f"modules.{key}", kind, model) for key, kind, model in parts
+        )
+        return Hyperparams(features, norm, network, _weights(entries))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 

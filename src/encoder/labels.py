@@ -2,6 +2,8 @@
 
 import ast
 import logging
+import unicodedata
+from pathlib import Path
 
 from src.encoder import checkpoint
 from src.runtime.errors import InputError
@@ -14,8 +16,8 @@ _VOXCELEB1_TEST = frozenset(f"id{number}" for number in range(10_270, 10_310))
 _log = logging.getLogger(__name__)
 
 
-def training_speakers(source, revision=None) -> set[str]:
-    """Names of the training speakers of a checkpoint in SpeechBrain's pretrained layout.
+def training_speakers(source: str, revision: str | None = None) -> set[str]:
+    """Names, in Unicode's normal form C, of the training speakers of a checkpoint in SpeechBrain's pretrained layout.
 
     `source` is a folder or a hub id, of which just the label file is fetched, at `revision`. A checkpoint
     without that file gives an empty set, and a warning is logged. Raises InputError as `checkpoint.find`, and
@@ -30,8 +32,9 @@ def training_speakers(source, revision=None) -> set[str]:
     return speakers - _VOXCELEB1_TEST if len(speakers) == _VOXCELEB_DEV else speakers
 
 
-def parse(file) -> set[str]:
-    """Labels that SpeechBrain's CategoricalEncoder saved: lines `'label' => index` down to a `====` line."""
+def parse(file: Path) -> set[str]:
+    """Labels that SpeechBrain's CategoricalEncoder saved, as lines `'label' => index` down to a `====` line; in
+    Unicode's normal form C."""
     labels = set()
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -44,7 +47,7 @@ def parse(file) -> set[str]:
         try:
             if len(label) > _LONGEST:
                 raise ValueError
-            labels.add(str(ast.literal_eval(label)))
+            labels.add(unicodedata.normalize("NFC", str(ast.literal_eval(label))))
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             raise InputError(f"{file}: line {number}: not SpeechBrain's `'label' => index`") from None
     raise InputError(f"{file}: not SpeechBrain's label file: it has no ==== line")

@@ -6,19 +6,23 @@ import sys
 import types
 import warnings
 import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from src.common.hub import Lock
 from src.encoder import checkpoint, fold_batchnorm, frontend, hyperparams
 from src.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from speechbrain.inference.classifiers import EncoderClassifier
 
 _MOST_PARAMETERS = 300_000_000
 _COUNTER = "num_batches_tracked"  # of BatchNorm; of no use outside training, and not in every file
 
 
-def prepare_speechbrain():
+def prepare_speechbrain() -> None:
     """Make `import speechbrain` work and be quiet; call it before the first such import.
 
     SpeechBrain imports torchaudio unconditionally. torchaudio's wheel links CUDA and cannot load beside
@@ -32,9 +36,11 @@ def prepare_speechbrain():
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
             del sys.modules[name]
         extension = types.ModuleType("torchaudio._extension")
-        extension._IS_TORCHAUDIO_EXT_AVAILABLE = False
-        extension._check_cuda_version = lambda: None
-        extension.fail_if_no_align = lambda function: function
+        vars(extension).update(
+            _IS_TORCHAUDIO_EXT_AVAILABLE=False,
+            _check_cuda_version=lambda: None,
+            fail_if_no_align=lambda function: function,
+        )
         sys.modules["torchaudio._extension"] = extension
         import torchaudio  # noqa: F401
     import speechbrain.utils.importutils as lazy
@@ -46,11 +52,13 @@ def prepare_speechbrain():
             module.__file__ = None
 
 
-def load(source, revision=None, device="cpu", trust=False):
+def load(
+    source: Path | str, revision: str | None = None, device: str = "cpu", trust: bool = False
+) -> "EncoderClassifier":
     """SpeechBrain's EncoderClassifier with float32 weights, in eval mode, its parameters frozen.
 
     `source` is a folder in SpeechBrain's pretrained layout, or a hub id (`owner/name`) fetched at `revision`
-    (null: the newest) into the hub's cache, locked as `src.hub.fetch`. `hparams.checkpoint` is the path of the
+    (None: the newest) into the hub's cache, locked as `src.common.hub.fetch`. `hparams.checkpoint` is the path of the
     weights. What `encode_batch` uses is there (`mods`: compute_features, mean_var_norm, embedding_model), built
     here from the numbers in the checkpoint, none of whose content is executed; its classifier and its statistics
     of embeddings are not read. With `trust`, SpeechBrain's own loader reads all of it, and runs what it says.
@@ -72,7 +80,9 @@ def load(source, revision=None, device="cpu", trust=False):
     return classifier
 
 
-def plain(source, revision=None, trust=False):
+def plain(
+    source: Path | str, revision: str | None = None, trust: bool = False
+) -> tuple[frontend.FrontEnd, fold_batchnorm.PlainEcapa]:
     """The encoder as (FrontEnd, PlainEcapa), both in eval mode, for the same arguments as `load`."""
     classifier = load(source, revision, trust=trust)
     front_end = frontend.FrontEnd(classifier.mods["compute_features"])
@@ -136,10 +146,10 @@ def _fitting(state, network, where):
     """The state with every floating-point tensor in float32. Raises InputError where it is not that of `network`."""
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{where}: not a mapping of names to tensors")
-    wanted = network.state_dict()
-    _same_names(state, wanted, where)
+    expected = network.state_dict()
+    _same_names(state, expected, where)
     fitting = {}
-    for name, like in wanted.items():
+    for name, like in expected.items():
         value = state[name] if name in state else torch.zeros_like(like, device="cpu")
         if value.is_nested or value.is_meta or value.layout != torch.strided:
             raise InputError(f"{where}: {name} is not a plain tensor")
@@ -157,8 +167,8 @@ def _kind(tensor):
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
-def _same_names(stored, wanted, where):
-    wrong = sorted(str(name) for name in wanted.keys() ^ stored.keys() if not str(name).endswith(_COUNTER))
+def _same_names(stored, expected, where):
+    wrong = sorted(str(name) for name in expected.keys() ^ stored.keys() if not str(name).endswith(_COUNTER))
     if wrong:
         shown = ", ".join(name[:100] for name in wrong[:3]) + (", ..." if len(wrong) > 3 else "")
         raise InputError(
@@ -175,11 +185,13 @@ def _trusted(source, revision, device, where):
     if checkpoint.is_folder(source):
         source, commit = os.path.realpath(source), None
     else:
+        from src.common.hub import Lock
+
         commit = Lock("models", source, revision, where).commit
     try:
-        classifier = EncoderClassifier.from_hparams(
+        classifier: Any = EncoderClassifier.from_hparams(
             source,
-            fetch_config=FetchConfig(revision=commit),
+            fetch_config=FetchConfig(revision=commit),  # pyright: ignore[reportArgumentType]
             # The file names where it was published; what is loaded must come from `source`.
             overrides={"pretrained_path": source},
             overrides_must_match=False,

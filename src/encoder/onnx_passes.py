@@ -13,7 +13,7 @@ class _Pad(pattern.RewriteRuleClassBase):
         padded = op.Pad(op.DequantizeLinear(x, scale, zero, _allow_other_attributes=True), pads, mode="reflect")
         return op.QuantizeLinear(padded, scale_after, zero_after, _allow_other_attributes=True)
 
-    def check(self, _, scale, zero, scale_after, zero_after, **__):
+    def check(self, _, scale, zero, scale_after, zero_after, **__):  # pyright: ignore[reportIncompatibleMethodOverride]
         return _same(scale, scale_after) and _same(zero, zero_after)
 
     def rewrite(self, op, x, pads, **_):
@@ -29,7 +29,7 @@ class _Mean(pattern.RewriteRuleClassBase):
     def pattern(self, op, x, axes):
         return op.ReduceMean(x, axes, keepdims=1, _allow_other_attributes=True)
 
-    def check(self, _, x, axes, **__):
+    def check(self, _, x, axes, **__):  # pyright: ignore[reportIncompatibleMethodOverride]
         producer = x.producer()
         return producer is not None and producer.op_type == "DequantizeLinear" and _value(axes) == [3]
 
@@ -40,7 +40,7 @@ class _Mean(pattern.RewriteRuleClassBase):
 _RULES = RewriteRuleSet([_Pad.rule(), _Mean.rule()])
 
 
-def rewrite(model):
+def rewrite(model: onnx_ir.Model) -> None:
     """Apply all of them to an onnx_ir.Model, in place."""
     _RULES.apply_to_model(model)
     _store_small_weights(model.graph)

@@ -1,12 +1,17 @@
 """An ECAPA-TDNN in the layout in which SpeechBrain publishes them."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import yaml
 
 from src.common.files import atomic_write
 from src.encoder.load import prepare_speechbrain
+
+if TYPE_CHECKING:
+    from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 
 HYPERPARAMS = """\
 # ECAPA-TDNN speaker encoder, in SpeechBrain's pretrained-model layout.
@@ -56,7 +61,14 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
-def save_checkpoint(folder, network, embedding_model, classifier, labels, dtype=torch.float32):
+def save_checkpoint(
+    folder: Path | str,
+    network: Mapping[str, object],
+    embedding_model: torch.nn.Module,
+    classifier: "Classifier",
+    labels: Sequence[str],
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Write `folder` anew with the five files that `EncoderClassifier.from_hparams` and `load` read.
 
     `network` is the keyword arguments that `embedding_model`, an ECAPA_TDNN, was made with, `input_size` (the

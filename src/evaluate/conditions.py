@@ -4,13 +4,17 @@ Enrolments stay whole and clean, and every model hears the same audio, so that d
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from src.common.params import Breakdown
+from src.data.manifest import Row
 from src.data.recordings import load_audio
 from src.evaluate import bootstrap, metrics, scores
 from src.evaluate.extract import embed
-from src.evaluate.trials import all_pairs
+from src.evaluate.trials import Trials, all_pairs, subset
 from src.runtime.audio import SAMPLE_RATE
 from src.runtime.engine import session
 from src.runtime.errors import InputError
@@ -21,7 +25,7 @@ TALKERS = 6  # voices in a babble
 _DIGITS = 6
 
 
-def choose(rows, enrolments, utterances):
+def choose(rows: Sequence[Row], enrolments: int, utterances: int) -> list[Row]:
     """Each speaker's first `enrolments` rows and at most `utterances` more.
 
     Only of speakers that the encoder was not trained on, where two or more of these have rows enough.
@@ -37,39 +41,47 @@ def choose(rows, enrolments, utterances):
     return chosen
 
 
-def breakdown(models, rows, pool, wanted, enrolments, resamples, seed):
+def breakdown(
+    models: dict[str, Path],
+    rows: Sequence[Row],
+    pool: Sequence[np.ndarray],
+    section: Breakdown,
+    enrolments: int,
+    resamples: int,
+    seed: int,
+) -> list[tuple[str, ...]]:
     """Rows of COLUMNS: EER of all pairs of `rows` in each condition, and its difference to the first model.
 
     models: {name: ONNX file}; rows: of the manifest, as `choose` gives them; pool: waveforms of other
-    speakers, for babble; wanted: the section `breakdown` of the parameters. Fractions, intervals at 95 %. A
+    speakers, for babble; section: `breakdown` of the parameters. Fractions, intervals at 95 %. A
     cut leaves a shorter utterance as it is. Raises InputError as `embed` and `all_pairs`.
     """
     trials = all_pairs(rows, enrolments)
-    audios = _audios([rows[row] for row in trials.test_rows], pool, wanted, seed)
-    found = defaultdict(dict)
+    audios = _audios([rows[row] for row in trials.test_rows], pool, section, seed)
+    scored = defaultdict(dict)
     for name, path in models.items():
         model = session(path)
         whole = embed(model, rows)
         for key in (("seconds", FULL), ("snr", CLEAN)):
-            found[key][name] = scores.cosine(whole, trials)
+            scored[key][name] = scores.cosine(whole, trials)
         for key, audio in audios.items():
             changed = whole.copy()
             changed[trials.test_rows] = embed(model, [rows[row] for row in trials.test_rows], audio=audio)
-            found[key][name] = scores.cosine(changed, trials)
-    kept = {key: np.ones(len(trials), dtype=bool) for key in found}
+            scored[key][name] = scores.cosine(changed, trials)
+    parts = dict.fromkeys(scored, subset(trials, np.ones(len(trials), dtype=bool)))
     for level, mask in by_sex(trials, {row.speaker: row.sex for row in rows}).items():
-        found["sex", level], kept["sex", level] = found["seconds", FULL], mask
+        scored["sex", level], parts["sex", level] = scored["seconds", FULL], subset(trials, mask)
     order = [
-        *(("seconds", f"{seconds:g}") for seconds in wanted.seconds),
+        *(("seconds", f"{seconds:g}") for seconds in section.seconds),
         ("seconds", FULL),
         ("snr", CLEAN),
-        *(("snr", f"{snr:g}") for snr in wanted.snr),
+        *(("snr", f"{snr:g}") for snr in section.snr),
     ]
-    order += [key for key in found if key not in order]
-    return [row for key in order for row in _lines(key, found[key], trials, kept[key], resamples, seed)]
+    order += [key for key in scored if key not in order]
+    return [row for key in order for row in _lines(key, scored[key], parts[key], resamples, seed)]
 
 
-def _audios(rows, pool, wanted, seed):
+def _audios(rows, pool, section, seed):
     """{(condition, level): what gives a row's waveform in it}."""
     number = {row.utt_id: index for index, row in enumerate(rows)}
 
@@ -84,12 +96,12 @@ def _audios(rows, pool, wanted, seed):
         return audio
 
     return {
-        **{("seconds", f"{seconds:g}"): cut(seconds) for seconds in wanted.seconds},
-        **{("snr", f"{snr:g}"): noisy(snr) for snr in wanted.snr},
+        **{("seconds", f"{seconds:g}"): cut(seconds) for seconds in section.seconds},
+        **{("snr", f"{snr:g}"): noisy(snr) for snr in section.snr},
     }
 
 
-def babble(pool, samples, rng):
+def babble(pool: Sequence[np.ndarray], samples: int, rng: np.random.Generator) -> np.ndarray:
     """TALKERS of the waveforms in `pool`, at the same power, at once: float64 [samples].
 
     Each starts at a random place and is repeated where it is too short. Raises InputError without waveforms.
@@ -104,7 +116,7 @@ def babble(pool, samples, rng):
     return total
 
 
-def mix(clean, noise, snr):
+def mix(clean: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
     """`clean` [n] with noise [n] at a ratio of `snr` dB of their mean powers: float32, scaled to full scale
     where it would exceed it."""
     power = np.mean(np.square(clean, dtype=np.float64))
@@ -112,7 +124,7 @@ def mix(clean, noise, snr):
     return (mixed / max(1, np.abs(mixed).max())).astype(np.float32)
 
 
-def by_sex(trials, sexes):
+def by_sex(trials: Trials, sexes: dict[str, str]) -> dict[str, np.ndarray]:
     """{"same", "different": bool [trials]}: all target trials, and the non-target trials between speakers of
     the same sex, or of different ones.
 
@@ -126,16 +138,14 @@ def by_sex(trials, sexes):
     return {level: mask for level, mask in masks.items() if targets[mask].any() and not targets[mask].all()}
 
 
-def _lines(key, found, trials, kept, resamples, seed):
-    """The models' rows of one condition and level, from {model: scores}; `kept`: the trials that count."""
-    targets = trials.targets[kept]
-    sides = trials.enrol_speakers[trials.enrol[kept]], trials.test_speakers[trials.test[kept]]
-    used, columns = np.unique(np.concatenate(sides), return_inverse=True)
-    counts = bootstrap.resamples(len(used), resamples, seed)
+def _lines(key, scored, part, resamples, seed):
+    """The models' rows of one condition and level, from {model: scores}, over a Subset of the trials."""
+    counts = bootstrap.resamples(part.speakers, resamples, seed)
     lines, reference = [], None
-    for name, all_scores in found.items():
-        estimate = metrics.eer(all_scores[kept], targets)
-        values = bootstrap.detection(all_scores[kept], targets, *np.split(columns, 2), counts, priors=())["eer"]
+    for name, all_scores in scored.items():
+        chosen = all_scores[part.chosen]
+        estimate = metrics.eer(chosen, part.targets)
+        values = bootstrap.detection(chosen, part.targets, part.enrol, part.test, counts, priors=())["eer"]
         numbers = [estimate, *bootstrap.interval(estimate, values, counts)]
         if reference:
             change = estimate - reference[0]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from src.data.manifest import Row
 from src.data.recordings import load_audio
 from src.runtime.audio import SAMPLE_RATE
 
@@ -9,17 +10,17 @@ WINDOW, HOP, MELS = 400, 160, 80
 _FLOOR = 1e-10  # of power, so that silence has a logarithm
 
 
-def embed(rows):
+def embed(rows: list[Row]) -> np.ndarray:
     """Mean and standard deviation over time of log-mel features: float64 [rows, 2 * MELS]. Errors as
     `load_audio`."""
-    found = []
+    statistics = []
     for row in rows:
         features = log_mel(load_audio(row))
-        found.append(np.concatenate([features.mean(axis=0), features.std(axis=0)]))
-    return np.stack(found)
+        statistics.append(np.concatenate([features.mean(axis=0), features.std(axis=0)]))
+    return np.stack(statistics)
 
 
-def log_mel(waveform):
+def log_mel(waveform: np.ndarray) -> np.ndarray:
     """Natural logarithm of mel powers: float64 [frames, MELS] of a waveform [samples] at 16 kHz.
 
     Hamming windows of 25 ms, 10 ms apart, whole ones only; power spectrum; triangular filters evenly spaced

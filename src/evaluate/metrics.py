@@ -5,9 +5,11 @@ scores apart, so they cross it together. Measured: `detection` and `det_points` 
 of one core (AMD EPYC).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression
 from scipy.special import xlogy
 
@@ -29,7 +31,7 @@ class Ranking:
     order: np.ndarray
     starts: np.ndarray
 
-    def corners(self):
+    def corners(self) -> np.ndarray:
         """Where the ROC turns: int [corners], those of `starts` that begin another kind of group.
 
         Neighbouring groups of nothing but targets, or of nothing but non-targets, make one straight line of
@@ -41,13 +43,13 @@ class Ranking:
         turns[1:] = (kind[1:] != kind[:-1]) | (kind[1:] == 0)
         return self.starts[turns]
 
-    def counts(self, starts):
+    def counts(self, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Target and non-target trials from each of `starts` to the next: two int64 arrays."""
         targets = np.add.reduceat(self.targets, starts, dtype=np.int64)
         return targets, np.diff(starts, append=len(self.scores)) - targets
 
 
-def rank(scores, targets) -> Ranking:
+def rank(scores: ArrayLike, targets: ArrayLike) -> Ranking:
     """Sort trials for the metrics below.
 
     scores: float [n], higher for more alike; targets: bool [n], or 0 and 1.
@@ -73,7 +75,7 @@ def rank(scores, targets) -> Ranking:
     return Ranking(scores, targets[order], order, starts)
 
 
-def error_rates(targets, nontargets):
+def error_rates(targets: np.ndarray, nontargets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Miss and false-alarm rates at every threshold between groups of scores.
 
     targets, nontargets: [groups, ...], weight of the trials in each group, scores ascending.
@@ -100,7 +102,7 @@ def _crossing(p_miss, p_fa):
     return point, before / (before - after)
 
 
-def eer_from_rates(p_miss, p_fa):
+def eer_from_rates(p_miss: np.ndarray, p_fa: np.ndarray) -> np.ndarray:
     """Equal error rate, a fraction: where miss and false-alarm rate meet.
 
     The ROC is taken as linear between neighbouring operating points, as NIST's scoring scripts do
@@ -116,7 +118,7 @@ def eer_from_rates(p_miss, p_fa):
     return before + share * (after - before)
 
 
-def min_dcf_from_rates(p_miss, p_fa, prior):
+def min_dcf_from_rates(p_miss: np.ndarray, p_fa: np.ndarray, prior: float) -> np.ndarray:
     """Normalised minimum detection cost with c_miss = c_fa = 1; `prior` is the probability of a target.
 
     The minimum over thresholds of prior * p_miss + (1 - prior) * p_fa, over what the better of accepting all
@@ -128,13 +130,13 @@ def min_dcf_from_rates(p_miss, p_fa, prior):
     return (prior * p_miss + (1 - prior) * p_fa).min(axis=0) / min(prior, 1 - prior)
 
 
-def llr_costs(scores, targets):
+def llr_costs(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Cost of each trial in `cllr`, in bits: log2(1 + exp(-s)) of a target, log2(1 + exp(s)) of a
     non-target."""
     return np.logaddexp(0, np.where(targets, -scores, scores)) / np.log(2)
 
 
-def cllr(scores, targets):
+def cllr(scores: np.ndarray, targets: np.ndarray) -> float:
     """Cost of the scores read as natural-log likelihood ratios, in bits.
 
     The mean of `llr_costs` over targets and that over non-targets, averaged (Brümmer and du Preez,
@@ -146,7 +148,7 @@ def cllr(scores, targets):
     return (costs[targets].mean() + costs[~targets].mean()) / 2
 
 
-def min_cllr_from_counts(targets, nontargets):
+def min_cllr_from_counts(targets: np.ndarray, nontargets: np.ndarray) -> float:
     """Cllr after the best monotone map of scores to likelihood ratios, in bits: what calibration cannot mend.
 
     The map is found by pooling adjacent violators, unsmoothed, both classes weighing the same (Brümmer and du
@@ -163,7 +165,7 @@ def min_cllr_from_counts(targets, nontargets):
     return (xlogy(t + n, t + n) - xlogy(t, t) - xlogy(n, n)).sum() / (2 * np.log(2))
 
 
-def eer_threshold(ranking):
+def eer_threshold(ranking: Ranking) -> float:
     """The threshold at which the equal error rate is reached.
 
     Halfway between two scores where miss and false-alarm rate are equal there; where they cross within a
@@ -171,10 +173,10 @@ def eer_threshold(ranking):
     """
     point, share = _crossing(*error_rates(*ranking.counts(ranking.starts)))
     below = ranking.scores[ranking.starts[point - 1]]
-    return below if share < 1 else below / 2 + ranking.scores[ranking.starts[point]] / 2
+    return float(below if share < 1 else below / 2 + ranking.scores[ranking.starts[point]] / 2)
 
 
-def det_points(ranking):
+def det_points(ranking: Ranking) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The corners of the DET curve: thresholds, p_fa, p_miss, float64 [corners + 1], thresholds ascending.
 
     Rates are fractions (a DET plot shows their probits); the last threshold, inf, rejects everything.
@@ -184,12 +186,14 @@ def det_points(ranking):
     return np.append(ranking.scores[corners], np.inf), p_fa, p_miss
 
 
-def dcf_key(prior):
+def dcf_key(prior: float) -> str:
     """The name of the normalised minDCF at this prior among metrics: min_dcf_0.01."""
     return f"min_dcf_{prior:g}"
 
 
-def detection(scores, targets, priors=PRIORS, llrs=None) -> dict:
+def detection(
+    scores: ArrayLike, targets: ArrayLike, priors: Sequence[float] = PRIORS, llrs: np.ndarray | None = None
+) -> dict[str, float]:
     """All detection metrics: eer, min_dcf_<prior>, cllr, min_cllr, each a float.
 
     llrs: [n], what `cllr` is of (None: the scores). Other input and errors as `rank`.
@@ -206,13 +210,13 @@ def detection(scores, targets, priors=PRIORS, llrs=None) -> dict:
     }
 
 
-def eer(scores, targets) -> float:
+def eer(scores: ArrayLike, targets: ArrayLike) -> float:
     """Equal error rate (see `eer_from_rates`). Input and errors as `rank`."""
     ranking = rank(scores, targets)
     return float(eer_from_rates(*error_rates(*ranking.counts(ranking.corners()))))
 
 
-def identification_ranks(scores, own):
+def identification_ranks(scores: np.ndarray, own: np.ndarray) -> np.ndarray:
     """Rank of the right speaker for every probe: int [probes], 1 where it is identified (top-1).
 
     scores: float [enrolments, probes]; own: int [probes], the enrolment of the probe's speaker. The rank is 1

@@ -1,16 +1,21 @@
 """Score normalisation: how far a score is from those that the same voices get against a cohort of others."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from src.data import manifest
+from src.data.manifest import Row
 from src.evaluate import scores
+from src.evaluate.trials import Trials
 from src.runtime.errors import InputError
 from src.runtime.scoring import normalised
 
 COHORT = "finetune"  # the split whose speakers are the cohort
 
 
-def cohort_rows(rows, top=None):
+def cohort_rows(rows: list[Row], top: int | None = None) -> list[Row]:
     """The cohort's manifest rows.
 
     Raises InputError when one of its speakers is a test speaker, or when there are fewer speakers than two
@@ -33,17 +38,19 @@ def cohort_rows(rows, top=None):
     return chosen
 
 
-def speaker_models(embeddings, speakers):
+def speaker_models(embeddings: ArrayLike, speakers: Sequence[str]) -> np.ndarray:
     """The mean of each speaker's length-normalised embeddings, length-normalised: [speakers, dim], by name.
 
     embeddings: [rows, dim], none of them zero; speakers: the name of each row's.
     """
-    names, own = np.unique(speakers, return_inverse=True)
+    names, numbers = np.unique(speakers, return_inverse=True)
     unit = normalised(np.asarray(embeddings, dtype=np.float64))
-    return normalised(np.stack([unit[own == number].mean(axis=0) for number in range(len(names))]))
+    return normalised(np.stack([unit[numbers == number].mean(axis=0) for number in range(len(names))]))
 
 
-def s_norm(values, embeddings, trials, cohort, top=None):
+def s_norm(
+    values: np.ndarray, embeddings: ArrayLike, trials: Trials, cohort: np.ndarray, top: int | None = None
+) -> np.ndarray:
     """Normalised scores of the trials, float64 [n], rounded to the decimals that are written.
 
     values: their cosines; embeddings: [rows, dim] of the rows that the trials were made from; cohort:
@@ -64,11 +71,11 @@ def s_norm(values, embeddings, trials, cohort, top=None):
     return ((by_enrol + by_test) / 2).round(scores.DECIMALS)
 
 
-def _spread(found, top):
+def _spread(cosines, top):
     """Mean and standard deviation of each row's `top` highest values (None: of all)."""
     if top:
-        found = np.sort(found, axis=1)[:, -top:]
-    std = found.std(axis=1)
+        cosines = np.sort(cosines, axis=1)[:, -top:]
+    std = cosines.std(axis=1)
     if not (std > 1e-9).all():
         raise InputError("evaluate.normalisation: the cohort's scores of an utterance are all the same")
-    return found.mean(axis=1), std
+    return cosines.mean(axis=1), std

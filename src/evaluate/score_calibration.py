@@ -1,6 +1,7 @@
 """Scores as log-likelihood ratios: an affine map, fitted on speakers who are not tested."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize
@@ -8,6 +9,7 @@ from scipy.special import expit
 
 from src.common.files import write_json
 from src.data import manifest
+from src.data.manifest import Row
 from src.evaluate import metrics, trials
 from src.runtime.calibration import Calibration
 from src.runtime.errors import InputError
@@ -16,7 +18,7 @@ SPLIT = "validation"
 _DIGITS = 6
 
 
-def rows_and_trials(rows, enrolments):
+def rows_and_trials(rows: list[Row], enrolments: int) -> tuple[list[Row], trials.Trials]:
     """The rows of SPLIT, of all of a manifest's, and all pairs of them.
 
     Raises InputError when a speaker is in the split test too, or fewer than two speakers have more than
@@ -35,7 +37,7 @@ def rows_and_trials(rows, enrolments):
         raise InputError(f"{manifest.PATH}: split {SPLIT}, which scores are calibrated on: {error}") from None
 
 
-def fit(scores, targets) -> Calibration:
+def fit(scores: np.ndarray, targets: np.ndarray) -> Calibration:
     """The calibration of scores, float [n], from trials with targets, bool [n].
 
     The affine map with the lowest Cllr: logistic regression at a prior of 0.5 (Brümmer and du Preez, 2006).
@@ -60,8 +62,10 @@ def fit(scores, targets) -> Calibration:
 
     slope, intercept = minimize(cost, np.zeros(2), jac=True, method="BFGS", options={"gtol": 1e-9}).x
     scale = slope / std
-    return Calibration(*(round(float(value), _DIGITS) for value in (scale, intercept - scale * mean, threshold)))
+    scale, offset, threshold = (round(float(value), _DIGITS) for value in (scale, intercept - scale * mean, threshold))
+    return Calibration(scale, offset, threshold)
 
 
-def write(path, calibration):
+def write(path: Path | str, calibration: Calibration) -> None:
+    """Write what `calibration.read` reads."""
     write_json(path, asdict(calibration))

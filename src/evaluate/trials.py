@@ -1,6 +1,7 @@
 """Protocols: which enrolment is compared with which test utterance."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,37 @@ class Trials:
     def targets(self):
         """bool [n]: whether enrolment and test utterance are of one speaker."""
         return self.enrol_speakers[self.enrol] == self.test_speakers[self.test]
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some trials, as the bootstrap over their speakers needs them.
+
+    chosen: bool [n], which of the trials these are; targets: bool [k]; enrol, test: int [k], of each trial, and probes:
+    int [p], of each identification, the number of its speaker among the `speakers` that occur in any of them.
+    """
+
+    chosen: np.ndarray
+    targets: np.ndarray
+    enrol: np.ndarray
+    test: np.ndarray
+    probes: np.ndarray
+    speakers: int
+
+
+def subset(trials: Trials, chosen: np.ndarray, probes: Sequence[str] = ()) -> Subset:
+    """The trials where `chosen`, bool [n], is true. probes: the speaker of each identification that counts with them."""
+    sides = trials.enrol_speakers[trials.enrol[chosen]], trials.test_speakers[trials.test[chosen]]
+    numbers = {speaker: number for number, speaker in enumerate(trials.speakers)}
+    identified = np.array([numbers[speaker] for speaker in probes], dtype=int)
+    used, columns = np.unique(np.concatenate([*sides, identified]), return_inverse=True)
+    enrol, test, identified = np.split(columns, np.cumsum([len(side) for side in sides]))
+    return Subset(chosen, trials.targets[chosen], enrol, test, identified, len(used))
+
+
+def within(trials: Trials, speakers: np.ndarray) -> np.ndarray:
+    """bool [n]: the trials of which both speakers are of a group, bool [speakers]."""
+    return speakers[trials.enrol_speakers[trials.enrol]] & speakers[trials.test_speakers[trials.test]]
 
 
 def evaluated_rows(rows, protocol, enrolments):

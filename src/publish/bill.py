@@ -1,8 +1,10 @@
 """The software bill of materials (CycloneDX 1.6), and the licences in it as a list to read."""
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import metadata, requires
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from src.runtime.errors import InputError
 
-REQUIREMENTS = Path(__file__).parents[2] / "requirements.in"
+ROOT = Path(__file__).parents[2]
 RUNTIME = ("onnxruntime", "numpy", "soundfile")  # what runs the model; all the rest made it
 ESPEAK = {
     "type": "application",
@@ -25,38 +27,35 @@ ESPEAK = {
 }
 
 
-def bill(model, synthetic) -> dict:
+def bill(model: dict, synthetic: bool) -> dict:
     """The bill of a model that is made by what is installed.
 
     model: its CycloneDX component, with a `bom-ref`. synthetic: whether speech from espeak-ng is part of it. Components
-    are the packages of requirements.in and all that these need, as they are installed: the scope is `required` for
-    those that run the model, `excluded` for those that only made it. Nothing in it changes with time or place. Raises
-    InputError when one is not installed or the environment cannot be read.
+    are the installed packages of requirements.txt, which are those of pyproject.toml and all that these need: the scope
+    is `required` for those that run the model, `excluded` for those that only made it. Nothing in it changes with time
+    or place. Raises InputError when one of pyproject.toml is not installed or the environment cannot be read.
     """
-    found = _environment()
-    refs = {canonicalize_name(component["name"]): component["bom-ref"] for component in found["components"]}
-    named = [
-        canonicalize_name(Requirement(line).name)
-        for line in REQUIREMENTS.read_text().splitlines()
-        if line and not line.startswith("#")
-    ]
-    runtime, needed = (_closure(names, refs) for names in (RUNTIME, named))
-    missing = sorted((runtime | needed) - refs.keys())
+    document = _environment()
+    refs = {canonicalize_name(component["name"]): component["bom-ref"] for component in document["components"]}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    missing = sorted({canonicalize_name(Requirement(line).name) for line in project["dependencies"]} - refs.keys())
     if missing:
-        raise InputError(f"requirements.in: {', '.join(missing)}: not installed")
-    required, kept = ({refs[name] for name in names} for names in (runtime, needed))
-    found["metadata"]["component"] = model
-    found["components"] = [
+        raise InputError(f"pyproject.toml: {', '.join(missing)}: not installed")
+    pinned = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    listed = {refs[name] for name in map(canonicalize_name, pinned) if name in refs}
+    required = {refs[name] for name in set().union(*map(_needed, RUNTIME))}
+    document["metadata"]["component"] = model
+    document["components"] = [
         _licensed(component) | {"scope": "required" if component["bom-ref"] in required else "excluded"}
-        for component in found["components"]
-        if component["bom-ref"] in kept
+        for component in document["components"]
+        if component["bom-ref"] in listed
     ] + [ESPEAK] * synthetic
-    found["dependencies"] = [
-        {**entry, "dependsOn": [ref for ref in entry.get("dependsOn", ()) if ref in kept]}
-        for entry in found["dependencies"]
-        if entry["ref"] in kept
+    document["dependencies"] = [
+        {**entry, "dependsOn": [ref for ref in entry.get("dependsOn", ()) if ref in listed]}
+        for entry in document["dependencies"]
+        if entry["ref"] in listed
     ] + [{"ref": model["bom-ref"], "dependsOn": sorted(refs[name] for name in RUNTIME)}]
-    return found
+    return document
 
 
 def _environment():
@@ -78,32 +77,25 @@ def _environment():
     return json.loads(done.stdout)
 
 
-def _closure(names, installed):
-    """These packages and all that they need, installed or not, without the extras that nothing asks for (the graph of
-    the bill has them all)."""
-    found, todo = set(), [(name, "") for name in names]
-    while todo:
-        name, extra = todo.pop()
-        if (name, extra) not in found:
-            found.add((name, extra))
-            for needed in map(Requirement, name in installed and requires(name) or ()):
-                if needed.marker is None or needed.marker.evaluate({"extra": extra}):
-                    todo += [(canonicalize_name(needed.name), each) for each in ("", *needed.extras)]
-    return {name for name, _ in found}
+def _needed(package: str) -> set[str]:
+    """The names of a package and of all that it needs, without its extras."""
+    needs = [Requirement(line) for line in requires(package) or ()]
+    plain = [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+    return {canonicalize_name(package)}.union(*map(_needed, plain))
 
 
-def _licensed(component):
+def _licensed(component: dict) -> dict:
     """A component, with the licence that its package names in words where it has no identifier and no classifier."""
-    told = metadata(component["name"]).get("License")
-    if "licenses" in component or not told:
+    licence_text = metadata(component["name"]).get("License")
+    if "licenses" in component or not licence_text:
         return component
-    return {**component, "licenses": [{"license": {"name": told.strip().splitlines()[0]}}]}
+    return {**component, "licenses": [{"license": {"name": licence_text.strip().splitlines()[0]}}]}
 
 
-def licences(found) -> str:
+def licences(document: dict) -> str:
     """A bill's components and their licences as Markdown."""
-    runs = [each for each in found["components"] if each["scope"] == "required"]
-    made = [each for each in found["components"] if each["scope"] != "required"]
+    runs = [component for component in document["components"] if component["scope"] == "required"]
+    made = [component for component in document["components"] if component["scope"] != "required"]
     parts = [
         "# Licences",
         "What runs the model:",
@@ -111,7 +103,7 @@ def licences(found) -> str:
         "What made it, and is not needed to run it:",
         _table(made),
     ]
-    if ESPEAK in found["components"]:
+    if ESPEAK in made:
         parts.append(
             "The default data, and the speech that the encoder of the repository was trained on, were made "
             "with espeak-ng, whose licence is GPL-3.0-or-later. It was used as a program: none of it is in "
@@ -121,17 +113,21 @@ def licences(found) -> str:
 
 
 def _table(components):
-    rows = (f"| {each['name']} | {each.get('version', '')} | {licence(each)} |" for each in components)
+    rows = (
+        f"| {component['name']} | {component.get('version', '')} | {licence(component)} |" for component in components
+    )
     return "\n".join(["| package | version | licence |", "| --- | --- | --- |", *rows])
 
 
-def licence(component) -> str:
+def licence(component: dict) -> str:
     """A component's licences in a line: identifiers where there are any, else names."""
-    found = component.get("licenses", ())
-    told = [each["expression"] if "expression" in each else each["license"].get("id", "") for each in found]
-    names = [each["license"].get("name", "").rpartition(" :: ")[2] for each in found if "license" in each]
+    entries = component.get("licenses", ())
+    identifiers = [
+        entry["expression"] if "expression" in entry else entry["license"].get("id", "") for entry in entries
+    ]
+    names = [entry["license"].get("name", "").rpartition(" :: ")[2] for entry in entries if "license" in entry]
     return (
-        " AND ".join(dict.fromkeys(filter(None, told)))
+        " AND ".join(dict.fromkeys(filter(None, identifiers)))
         or ", ".join(dict.fromkeys(filter(None, names)))
         or "not declared in its metadata"
     )

@@ -4,24 +4,41 @@ import re
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from src.common import layout
 from src.evaluate.accuracy import KEYS
-from src.reporting import breakdown, words
-from src.reporting.numbers import MEASURES, difference, level, points, share
+from src.reporting import breakdown, prose
+from src.reporting.numbers import MEASURES, difference, level
+from src.reporting.results import Model, Results
 from src.reporting.tables import markdown
 
+COST = ("gmacs", "gflops", "int8_mac_share", "params_million", "size_mb")
 TAGS = ["speaker-verification", "speaker-recognition", "speaker-embeddings", "ecapa-tdnn", "onnx"]
+TEMPLATES = Path(__file__).parent / "templates"
 UNSTATED = {"license": "other", "license_name": "not-stated"}
 
 
 def card(results, model) -> str:
     """README.md of a release: `model` of the report's results."""
     return (
-        _environment()
+        prose.environment(TEMPLATES)
         .get_template("README.md.j2")
         .render(metadata=metadata(results, model).to_yaml(), **text(results, model))
     )
+
+
+def facts(results: Results, model: Model) -> dict:
+    """What `config.json` says of the model: its name and title, its accuracy on the speakers that the verdict is about,
+    and what it costs."""
+    group = results.groups[0]
+    figures = model.over(group)
+    keys = [*(key + end for key in KEYS for end in ("", "_ci")), "difference", "trials", "target_trials", "speakers"]
+    metrics = {
+        "speakers_are": group,
+        **{key: figures[key] for key in keys if key in figures},
+        **{key: model.cost[key] for key in COST},
+    }
+    return {"model": model.name, "title": model.title, "metrics": metrics}
 
 
 def metadata(results, model) -> ModelCardData:
@@ -34,7 +51,7 @@ def metadata(results, model) -> ModelCardData:
     terms = (
         {"license": release.license}
         if release.license
-        else ({"license": "apache-2.0"} if params.encoder.source == words.SHIPPED else UNSTATED)
+        else ({"license": "apache-2.0"} if params.encoder.source == layout.SHIPPED else UNSTATED)
     )
     language = release.language or ("en" if params.data.source == "synthetic" else None)
     return ModelCardData(
@@ -89,9 +106,8 @@ def _results(results, model):
 
 
 def text(results, model):
-    """What the template shows."""
-    group, others = results.groups[0], [each.title for each in results.models.values() if each.name != "fp32"]
-    figures, rows = model.over(group), breakdown.load()[0]
+    """What the template shows, beside `metadata`."""
+    figures, rows = model.over(results.groups[0]), breakdown.load()[0]
     compared = "difference" in figures
     table = [
         [
@@ -102,37 +118,11 @@ def text(results, model):
         for key in KEYS
     ]
     return {
-        "title": model.title,
+        **prose.values(results),
+        "model": model,
         "base": base_model(results.params.encoder),
-        "shipped": results.params.encoder.source == words.SHIPPED,
-        "synthetic": results.params.data.source == "synthetic",
-        "stated": results.params.release.license or results.params.encoder.source == words.SHIPPED,
-        "group": words.named(group, results),
-        "material": words.material(results),
+        "stated": results.params.release.license or results.params.encoder.source == layout.SHIPPED,
         "table": markdown(["measure", "value [95 %]", *["less fp32’s [95 %]"] * compared], table),
-        "judged": words.margin(figures, results) if compared else "",
-        "margin": points(results.params.evaluate.margin),
-        "normalisation": results.params.evaluate.normalisation,
-        "enrolments": results.params.evaluate.enrolments,
-        "marked": results.marked,
-        "others": others,
-        "gmacs": f"{model.cost['gmacs']:.3f}",
-        "seconds": f"{results.profile['seconds']:g}",
-        "integer": share(model.cost["int8_mac_share"]),
-        "size": f"{model.cost['size_mb']:.2f}",
-        "parameters": f"{model.cost['params_million']:.2f}",
         "about_conditions": breakdown.ABOUT,
         "conditions": breakdown.conditions_table([row for row in rows if row["model"] in ("fp32", model.name)]),
-        "shortest": f"{results.params.data.min_seconds:g}",
-        "longest": f"{results.params.data.max_seconds:g}",
     }
-
-
-def _environment():
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )

@@ -1,4 +1,4 @@
-"""INT8 by PT2E: where to quantise, calibration, fine-tuning, and the search over it."""
+"""INT8 by PT2E: where to quantise, calibration of activations, fine-tuning, sensitivity."""
 
 import logging
 import warnings

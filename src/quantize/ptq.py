@@ -2,16 +2,20 @@
 
 import copy
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch.ao.quantization.fx.utils import assert_and_get_unique_device as torch_device
+from torch.fx import GraphModule
 from torchao.quantization.pt2e import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.utils import _assert_and_get_unique_device as torchao_device
 from tqdm import tqdm
 
+from src.common.params import Params, Quantize
 from src.cost import cpu
+from src.encoder import load
 from src.quantize.quantizer import EcapaQuantizer
 from src.runtime.errors import InputError
 
@@ -20,19 +24,27 @@ _FORGET = (torchao_device.cache_clear, torch_device.cache_clear)
 RANGES = "models/ptq_ranges.json"
 
 
-def weight_bits(wanted):
+def weight_bits(settings: Quantize) -> dict[str, int]:
     """{group of layers: bits of its weights}, from the section quantize of the parameters.
 
     7 instead of 8 with reduce_range: two products with activations of 255 then stay below 2**15. Its value
     auto means: on processors of which `src.cost.cpu.saturates` is true.
     """
-    reduced = wanted.reduce_range
+    reduced = settings.reduce_range
     if reduced == "auto":
         reduced = cpu.saturates(cpu.cpu()["extensions"])
-    return {group: min(bits, 7 if reduced else 8) for group, bits in wanted.weight_bits.model_dump().items()}
+    return {group: min(bits, 7 if reduced else 8) for group, bits in settings.weight_bits.model_dump().items()}
 
 
-def prepare(network, observer="histogram", weight_bits=None):
+def prepare_encoder(config: Params) -> tuple[torch.nn.Module, GraphModule]:
+    """(front end, graph that `prepare` gives) of the encoder that the parameters name, as they quantise it."""
+    front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
+    return front_end, prepare(network, config.ptq.observer, weight_bits(config.quantize))
+
+
+def prepare(
+    network: torch.nn.Module, observer: str = "histogram", weight_bits: dict[str, int] | None = None
+) -> GraphModule:
     """The network's graph with an observer in every place that will be quantised.
 
     network: PlainEcapa, features [batch, time, mels] to embeddings [batch, dim]; it is not changed. The graph
@@ -49,24 +61,24 @@ def prepare(network, observer="histogram", weight_bits=None):
     return prepared
 
 
-def calibrate(prepared, features):
-    """Run features, an iterable of [1, time, mels], through the observers."""
+def calibrate_activations(prepared: GraphModule, features: Iterable[torch.Tensor]) -> None:
+    """Run features, each [1, time, mels], through the observers, which take the ranges of the activations."""
     with torch.no_grad():
-        for one in tqdm(features, "calibration", disable=None, leave=False):
-            prepared(one)
+        for utterance in tqdm(features, "calibration", disable=None, leave=False):
+            prepared(utterance)
 
 
-def observers(prepared):
+def observers(prepared: GraphModule) -> dict[str, ObserverBase]:
     """The observers by name; one that several places share is there once, under its first name."""
-    found = {}
+    names = {}
     for name, module in prepared.named_modules():
         if isinstance(module, ObserverBase):
-            found.setdefault(module, name)
-    return {name: module for module, name in found.items()}
+            names.setdefault(module, name)
+    return {name: module for module, name in names.items()}
 
 
-def activation_ranges(prepared):
-    """What calibration found: {observer: {"scale": float, "zero_point": int}} for every activation."""
+def activation_ranges(prepared: GraphModule) -> dict[str, dict]:
+    """What calibration gave: {observer: {"scale": float, "zero_point": int}} for every activation."""
     ranges = {}
     for name, module in tqdm(observers(prepared).items(), "ranges", disable=None, leave=False):
         if module.dtype is torch.uint8:
@@ -75,7 +87,7 @@ def activation_ranges(prepared):
     return ranges
 
 
-def read_ranges():
+def read_ranges() -> dict[str, dict]:
     """The activation_ranges that the stage ptq wrote. Raises InputError when the file is missing or damaged."""
     try:
         return json.loads(Path(RANGES).read_text(encoding="utf-8"))
@@ -85,6 +97,6 @@ def read_ranges():
         raise InputError(f"{RANGES}: not valid JSON: {error}; run the stage ptq again") from None
 
 
-def convert(prepared):
+def convert(prepared: GraphModule) -> GraphModule:
     """The calibrated or fine-tuned graph with its weights in int8 and quantise/dequantise operations in it."""
     return convert_pt2e(copy.deepcopy(prepared))

@@ -7,11 +7,13 @@ trained, towards the embeddings that the fp32 network gives for the same audio.
 
 import itertools
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.fx import GraphModule
 from torchao.quantization.pt2e import FakeQuantize, FixedQParamsFakeQuantize, FixedQParamsObserver
 from tqdm import tqdm
 
@@ -32,7 +34,7 @@ class Hyperparameters:
     speaker_loss_weight: float
 
 
-def fake_quantise(prepared, ranges):
+def fake_quantise(prepared: GraphModule, ranges: dict[str, dict]) -> GraphModule:
     """Replace the observers of `prepared`, in place, by fake quantisation; returns `prepared`.
 
     ranges: what `ptq.activation_ranges` gave for the same graph.
@@ -44,12 +46,12 @@ def fake_quantise(prepared, ranges):
     return prepared.requires_grad_(True)
 
 
-def _fake(observer, found):
-    if found is None:
+def _fake(observer, activation_range):
+    if activation_range is None:
         return FakeQuantize(observer=lambda **_: observer)
     return FixedQParamsFakeQuantize(
         observer=FixedQParamsObserver.with_args(
-            **found,
+            **activation_range,
             dtype=observer.dtype,
             qscheme=observer.qscheme,
             quant_min=observer.quant_min,
@@ -58,7 +60,7 @@ def _fake(observer, found):
     )
 
 
-def speaker_loss(embeddings, prototypes, speakers):
+def speaker_loss(embeddings: torch.Tensor, prototypes: torch.Tensor, speakers: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of a softmax over cosines to each speaker's prototype, scaled by SPEAKER_SCALE.
 
     embeddings [n, dim], prototypes [speakers, dim], speakers: int [n]. It goes on falling after every utterance is
@@ -68,29 +70,31 @@ def speaker_loss(embeddings, prototypes, speakers):
     return F.cross_entropy(SPEAKER_SCALE * cosines, speakers)
 
 
-def leave_one_out_loss(embeddings, speakers):
+def leave_one_out_loss(embeddings: torch.Tensor, speakers: torch.Tensor) -> torch.Tensor:
     """As `speaker_loss`, of each utterance against its own `leave_one_out` prototypes.
 
     Those of LEFT_OUT utterances are held at once: of all, they would grow with utterances times speakers.
     """
     cosines = [
-        (F.normalize(prototypes, dim=-1) @ F.normalize(own, dim=-1).unsqueeze(-1)).squeeze(-1)
-        for own, prototypes in zip(embeddings.split(LEFT_OUT), leave_one_out(embeddings, speakers))
+        (F.normalize(prototypes, dim=-1) @ F.normalize(part, dim=-1).unsqueeze(-1)).squeeze(-1)
+        for part, prototypes in zip(embeddings.split(LEFT_OUT), leave_one_out(embeddings, speakers))
     ]
     return F.cross_entropy(SPEAKER_SCALE * torch.cat(cosines), speakers)
 
 
-def leave_one_out(embeddings, speakers):
+def leave_one_out(embeddings: torch.Tensor, speakers: torch.Tensor) -> Iterator[torch.Tensor]:
     """Prototypes [n, speakers, dim] of length-normalised embeddings [n, dim], LEFT_OUT utterances after another: each
     speaker's mean without the utterance in question. Every speaker needs two utterances or more."""
     embeddings = F.normalize(embeddings, dim=-1)
     member = F.one_hot(speakers).to(embeddings.dtype)
     sums, counts = member.T @ embeddings, member.sum(0)
-    for own, one in zip(embeddings.split(LEFT_OUT), member.split(LEFT_OUT)):
-        yield (sums - one.unsqueeze(2) * own.unsqueeze(1)) / (counts - one).unsqueeze(2)
+    for part, membership in zip(embeddings.split(LEFT_OUT), member.split(LEFT_OUT)):
+        yield (sums - membership.unsqueeze(2) * part.unsqueeze(1)) / (counts - membership).unsqueeze(2)
 
 
-def crops(waveforms, samples, batch_size, steps, rng):
+def crops(
+    waveforms: Sequence, samples: int, batch_size: int, steps: int, rng: np.random.Generator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """`steps` batches of random crops: (float32 [batch_size, samples], indices of the waveforms [batch_size]).
 
     Every waveform is used once before any is used again; one that is too short is repeated.
@@ -99,8 +103,9 @@ def crops(waveforms, samples, batch_size, steps, rng):
         [rng.permutation(len(waveforms)) for _ in range(math.ceil(steps * batch_size / len(waveforms)))]
     )
     for step in range(steps):
-        chosen = order[step * batch_size : (step + 1) * batch_size]
-        yield torch.from_numpy(np.stack([_crop(waveforms[i], samples, rng) for i in chosen])), torch.from_numpy(chosen)
+        indices = order[step * batch_size : (step + 1) * batch_size]
+        batch = np.stack([_crop(waveforms[index], samples, rng) for index in indices])
+        yield torch.from_numpy(batch), torch.from_numpy(indices)
 
 
 def _crop(waveform, samples, rng):
@@ -110,23 +115,39 @@ def _crop(waveform, samples, rng):
     return waveform[start : start + samples]
 
 
-def finetune(student, teacher, front_end, waveforms, speakers, chosen, *, steps, samples, seed, device, progress=""):
+def finetune(
+    student: torch.nn.Module,
+    teacher: torch.nn.Module,
+    front_end: torch.nn.Module,
+    waveforms: Sequence,
+    speakers: Sequence[int] | np.ndarray,
+    hyperparameters: Hyperparameters,
+    *,
+    steps: int,
+    samples: int,
+    seed: int,
+    device: str,
+    progress: str = "",
+) -> float:
     """Train `student`, a fake-quantised graph, in place, towards the embeddings of `teacher`.
 
-    waveforms: list of float32 [n] at 16 kHz, or of `Waveform`; speakers: int [len(waveforms)]; chosen:
-    Hyperparameters; samples: length of a crop. The loss is 1 - cosine(student, teacher) plus speaker_loss_weight *
+    waveforms: list of float32 [n] at 16 kHz, or of `Waveform`; speakers: int [len(waveforms)]; samples:
+    length of a crop; progress: title of the bar. The loss is 1 - cosine(student, teacher) plus speaker_loss_weight *
     `speaker_loss` against the mean of the teacher's embeddings of each speaker. AdamW; the learning rate falls along a
     cosine to zero. Gives the mean loss of the last quarter of the steps.
     """
     rng = np.random.default_rng(seed)
-    student.to(device), teacher.to(device), front_end.to(device)
-    speakers = torch.as_tensor(speakers, device=device)
-    optimizer = torch.optim.AdamW(student.parameters(), chosen.learning_rate, weight_decay=chosen.weight_decay)
+    for module in (student, teacher, front_end):
+        module.to(device)
+    numbers = torch.as_tensor(speakers, device=device)
+    optimizer = torch.optim.AdamW(
+        student.parameters(), hyperparameters.learning_rate, weight_decay=hyperparameters.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    prototypes = _prototypes(teacher, front_end, waveforms, speakers, samples, rng, device)
+    prototypes = _prototypes(teacher, front_end, waveforms, numbers, samples, rng, device)
     losses = []
     bar = tqdm(
-        crops(waveforms, samples, chosen.batch_size, steps, rng),
+        crops(waveforms, samples, hyperparameters.batch_size, steps, rng),
         progress,
         steps,
         disable=None,
@@ -136,12 +157,12 @@ def finetune(student, teacher, front_end, waveforms, speakers, chosen, *, steps,
     for batch, indices in bar:
         with torch.no_grad():
             features = front_end(batch.to(device))
-            wanted = teacher(features)
+            target = teacher(features)
         embeddings = student(features)
-        loss = (1 - F.cosine_similarity(embeddings, wanted)).mean()
-        if chosen.speaker_loss_weight > 0:
-            loss = loss + chosen.speaker_loss_weight * speaker_loss(
-                embeddings, prototypes, speakers[indices.to(device)]
+        loss = (1 - F.cosine_similarity(embeddings, target)).mean()
+        if hyperparameters.speaker_loss_weight > 0:
+            loss = loss + hyperparameters.speaker_loss_weight * speaker_loss(
+                embeddings, prototypes, numbers[indices.to(device)]
             )
         optimizer.zero_grad()
         loss.backward()
@@ -159,10 +180,12 @@ def _prototypes(teacher, front_end, waveforms, speakers, samples, rng, device):
     return member.T @ F.normalize(embeddings, dim=-1)
 
 
-def embed(network, front_end, waveforms, device, batch_size=16):
+def embed(
+    network: torch.nn.Module, front_end: torch.nn.Module, waveforms: Iterable, device: str, batch_size: int = 16
+) -> torch.Tensor:
     """Embeddings [n, dim] of an iterable of waveforms of equal length, of which a batch is held at once."""
-    waveforms, found = iter(waveforms), []
+    waveforms, embeddings = iter(waveforms), []
     with torch.no_grad():
         while batch := list(itertools.islice(waveforms, batch_size)):
-            found.append(network(front_end(torch.from_numpy(np.stack(batch)).to(device))))
-        return torch.cat(found)
+            embeddings.append(network(front_end(torch.from_numpy(np.stack(batch)).to(device))))
+        return torch.cat(embeddings)

@@ -27,7 +27,7 @@ class ClippingObserver(MovingAveragePerChannelMinMaxObserver):
     With 15 levels a finer step for most weights is worth more than a range that holds the largest.
     """
 
-    def forward(self, weight):
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
         values = weight.detach().flatten(1)
         largest = values.abs().amax(1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
         best, least = largest, torch.full_like(largest, torch.inf)
@@ -51,7 +51,7 @@ class EcapaQuantizer(Quantizer):
     what is concatenated has one scale; means over time of u8 values are u8, with a scale of their own.
     """
 
-    def __init__(self, observer="histogram", weight_bits=None):
+    def __init__(self, observer: str = "histogram", weight_bits: dict[str, int] | None = None):
         super().__init__()
         self.weight_bits = dict.fromkeys(GROUPS, 8) | (weight_bits or {})
         self.activation = QuantizationSpec(
@@ -77,7 +77,7 @@ class EcapaQuantizer(Quantizer):
             observer_or_fake_quant_ctr=observer.with_args(averaging_constant=1.0),
         )
 
-    def annotate(self, model):
+    def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
         nodes = list(model.graph.nodes)
         for node in nodes:
             if node.target in _CONVS | _LINEARS:
@@ -94,7 +94,7 @@ class EcapaQuantizer(Quantizer):
                 _share(node)
         return model
 
-    def validate(self, model):
+    def validate(self, model: torch.fx.GraphModule) -> None:
         pass
 
     def _annotate_layer(self, node):

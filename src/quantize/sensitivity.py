@@ -1,7 +1,9 @@
 """What quantising one group of layers alone does to the encoder."""
 
+from collections.abc import Sequence
+
 import torch
-from torch.fx import Interpreter
+from torch.fx import GraphModule, Interpreter
 from torchao.quantization.pt2e import FakeQuantizeBase
 from tqdm import tqdm
 
@@ -9,7 +11,7 @@ COLUMNS = ("group", "embedding_sqnr_db", "embedding_cosine", "output_sqnr_db")
 ALL = "all"
 
 
-def sensitivity(student, features):
+def sensitivity(student: GraphModule, features: Sequence[torch.Tensor]) -> list[dict]:
     """A dict of COLUMNS for each group of layers, quantised while everything else stays in float32, and for
     all of them at once.
 
@@ -33,24 +35,24 @@ def sensitivity(student, features):
         for module, group in groups.items():
             module.enable_fake_quant(group in enabled)
         with torch.no_grad():
-            return [runner.both(one) for one in features]
+            return [runner.embedding_and_values(utterance) for utterance in features]
 
-    reference, found = run(()), []
+    reference, rows = run(()), []
     for name in tqdm([*outputs, ALL], "sensitivity", disable=None):  # ALL, the last, leaves all of it on
         measured = run(outputs if name == ALL else (name,))
         embeddings = [(clean[0], noisy[0]) for clean, noisy in zip(reference, measured)]
-        own = (
+        outputs_of_group = (
             embeddings
             if name == ALL
             else [(clean[1][outputs[name]], noisy[1][outputs[name]]) for clean, noisy in zip(reference, measured)]
         )
         cosines = [torch.cosine_similarity(*pair, dim=1).mean().item() for pair in embeddings]
-        figures = (sqnr(embeddings), sum(cosines) / len(cosines), sqnr(own))
-        found.append(dict(zip(COLUMNS, (name, *(round(figure, 6) for figure in figures)))))
-    return found
+        measures = (sqnr(embeddings), sum(cosines) / len(cosines), sqnr(outputs_of_group))
+        rows.append(dict(zip(COLUMNS, (name, *(round(measure, 6) for measure in measures)))))
+    return rows
 
 
-def sqnr(pairs):
+def sqnr(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> float:
     """Power of the signal over that of the noise in dB, of (exact, quantised) tensors; inf without noise."""
     signal = sum(exact.double().square().sum().item() for exact, _ in pairs)
     noise = sum((exact.double() - quantised).square().sum().item() for exact, quantised in pairs)
@@ -62,18 +64,18 @@ class _Outputs(Interpreter):
 
     def __init__(self, module, nodes):
         super().__init__(module)
-        self.nodes, self.kept = nodes, {}
+        self.nodes, self.values = nodes, {}
 
     def run_node(self, node):
         value = super().run_node(node)
         if node in self.nodes:
-            self.kept[node] = value
+            self.values[node] = value
         return value
 
-    def both(self, features):
+    def embedding_and_values(self, features):
         """(embedding, {node: its value})."""
-        self.kept = {}
-        return self.run(features), self.kept
+        self.values = {}
+        return self.run(features), self.values
 
 
 def _group(node):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from src.reporting.figures import COLOURS, LEGEND, MARKERS, picture
+from src.reporting.figures import COLOURS, LEGEND, MARKERS, Picture, picture
 from src.reporting.numbers import fixed, places
 from src.reporting.results import TITLES, read_csv
 from src.reporting.tables import markdown
@@ -20,19 +20,12 @@ SEXES = (
 ABOUT = "Test utterances cut to a length, or with the voices of others added; enrolments stay whole and clean."
 
 
-def load():
+def load() -> tuple[list[dict], list[dict]]:
     """(rows of breakdown.csv, rows of sensitivity.csv). Raises InputError when one is missing or damaged."""
-    return (
-        read_csv(
-            "breakdown.csv",
-            "breakdown",
-            ("condition", "level", "model", "eer", "low", "high", "difference", "difference_low", "difference_high"),
-        ),
-        read_csv("sensitivity.csv", "breakdown", ("group", "embedding_sqnr_db", "embedding_cosine", "output_sqnr_db")),
-    )
+    return (read_csv("breakdown", "breakdown"), read_csv("sensitivity", "breakdown"))
 
 
-def conditions_table(rows):
+def conditions_table(rows: list[dict]) -> str:
     """EER of every model in every condition, and its difference to fp32, as Markdown; under it what `sex` means."""
     models = list(dict.fromkeys(row["model"] for row in rows))
     lines = {}
@@ -56,7 +49,7 @@ def _label(condition, level):
     return f"{NAMES[condition][0].split(',')[0].split(' of ')[0]}: {shown}"
 
 
-def layers_table(rows):
+def layers_table(rows: list[dict]) -> str:
     """The rows of sensitivity.csv as Markdown."""
     return markdown(
         ["quantised", "embedding, dB", "embedding, cosine", "own output, dB"],
@@ -72,7 +65,7 @@ def layers_table(rows):
     )
 
 
-def conditions(rows, mark=""):
+def conditions(rows: list[dict], mark: str = "") -> Picture:
     """EER in every condition, a panel a condition. `mark` goes into the title."""
     eers = "; ".join(
         f"{_label(row['condition'], row['level'])} {100 * float(row['eer']):.2f} %"
@@ -84,14 +77,14 @@ def conditions(rows, mark=""):
         f"EER by condition{mark}",
         f"Equal error rates with 95 % intervals by {_kinds(rows)}, for each model. fp32: {eers}.",
         f"{_about(rows)} metrics/breakdown.csv has the numbers.",
-        *_panels(rows, ("eer", "low", "high"), "EER, %", from_zero=True),
+        _panels(rows, ("eer", "low", "high"), "EER, %", from_zero=True),
     )
 
 
-def differences(rows, mark=""):
+def differences(rows: list[dict], mark: str = "") -> Picture:
     """What quantisation changes of the EER in every condition, a panel a condition."""
-    told = [row for row in rows if row["difference"]]
-    worst = max(told, key=lambda row: float(row["difference"]))
+    quantised = [row for row in rows if row["difference"]]
+    worst = max(quantised, key=lambda row: float(row["difference"]))
     change = fixed(100 * float(worst["difference"]), 2, sign=True)
     where = f"{TITLES[worst['model']]}, {_label(worst['condition'], worst['level'])}"
     return picture(
@@ -101,7 +94,7 @@ def differences(rows, mark=""):
         f"{change} points, {where}.",
         "EER less that of fp32 on the same trials, with its 95 % interval: above 0 quantisation costs accuracy. "
         f"Of so many intervals some miss by chance. {ABOUT}",
-        *_panels(told, ("difference", "difference_low", "difference_high"), "EER less that of fp32, points"),
+        _panels(quantised, ("difference", "difference_low", "difference_high"), "EER less that of fp32, points"),
     )
 
 
@@ -114,17 +107,17 @@ def _kinds(rows):
 
 
 def _panels(rows, keys, title, from_zero=False):
-    """(height, draw) for `picture`: a value, its lower and its upper bound, of every model at every level."""
+    """What draws a `picture`: a value, its lower and its upper bound, of every model at every level."""
     kinds = [kind for kind in NAMES if any(row["condition"] == kind for row in rows)]
     models = [model for model in TITLES if any(row["model"] == model for row in rows)]
 
     def draw(figure):
         panels = figure.subplots(len(kinds), sharey=True, squeeze=False)[:, 0]
-        for axes, kind in zip(panels, kinds):
-            own = [row for row in rows if row["condition"] == kind]
-            levels = list(dict.fromkeys(row["level"] for row in own))
+        for axes, kind in zip(panels, kinds, strict=True):
+            panel = [row for row in rows if row["condition"] == kind]
+            levels = list(dict.fromkeys(row["level"] for row in panel))
             for place, model in enumerate(models):
-                numbers = 100 * np.array([[float(row[key]) for key in keys] for row in own if row["model"] == model])
+                numbers = 100 * np.array([[float(row[key]) for key in keys] for row in panel if row["model"] == model])
                 value, low, high = numbers.T
                 x = np.arange(len(value)) + 0.2 * (place - (len(models) - 1) / 2)
                 axes.vlines(x, low, high, color=COLOURS[model], linewidth=1.4)
@@ -134,15 +127,16 @@ def _panels(rows, keys, title, from_zero=False):
             axes.set_xticks(range(len(levels)), levels)
             axes.set(xlabel=NAMES[kind][0], xlim=(-0.5, len(levels) - 0.5))
             axes.grid(visible=False, axis="x")
+            axes.locator_params(axis="y", nbins=4)
         panels[0].set_title(title)
         if from_zero:
             panels[0].set_ylim(bottom=0)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
 
-    return 0.7 + 1.8 * len(kinds), draw
+    return draw
 
 
-def layers(rows):
+def layers(rows: list[dict]) -> Picture:
     """Bars of the SQNR of the embedding, the most sensitive group first."""
     ordered = sorted(rows, key=lambda row: float(row["embedding_sqnr_db"]))
     names = [row["group"] for row in ordered]
@@ -157,13 +151,12 @@ def layers(rows):
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
 
-    told = "; ".join(f"{name} {value:.1f} dB" for name, value in zip(names, values))
+    listing = "; ".join(f"{name} {value:.1f} dB" for name, value in zip(names, values, strict=True))
     return picture(
         "sensitivity",
         "Sensitivity of the layers",
-        f"Bars of the signal-to-quantisation-noise ratio of the embedding: {told}.",
+        f"Bars of the signal-to-quantisation-noise ratio of the embedding: {listing}.",
         "One group of layers in INT8 at a time, after calibration and without fine-tuning; the shorter the "
         "bar, the more this group hurts. metrics/sensitivity.csv has the numbers.",
-        0.8 + 0.22 * len(names),
         draw,
     )

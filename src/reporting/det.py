@@ -1,4 +1,4 @@
-"""DET curves of the models, with how sure they are."""
+"""DET curves of the models, with 95 % bands."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,8 @@ import numpy as np
 from scipy.special import ndtri
 
 from src.evaluate import bootstrap, metrics
+from src.evaluate.trials import subset
+from src.reporting.results import Results
 
 COLUMNS = ("model", "false_alarm_rate", "miss_rate", "miss_low", "miss_high")
 MOST_POINTS = 300  # of a curve
@@ -25,19 +27,16 @@ class Curve:
     eer: float
 
 
-def curves(results):
+def curves(results: Results) -> dict[str, Curve]:
     """{model: Curve} over the trials that the verdict is about; bands from the resamples of its figures."""
-    trials, kept = results.test.verification, results.judged
-    targets = trials.targets[kept]
-    sides = trials.enrol_speakers[trials.enrol[kept]], trials.test_speakers[trials.test[kept]]
-    used, columns = np.unique(np.concatenate(sides), return_inverse=True)
-    counts = bootstrap.resamples(len(used), results.params.evaluate.bootstrap, results.params.seed)
+    part = subset(results.test.verification, results.judged)
+    counts = bootstrap.resamples(part.speakers, results.params.evaluate.bootstrap, results.params.seed)
     found = {}
     for name, model in results.models.items():
-        ranking = metrics.rank(model.scores[kept], targets)
+        ranking = metrics.rank(model.scores[part.chosen], part.targets)
         _, *rates = metrics.det_points(ranking)
         p_fa, p_miss = _thinned(*rates)
-        band = _band(ranking, p_fa, *np.split(columns, 2), counts)
+        band = _band(ranking, p_fa, part.enrol, part.test, counts)
         found[name] = Curve(p_fa, p_miss, *band, model.over(results.groups[0])["eer"])
     return found
 
@@ -52,8 +51,8 @@ def _band(ranking, p_fa, first, second, counts):
     misses = []
     for count in counts:
         weights = np.where(ranking.targets, count[first], count[first] * count[second])
-        held = (np.add.reduceat(weights * own, corners) for own in (ranking.targets, ~ranking.targets))
-        miss, false_alarm = metrics.error_rates(*held)
+        counted = (np.add.reduceat(weights * kind, corners) for kind in (ranking.targets, ~ranking.targets))
+        miss, false_alarm = metrics.error_rates(*counted)
         misses.append(np.interp(p_fa, false_alarm[::-1], miss[::-1]))
     return np.nanquantile(misses, (0.025, 0.975), axis=0)
 
@@ -65,15 +64,15 @@ def _thinned(p_fa, p_miss):
     lowest = min(rates[rates > 0].min() for rates in (p_fa, p_miss)) / 2
     x, y = (ndtri(np.clip(rates, lowest, 1 - lowest)) for rates in (p_fa, p_miss))
     along = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-    kept = np.searchsorted(along, np.linspace(0, along[-1], MOST_POINTS - 1))
-    kept = np.unique(np.append(kept, len(along) - 1))
-    return p_fa[kept], p_miss[kept]
+    places = np.searchsorted(along, np.linspace(0, along[-1], MOST_POINTS - 1))
+    places = np.unique(np.append(places, len(along) - 1))
+    return p_fa[places], p_miss[places]
 
 
-def rows(found):
+def rows(curves: dict[str, Curve]) -> list[tuple[str, ...]]:
     """The curves as rows of COLUMNS."""
     return [
         (name, *(f"{rate:.6f}" for rate in point))
-        for name, curve in found.items()
-        for point in zip(curve.p_fa, curve.p_miss, curve.low, curve.high)
+        for name, curve in curves.items()
+        for point in zip(curve.p_fa, curve.p_miss, curve.low, curve.high, strict=True)
     ]

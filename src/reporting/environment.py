@@ -1,14 +1,14 @@
 """Where the figures come from: the machine and the versions that time was measured with, the code, the parameters."""
 
 import platform
-import subprocess
 
 import yaml
 
-CODE = ("src", "dvc.yaml", "params.yaml", "models/pretrained")
+from src.common.git import code_version
+from src.reporting.results import Results
 
 
-def facts(results):
+def facts(results: Results) -> list[tuple[str, str]]:
     """(what, value) pairs; several values where the latency files differ."""
     timings = [model.timing for model in results.models.values()]
     measured = [
@@ -21,30 +21,18 @@ def facts(results):
     ]
     found = [(title, " / ".join(dict.fromkeys(map(value, timings)))) for title, value in measured]
     found.append(("Python", platform.python_version()))
-    if revision := commit():
-        found.append(("commit", revision))
+    found.append(("commit", _commit()))
     return found
 
 
-def commit():
-    """The commit that is checked out, and whether the code or the parameters differ from it; None outside Git.
-
-    Outputs do not count: DVC removes them before a stage runs, so that they always differ.
-    """
-    try:
-        head = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("status", "--porcelain", "--", *CODE)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{head}, with changes not committed" if changed else head
+def _commit():
+    version = code_version()
+    if isinstance(version, str):
+        return version
+    return version["id"][:12] + ", with changes not committed" * version["modified"]
 
 
-def _git(*arguments):
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def parameters(results):
+def parameters(results: Results) -> str:
     """The parameters of the run as YAML; those of `pretrain` are left out, which is no part of it."""
     shown = results.params.model_dump(mode="json", exclude={"pretrain"})
     return yaml.safe_dump(shown, sort_keys=False, default_flow_style=None).rstrip()

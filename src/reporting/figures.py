@@ -3,6 +3,7 @@
 import io
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import matplotlib
@@ -12,8 +13,9 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 
 from src.evaluate import metrics
+from src.reporting.det import Curve
 from src.reporting.numbers import share
-from src.reporting.results import DIFFERENCE
+from src.reporting.results import DIFFERENCE, Results
 
 # Colours that stand for the page's CSS variables of the same name.
 COLOURS = {
@@ -56,7 +58,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 LEGEND = {"columnspacing": 1.1, "handlelength": 1.6, "handletextpad": 0.5, "borderaxespad": 0}
-WIDTH = 4.4  # inches; as wide as a phone shows without shrinking the letters
+SIZE = 4.4, 4.7  # inches; as wide as a phone shows without shrinking the letters, and equal side by side
 MOST_BARS = 15
 LINES = ("fp32", "ptq", "qat", "target", "nontarget")  # colours of lines that stand for no model
 RATES = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
@@ -72,10 +74,10 @@ class Picture:
     svg: Markup
 
 
-def picture(name, title, description, caption, height, draw):
-    """A Picture of what `draw` draws on a matplotlib Figure, `height` inches high."""
+def picture(name: str, title: str, description: str, caption: str, draw: Callable[[Figure], None]) -> Picture:
+    """A Picture of what `draw` draws on a matplotlib Figure."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height))
+        figure = Figure(figsize=SIZE)
         draw(figure)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -100,10 +102,10 @@ def _inline(svg, name, title, description):
     return opening + svg[svg.index(">") + 1 :].rstrip()
 
 
-def det(curves, titles, group, mark=""):
+def det(curves: dict[str, Curve], titles: dict[str, str], group: str, mark: str = "") -> Picture:
     """DET curves on probit axes, each with its band. `group` names the speakers; `mark` goes into the title."""
-    found = np.concatenate([rates for curve in curves.values() for rates in (curve.p_fa, curve.p_miss)])
-    lowest = max(RATES[0], found[found > 0].min())
+    rates = np.concatenate([rates for curve in curves.values() for rates in (curve.p_fa, curve.p_miss)])
+    lowest = max(RATES[0], rates[rates > 0].min())
     ticks = [rate for rate in RATES if rate >= lowest]
     low, high = ndtri(0.8 * lowest), ndtri(0.5)
 
@@ -134,44 +136,39 @@ def det(curves, titles, group, mark=""):
         axes.set_yticks(ndtri(ticks), labels)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2, **LEGEND)
 
-    rates = "; ".join(f"{titles[name]} {100 * curve.eer:.2f} %" for name, curve in curves.items())
+    eers = "; ".join(f"{titles[name]} {100 * curve.eer:.2f} %" for name, curve in curves.items())
     return picture(
         "det",
         f"Detection error trade-off{mark}",
-        f"Misses against false alarms at every threshold, on probit scales. Equal error rates: {rates}.",
+        f"Misses against false alarms at every threshold, on probit scales. Equal error rates: {eers}.",
         f"Misses against false alarms at every threshold, {group}; lower left is better, the diagonal meets "
-        "each curve at its EER. The band between thin lines is where 95 % of resamples of the speakers put the curve. "
+        "each curve at its EER. Between the thin lines lie 95 % of the curves of resampled speakers. "
         "metrics/det.csv has the numbers.",
-        4.6,
         draw,
     )
 
 
-def histograms(results, group, mark=""):
+def histograms(results: Results, group: str, mark: str = "") -> Picture:
     """Scores of target and non-target trials, one panel a model; `group` and `mark` as in `det`."""
-    kept = results.judged
-    targets = results.test.verification.targets[kept]
+    judged = results.judged
+    targets = results.test.verification.targets[judged]
     models = list(results.models.values())
-    low, high = (end([end(model.scores[kept]) for model in models]) for end in (min, max))
+    low, high = (end([end(model.scores[judged]) for model in models]) for end in (min, max))
     edges = np.linspace(low, high, 61)
-    thresholds = {m.name: metrics.eer_threshold(metrics.rank(m.scores[kept], targets)) for m in models}
+    thresholds = {m.name: metrics.eer_threshold(metrics.rank(m.scores[judged], targets)) for m in models}
 
     kinds = (("nontarget", "different speakers", ~targets), ("target", "same speaker", targets))
 
     def draw(figure):
         panels = figure.subplots(len(models), sharex=True, sharey=True)
-        for axes, model in zip(panels, models):
-            scores = model.scores[kept]
-            for name, label, own in kinds:
-                height = np.histogram(scores[own], edges)[0] / own.sum()
+        for axes, model in zip(panels, models, strict=True):
+            scores = model.scores[judged]
+            for name, label, mask in kinds:
+                height = np.histogram(scores[mask], edges)[0] / mask.sum()
                 axes.stairs(height, edges, fill=True, color=COLOURS[name], alpha=0.35, label=label)
                 axes.stairs(height, edges, color=COLOURS[name], linewidth=1.2)
             axes.axvline(
-                thresholds[model.name],
-                color=COLOURS["ink"],
-                linewidth=1,
-                linestyle=(0, (3, 2)),
-                label="threshold at the EER",
+                thresholds[model.name], color=COLOURS["ink"], linewidth=1, linestyle=(0, (3, 2)), label="EER threshold"
             )
             axes.set(title=model.title, yticks=[])
             axes.spines["left"].set_visible(False)
@@ -181,7 +178,7 @@ def histograms(results, group, mark=""):
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
 
     means = "; ".join(
-        f"{model.title}: {model.scores[kept][targets].mean():.2f} and {model.scores[kept][~targets].mean():.2f}"
+        f"{model.title}: {model.scores[judged][targets].mean():.2f} and {model.scores[judged][~targets].mean():.2f}"
         for model in models
     )
     return picture(
@@ -191,12 +188,11 @@ def histograms(results, group, mark=""):
         f"each model. Mean of each kind: {means}.",
         f"Share of the trials at each score, {group}, both kinds to the same area. The less they overlap, the "
         "fewer errors.",
-        4.5,
         draw,
     )
 
 
-def layers(rows):
+def layers(rows: list[dict]) -> Picture:
     """GMACs of SpeechBrain's network by part, the largest first."""
     parts = defaultdict(float)
     for row in rows:
@@ -209,7 +205,7 @@ def layers(rows):
 
     def draw(figure):
         axes = figure.subplots()
-        names, gmacs = zip(*largest)
+        names, gmacs = zip(*largest, strict=True)
         axes.barh(range(len(names)), gmacs, color=COLOURS["fp32"], height=0.7)
         for place, value in enumerate(gmacs):
             axes.annotate(
@@ -227,25 +223,24 @@ def layers(rows):
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
 
-    told = "; ".join(f"{name} {gmacs:.4f}" for name, gmacs in largest[:5])
+    listing = "; ".join(f"{name} {gmacs:.4f}" for name, gmacs in largest[:5])
     return picture(
         "layers",
         "Multiply-accumulates by part",
-        f"Bars of the GMACs of each part of the network, {total:.4f} in all. The largest: {told}.",
+        f"Bars of the GMACs of each part of the network, {total:.4f} in all. The largest: {listing}.",
         f"SpeechBrain’s network before the rewrite, {total:.4f} GMACs in all by fvcore’s count. "
         "metrics/macs.csv has each layer.",
-        0.8 + 0.22 * len(largest),
         draw,
     )
 
 
 def _part(layer):
-    """SE-Res2Net blocks are told by their units (blocks.1.tdnn1), the rest by its name (blocks.0, mfa)."""
+    """SE-Res2Net blocks are named by their units (blocks.1.tdnn1), the rest by its name (blocks.0, mfa)."""
     names = layer.split(".")
     return ".".join(names[:1] if names[0] != "blocks" else names[:3] if len(names) > 3 else names[:2])
 
 
-def front(rows, search, margin):
+def front(rows: list[dict], search: dict, margin: float) -> Picture:
     """EER of every trial on validation speakers, less that of fp32, against what it computes."""
     gmacs = np.array([float(row["gmacs"]) for row in rows])
     value, low, high = (100 * np.array([float(row[key]) for row in rows]) for key in DIFFERENCE)
@@ -256,7 +251,7 @@ def front(rows, search, margin):
         axes = figure.subplots()
         axes.axhline(0, color=COLOURS["muted"], linewidth=1.2, label="fp32")
         axes.axhline(100 * margin, color=COLOURS["muted"], linewidth=1.2, linestyle=(0, (3, 2)), label="margin")
-        for mask, face, label in ((best, COLOURS["qat"], "trial on the front"), (~best, "none", "other trial")):
+        for mask, face, label in ((best, COLOURS["qat"], "Pareto-optimal trial"), (~best, "none", "other trial")):
             if mask.any():
                 reach = np.maximum([value - low, high - value], 0)[:, mask]
                 axes.errorbar(
@@ -275,7 +270,7 @@ def front(rows, search, margin):
                 gmacs[chosen],
                 value[chosen],
                 "o",
-                markersize=14,
+                markersize=11,
                 markerfacecolor="none",
                 markeredgewidth=1.5,
                 markeredgecolor=COLOURS["ptq"],
@@ -285,20 +280,20 @@ def front(rows, search, margin):
         axes.margins(x=0.1, y=0.15)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
 
-    told = "none was chosen" if chosen is None else f"trial {int(rows[chosen]['trial']) + 1} was chosen"
+    listing = "none was chosen" if chosen is None else f"trial {int(rows[chosen]['trial']) + 1} was chosen"
     return picture(
         "front",
         "The search: operations against accuracy",
         f"Points of {len(rows)} trials from {gmacs.min():.4f} to {gmacs.max():.4f} GMACs, with EER differences to fp32 "
-        f"from {value.min():+.2f} to {value.max():+.2f} points; {told}.",
-        "After each trial’s training, with 95 % intervals. The cheapest trial on the front whose whole interval lies below "
-        "the margin is chosen. metrics/trials.csv has every trial, metrics/pareto.csv the front.",
-        3.7,
+        f"from {value.min():+.2f} to {value.max():+.2f} points; {listing}.",
+        "After each trial’s training, with 95 % intervals. The Pareto-optimal trial with the fewest operations whose whole "
+        "interval lies below the margin is chosen. metrics/trials.csv has every trial, metrics/pareto.csv the "
+        "Pareto-optimal ones.",
         draw,
     )
 
 
-def spectra(rows):
+def spectra(rows: list[dict]) -> Picture:
     """What share of each layer's variance is left out when only so many components are kept."""
     layers = defaultdict(list)
     for row in rows:
@@ -327,7 +322,7 @@ def spectra(rows):
         )
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
 
-    kept = "; ".join(
+    ranks = "; ".join(
         f"{name} {int(points[0][2])} of {points[-1][0]}"
         for name, points in layers.items()
         if points[0][2] < points[-1][0]
@@ -335,9 +330,8 @@ def spectra(rows):
     return picture(
         "spectra",
         "How redundant each layer is",
-        f"A falling line for each of {len(layers)} layers. Kept in the chosen model: {kept or 'all of every layer'}.",
+        f"A falling line for each of {len(layers)} layers. Kept in the chosen model: {ranks or 'all of every layer'}.",
         "The faster a line falls, the more of that layer can go: principal components of its outputs over calibration "
         "speech. A dot is what the chosen model keeps; layers without one stayed whole.",
-        4.2,
         draw,
     )

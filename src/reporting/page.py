@@ -1,35 +1,30 @@
 """The report as Markdown and as a page."""
 
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-
-from src.reporting import breakdown, environment, figures, tables, words
+from src.reporting import breakdown, environment, figures, prose, tables
+from src.reporting.det import Curve
+from src.reporting.results import Results
 
 
-def context(results, curves):
-    """What both templates show."""
+def context(results: Results, curves: dict[str, Curve]) -> dict:
+    """What both templates show; `verdict` is the outcome in a sentence."""
     titles = {name: model.title for name, model in results.models.items()}
     header, rows = tables.summary(results)
     sections = tables.everything(results)
     main = results.groups[0]
-    group, mark = words.named(main, results), words.mark(results.over_seen(main))
+    group, mark = tables.named(main, results), tables.mark(results.over_seen(main))
     conditions, layers = breakdown.load()
-    broken_down = words.mark(results.breakdown_seen)
+    broken_down = tables.mark(results.breakdown_seen)
+    values = prose.values(results)
     return {
-        "verdict": words.verdict(results),
-        "qualification": words.qualification(results),
-        "material": words.material(results),
+        **values,
+        "verdict": prose.reflow(prose.environment().get_template("prose.md.j2").make_module(values).verdict()),
+        "headline": tables.headline(results),
         "header": header,
         "rows": rows,
         "summary": tables.markdown(header, rows),
-        "footnotes": tables.footnotes(results),
         "models": titles,
         "sections": sections,
         "figures": _flat(titles.values(), sections),
-        "notes": tables.notes(results),
-        "footnote": tables.FOOTNOTE if results.marked else "",
-        "answers": words.answers(results),
         "environment": environment.facts(results),
         "parameters": environment.parameters(results),
         "pictures": [
@@ -58,14 +53,6 @@ def _flat(titles, sections):
     return tables.markdown(["", *titles], rows)
 
 
-def render(template, shown) -> str:
+def render(template: str, shown: dict) -> str:
     """`report.md` or `report.html` from `context`; text in the page is escaped, its figures are not."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        autoescape=select_autoescape(("html.j2",)),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(f"{template}.j2").render(shown)
+    return prose.environment().get_template(f"{template}.j2").render(shown)

@@ -1,12 +1,15 @@
-"""The report's tables: the summary that fits a terminal, and all the figures."""
+"""The report's numbers as text: the headline, the summary that fits a terminal, and all the figures."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from src.evaluate.accuracy import KEYS
-from src.reporting.numbers import MEASURES, difference, level, points, share, speed
-from src.reporting.words import MARK, named
+from src.evaluate.accuracy import ALL, KEYS
+from src.reporting import decision
+from src.reporting.numbers import MEASURES, count, difference, largest_loss, level, points, product, share, speed
+from src.reporting.results import Model, Results
 
-FOOTNOTE = f"{MARK} Speakers that the encoder was trained on are among these: recall of them, not accuracy on new ones."
+MARK = "†"
+GROUPS = {ALL: "all test speakers", "unseen": "unseen speakers", "seen": "seen speakers"}
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,99 @@ class Section:
     """Rows are (label, one Cell a model)."""
 
     title: str
-    rows: list
+    rows: list[tuple[str, list[Cell]]]
 
 
-def summary(results):
+@dataclass(frozen=True)
+class Headline:
+    """A large figure, what it is, and its interval or, for a count, what it was counted from."""
+
+    value: str
+    unit: str
+    title: str
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An accuracy key of an INT8 model beside fp32, as text with units; `largest_loss` is the interval's worse end."""
+
+    key: str
+    title: str
+    value: str
+    reference: str
+    effect: decision.Effect
+    difference: str
+    interval: str
+    largest_loss: str
+
+
+def mark(seen: bool) -> str:
+    """What is put behind a title where figures include speakers that the encoder was trained on."""
+    return f" {MARK}" if seen else ""
+
+
+def named(group: str, results: Results) -> str:
+    """A group of speakers, marked where the encoder was trained on some of them."""
+    return GROUPS[group] + mark(results.over_seen(group))
+
+
+def headline(results: Results) -> list[Headline]:
+    """Four figures of the model to use: operations, speed, EER, size."""
+    fp32, profile, main = results.models["fp32"], results.profile, results.groups[0]
+    model = decision.choice(results) or fp32
+    removed = max(0, 1 - model.cost["gmacs"] / profile["gmacs"])
+    figures = model.over(main)
+    if model is fp32:
+        value, interval = level("eer", figures)
+        eer = Headline(value, "%", "EER", [f"95 % CI {interval}", "fp32.onnx is an exact rewrite"])
+    else:
+        value, interval = difference("eer", figures)
+        eer = Headline(
+            value,
+            "points",
+            "EER difference to fp32",
+            [f"95 % CI {interval}", f"paired, over {count(figures['speakers'], 'speaker')}"],
+        )
+    faster, interval = speed(_over_speechbrain(model, fp32))
+    run = "one run, in turns" if model is fp32 else "product of two runs’ ratios"
+    return [
+        Headline(
+            share(removed).removesuffix(" %"),
+            "%",
+            "operations removed",
+            [f"{profile['gmacs']:.3f} → {model.cost['gmacs']:.3f} GMACs", "an exact count"],
+        ),
+        Headline(faster, "×", "as fast as SpeechBrain", [f"95 % CI {interval}", run]),
+        eer,
+        Headline(
+            f"{model.cost['size_mb']:.2f}",
+            "MB",
+            "size of the file",
+            [f"SpeechBrain’s checkpoint: {profile['checkpoint_mb']:.2f} MB"],
+        ),
+    ]
+
+
+def _over_speechbrain(model, fp32):
+    """The speed-up of a model over SpeechBrain; an INT8 model was timed beside fp32.onnx only."""
+    return fp32.taken if model is fp32 else product(fp32.taken, model.taken)
+
+
+def comparisons(model: Model, results: Results) -> list[Comparison]:
+    """Every accuracy key of an INT8 model, over the speakers that the verdict is about."""
+    figures, fp32 = (each.over(results.groups[0]) for each in (model, results.models["fp32"]))
+    rows = []
+    for key in KEYS:
+        measure, (change, interval) = MEASURES[key], difference(key, figures)
+        value, reference = (level(key, each)[0] + measure.unit for each in (figures, fp32))
+        loss = largest_loss(key, figures) + measure.points
+        effect = decision.effect(key, figures)
+        rows.append(Comparison(key, measure.title, value, reference, effect, change + measure.points, interval, loss))
+    return rows
+
+
+def summary(results: Results) -> tuple[list[str], list[list[str]]]:
     """Header and rows, one a model (and a group of speakers, where there are several), within 120 columns."""
     header = [
         "model",
@@ -42,129 +134,98 @@ def summary(results):
     ]
     rows = []
     for group in results.groups:
+        marked, alone = mark(results.over_seen(group)), len(results.groups) == 1
         for model in results.models.values():
-            figures, mark = model.over(group), f" {MARK}" if results.over_seen(group) else ""
-            name = model.title if len(results.groups) == 1 else f"{model.name}, {group}"
+            figures = model.over(group)
+            name = model.title if alone else f"{model.name}, {group}"
             accuracy = [level(key, figures)[0] for key in KEYS[:3]]
             change = "{} [{}]".format(*difference("eer", figures)) if "difference" in figures else "–"
             costs = _costs(model) if group == results.groups[0] else [""] * 5
-            rows.append([name + mark, *accuracy, change.replace(" to ", ", "), *costs])
-        name = "no model ²" if len(results.groups) == 1 else f"none ², {group}"
-        accuracy = [level(key, results.trivial(group))[0] for key in KEYS[:3]]
-        rows.append([name + mark, *accuracy, "–", *[""] * 5])
+            rows.append([name + marked, *accuracy, change.replace(" to ", ", "), *costs])
+        name = "log-mel ²" if alone else f"log-mel ², {group}"
+        accuracy = [level(key, results.logmel(group))[0] for key in KEYS[:3]]
+        rows.append([name + marked, *accuracy, "–", *[""] * 5])
     return header, rows
 
 
 def _costs(model):
-    speedup = "1" if model.name == "fp32" else speed(model.taken)[0]
     return [
         f"{model.cost['gmacs']:.3f}",
         share(model.cost["int8_mac_share"]),
         f"{model.cost['size_mb']:.2f}",
         f"{model.taken['median_ms']:.1f}",
-        speedup,
+        "1" if model.name == "fp32" else speed(model.taken)[0],
     ]
 
 
-def everything(results):
-    """All figures as Sections, a column for each model."""
-    models = results.models.values()
+def everything(results: Results) -> list[Section]:
+    """All figures, a column for each model."""
+    models, before = results.models.values(), results.profile["gmacs"]
     sections = []
     for group in results.groups:
         name = named(group, results)
         figures = [model.over(group) for model in models]
-        sections.append(
-            Section(
-                f"Accuracy, {name}",
-                [(_titled(key, MEASURES[key].unit), [Cell(*level(key, each)) for each in figures]) for key in KEYS],
+        levels = [(_titled(key, MEASURES[key].unit), [Cell(*level(key, each)) for each in figures]) for key in KEYS]
+        changes = [
+            (
+                _titled(key, MEASURES[key].points),
+                [Cell(*difference(key, each)) if "difference" in each else Cell() for each in figures],
             )
-        )
-        sections.append(
-            Section(
-                f"Difference to fp32, {name}",
-                [
-                    (
-                        _titled(key, MEASURES[key].points),
-                        [Cell(*difference(key, each)) if "difference" in each else Cell() for each in figures],
-                    )
-                    for key in KEYS
-                ]
-                + _judged(figures, results.params.evaluate.margin),
-            )
-        )
-    seconds = f"{results.profile['seconds']:g} s of audio"
-    before = results.profile["gmacs"]
-    sections.append(
+            for key in KEYS
+        ]
+        sections += [
+            Section(f"Accuracy, {name}", levels),
+            Section(f"Difference to fp32, {name}", changes + _non_inferiority(figures, results.params.evaluate.margin)),
+        ]
+
+    def row(label: str, cell: Callable[[Model], Cell]) -> tuple[str, list[Cell]]:
+        return label, [cell(model) for model in models]
+
+    seconds, fp32 = f"{results.profile['seconds']:g} s of audio", results.models["fp32"]
+    return [
+        *sections,
         Section(
             f"Computation, {seconds}",
             [
-                ("GMACs left in the file", [Cell(f"{model.cost['gmacs']:.4f}") for model in models]),
-                (
+                row("GMACs", lambda model: Cell(f"{model.cost['gmacs']:.4f}")),
+                row(
                     f"operations removed, of SpeechBrain’s {before:.4f} GMACs",
-                    [Cell(share(max(0, 1 - model.cost["gmacs"] / before))) for model in models],
+                    lambda model: Cell(share(max(0, 1 - model.cost["gmacs"] / before))),
                 ),
-                ("multiplications moved to INT8", [Cell(share(model.cost["int8_mac_share"])) for model in models]),
-                ("parameters, million", [Cell(f"{model.cost['params_million']:.2f}") for model in models]),
-                ("file size, MB", [Cell(f"{model.cost['size_mb']:.2f}") for model in models]),
+                row("multiply-accumulates moved to INT8", lambda model: Cell(share(model.cost["int8_mac_share"]))),
+                row("parameters, million", lambda model: Cell(f"{model.cost['params_million']:.2f}")),
+                row("file size, MB", lambda model: Cell(f"{model.cost['size_mb']:.2f}")),
             ],
-        )
-    )
-    speeds = {model.name: Cell(*speed(model.taken)) for model in models}
-    sections.append(
+        ),
         Section(
             f"Time measured, {seconds}",
             [
-                (
+                row(
                     "latency, ms (quartiles)",
-                    [
-                        Cell(f"{taken['median_ms']:.1f}", f"{taken['low_ms']:.1f} to {taken['high_ms']:.1f}")
-                        for taken in (model.taken for model in models)
-                    ],
+                    lambda model: Cell(
+                        f"{model.taken['median_ms']:.1f}",
+                        f"{model.taken['low_ms']:.1f} to {model.taken['high_ms']:.1f}",
+                    ),
                 ),
-                ("times as fast as SpeechBrain ¹", [speeds["fp32"], Cell(), Cell()]),
-                ("times as fast as fp32.onnx ¹", [Cell("1"), speeds["ptq"], speeds["qat"]]),
+                row("times as fast as SpeechBrain ¹", lambda model: Cell(*speed(_over_speechbrain(model, fp32)))),
+                row(
+                    "times as fast as fp32.onnx ¹",
+                    lambda model: Cell("1") if model is fp32 else Cell(*speed(model.taken)),
+                ),
             ],
-        )
-    )
-    return sections
+        ),
+    ]
 
 
-def _judged(figures, margin):
-    """Rows on what the EER differences show: within the margin or not, and the smallest to be shown."""
+def _non_inferiority(figures, margin):
+    """Rows on what the EER differences show, and on what they could have shown."""
 
     def cells(key, text):
         return [Cell(text(each[key])) if key in each else Cell() for each in figures]
 
     return [
-        (f"EER not higher by {points(margin)}", cells("noninferior", ("not shown", "shown").__getitem__)),
-        ("smallest EER difference to be shown, 80 % power", cells("smallest_detectable_eer", points)),
-    ]
-
-
-def notes(results):
-    """What must be read with `everything`."""
-    marked = [FOOTNOTE] if results.marked else []
-    return [
-        "With each figure is its 95 % interval, with a latency its quartiles. A difference counts as shown "
-        "where its interval excludes 0. Each interval is at 95 % by itself: of twenty, one misses by chance.",
-        *marked,
-        "Cllr, in bits, is what the scores cost as likelihood ratios at every prior at once: 0 at best, 1 when they "
-        "tell nothing. An affine map fitted on validation speakers calibrates them; the minimum Cllr is that of the "
-        "best monotone map of the test scores themselves, and its interval holds the truth in 87 to 93 % of test "
-        "sets only.",
-        "¹ Median over the rounds of one run in which both took turns. Every model has a run of its own, so "
-        "that this is not the quotient of the latencies above, and ratios of different runs must not be "
-        "multiplied.",
-    ]
-
-
-def footnotes(results):
-    """What must be read with `summary`."""
-    marked = [FOOTNOTE] if results.marked else []
-    return [
-        *marked,
-        "² The cosine of the mean and standard deviation of log-mel features, with no model: what channel, room "
-        "and timbre alone give on these trials.",
+        (f"EER non-inferior, margin {points(margin)}", cells("noninferior", ("not shown", "shown").__getitem__)),
+        ("minimum detectable effect on the EER, 80 % power", cells("smallest_detectable_eer", points)),
     ]
 
 
@@ -172,14 +233,14 @@ def _titled(key, unit):
     return f"{MEASURES[key].title}, {unit.strip()}" if unit else MEASURES[key].title
 
 
-def markdown(header, rows):
+def markdown(header: Sequence, rows: Sequence[Sequence]) -> str:
     """A pipe table with its columns aligned, so that it reads in a terminal too."""
     widths = [max(len(str(row[column])) for row in (header, *rows)) for column in range(len(header))]
     aligned = [["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]]
 
     def line(cells):
         first, *others = (str(cell) for cell in cells)
-        numbers = (cell.rjust(width) for cell, width in zip(others, widths[1:]))
+        numbers = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
         return f"| {' | '.join([first.ljust(widths[0]), *numbers])} |"
 
     return "\n".join(map(line, [header, *aligned, *rows]))

@@ -1,13 +1,15 @@
 """Decoding, and the one form in which the pipeline keeps speech: 16 kHz, mono, 16 bits."""
 
+import contextlib
 import math
 import os
-import re
 import stat
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
+from src.runtime.containers import audio_size, mp3_states_length
 from src.runtime.errors import AudioError
 
 SAMPLE_RATE = 16_000
@@ -23,22 +25,24 @@ OPPOSITE = -0.7  # correlation of two channels below which their average has los
 _QUIET = 0.01  # peak, full scale 1, under which few steps of quantisation look like clipping
 _BLOCK = 1 << 18  # samples decoded at once, so that a header's false length allocates nothing
 _MARGIN = 0.25  # seconds decoded beyond a cut: more than the resampling filter looks ahead
-_STREAMED = 2**31 - 2**16  # from here on a WAV size is a placeholder of a writer that could not seek
+_UNKNOWN = 2**62  # frames: from here on libsndfile says that it does not know
 _MP3_PADDING = 2 * 1152  # samples by which an MP3's announced length may be off
 
 
-def decode(file, seconds=None):
+def decode(file: BinaryIO, seconds: float | None = None) -> tuple[np.ndarray, int]:
     """Samples float32 [n, channels] and sample rate in Hz of an open binary file.
 
-    With `seconds`, little more than the first `seconds` are decoded. Raises AudioError when the file
-    is empty, cannot be decoded, or ends before it says it does (within the part that is decoded).
+    With `seconds`, little more than the first `seconds` are decoded. A length that the writer could not know (it wrote
+    to a pipe, or was killed) is no length: such a file is read to its end. Raises AudioError when the file is empty,
+    cannot be decoded, or ends before it says it does (within the part that is decoded).
     """
     if not file.seek(0, os.SEEK_END):
         raise AudioError("empty")
-    file.seek(0)
     try:
-        with soundfile.SoundFile(file) as sound:
-            rate, announced = sound.samplerate, sound.frames
+        size = audio_size(file)
+        with _Stream(_Patched(file, size)) as sound:
+            rate = sound.samplerate
+            announced = 0 if sound.frames >= _UNKNOWN else sound.frames
             limit = math.inf if seconds is None else math.ceil((seconds + _MARGIN) * rate)
             blocks, got, frames = [], 0, max(1, _BLOCK // sound.channels)
             while got < limit:
@@ -47,30 +51,70 @@ def decode(file, seconds=None):
                     break
                 blocks.append(block)
                 got += len(block)
-            header, mp3 = sound.extra_info, sound.format == "MP3"
+            if sound.format == "MP3":  # its length is an estimate, unless the encoder left a note of it
+                announced = announced - _MP3_PADDING if mp3_states_length(file) else 0
     except soundfile.SoundFileError as error:
-        detail = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
-        raise AudioError(f"not decodable: {' '.join(detail.split())}") from None
-    if got < min(announced - (_MP3_PADDING if mp3 else 0), limit) or (got < limit and _wav_is_cut(header)):
+        raise AudioError(_explained(error)) from None
+    if got < min(announced, limit) or (got < limit and size and size.cut):
         raise AudioError(f"truncated: it ends after {got / rate:.2f} s")
     if not got:
         raise AudioError("empty")
     return np.concatenate(blocks), rate
 
 
-def _wav_is_cut(header):
-    """Whether a WAV's data chunk announces more bytes than the file has (libsndfile notes it in its log)."""
-    sizes = re.search(r"^data\s*: (\d+) \(should be (\d+)\)", header, re.MULTILINE)
-    return bool(sizes) and int(sizes[2]) < int(sizes[1]) < _STREAMED
+def undecodable(file: BinaryIO) -> str | None:
+    """Why an open binary file cannot be decoded, judged by its header; None where it can."""
+    try:
+        _Stream(_Patched(file, audio_size(file))).close()
+    except soundfile.SoundFileError as error:
+        return _explained(error)
 
 
-def decode_path(path, seconds=None):
+def _explained(error):
+    detail = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
+    return f"not decodable: {' '.join(detail.split())}"
+
+
+class _Stream(soundfile.SoundFile):
+    """Read from the start to the end only: libsndfile cannot seek in a FLAC of unknown length."""
+
+    def seekable(self):
+        return False
+
+
+class _Patched:
+    """An open binary file, with the size of its audio in the place of a placeholder.
+
+    It has no name: by the ending of a name, soundfile takes a file for samples without a header.
+    """
+
+    def __init__(self, file, size):
+        file.seek(0)
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+        self.offset, self.patch = (size.offset, size.patch()) if size and size.placeholder else (0, b"")
+
+    def read(self, count):
+        start = self.tell()
+        data = bytearray(self.file.read(count))
+        first, last = max(start, self.offset), min(start + len(data), self.offset + len(self.patch))
+        if first < last:
+            data[first - start : last - start] = self.patch[first - self.offset : last - self.offset]
+        return bytes(data)
+
+
+def decode_path(path: str | os.PathLike, seconds: float | None = None) -> tuple[np.ndarray, int]:
     """`decode` of a file on disk. Raises AudioError, with the reason, where it cannot be opened."""
+    with _opened(path) as file:
+        return decode(file, seconds)
+
+
+@contextlib.contextmanager
+def _opened(path):
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise AudioError("not a regular file")
         with open(path, "rb") as file:
-            return decode(file, seconds)
+            yield file
     except FileNotFoundError:
         raise AudioError("dangling link" if os.path.islink(path) else "no such file") from None
     except OSError as error:

@@ -9,6 +9,7 @@ a frame instead of inputs * outputs.
 
 import copy
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -33,16 +34,16 @@ class Spectrum:
     inputs: int
 
     @property
-    def outputs(self):
+    def outputs(self) -> int:
         return len(self.mean)
 
     @property
-    def largest_rank(self):
+    def largest_rank(self) -> int:
         """The largest rank, a multiple of MULTIPLE, at which two layers multiply less than one; 0 if none."""
         return (self.inputs * self.outputs - 1) // (self.inputs + self.outputs) // MULTIPLE * MULTIPLE
 
 
-def spectra(network, features):
+def spectra(network: nn.Module, features: Iterable[torch.Tensor]) -> dict[str, Spectrum]:
     """{name: Spectrum} of every 1x1 convolution of a PlainEcapa that a factorisation can make cheaper.
 
     features: iterable of [1, time, mels], calibration speech.
@@ -52,28 +53,31 @@ def spectra(network, features):
     hooks = [module.register_forward_hook(sums[name]) for name, module in layers.items()]
     try:
         with torch.no_grad():
-            for one in tqdm(features, "spectra", disable=None):
-                network(one)
+            for utterance in tqdm(features, "spectra", disable=None):
+                network(utterance)
     finally:
         for hook in hooks:
             hook.remove()
-    found = {name: sums[name].spectrum(module.in_channels) for name, module in layers.items()}
-    return {name: spectrum for name, spectrum in found.items() if spectrum.largest_rank}
+    measured = {name: sums[name].spectrum(module.in_channels) for name, module in layers.items()}
+    return {name: spectrum for name, spectrum in measured.items() if spectrum.largest_rank}
 
 
-def ranks(found, network, share):
+def layer_ranks(spectra: dict[str, Spectrum], network: nn.Module, share: float) -> dict[str, int]:
     """{layer: rank} that leave at most `share` of the network's multiplications; layers that stay whole are not
     in it.
 
-    found: what `spectra` gave for `network`. Every layer loses a share of its output's variance, and the sum of
+    spectra: what the function of that name gave for `network`. Every layer loses a share of its output's variance, and the sum of
     these is the least for the multiplications that are left (by Lagrange: each layer weighs its loss against
     one price for a multiplication). Gives the least that can be had where `share` is out of reach.
     """
-    options = {name: list(_options(spectrum)) for name, spectrum in found.items()}
-    rest = multiplications(network) - sum(spectrum.inputs * spectrum.outputs for spectrum in found.values())
+    options = {name: list(_options(spectrum)) for name, spectrum in spectra.items()}
+    rest = multiplications(network) - sum(spectrum.inputs * spectrum.outputs for spectrum in spectra.values())
 
     def choose(price):
-        return {name: min(each, key=lambda option: option[1] + price * option[2]) for name, each in options.items()}
+        return {
+            name: min(candidates, key=lambda option: option[1] + price * option[2])
+            for name, candidates in options.items()
+        }
 
     low, high = -30.0, 0.0  # logarithms of the price
     for _ in range(50):
@@ -92,29 +96,29 @@ def _options(spectrum):
         yield rank, lost, rank * (spectrum.inputs + spectrum.outputs)
 
 
-def multiplications(network):
+def multiplications(network: nn.Module) -> int:
     """Multiplications of the network's convolutions for each frame; the linear layers' are once an utterance."""
     return sum(module.weight.numel() for module in network.modules() if isinstance(module, nn.Conv2d))
 
 
-def rows(found, chosen):
+def rows(spectra: dict[str, Spectrum], layer_ranks: dict[str, int]) -> Iterator[tuple]:
     """For CSV, COLUMNS: for each layer, which share of its output's variance so many components explain, and
     the rank that was chosen (its number of outputs where it stays whole)."""
-    for name, spectrum in found.items():
+    for name, spectrum in spectra.items():
         explained = spectrum.variances.cumsum(0) / spectrum.variances.sum()
         for rank in range(MULTIPLE, spectrum.outputs + 1, MULTIPLE):
-            yield name, rank, f"{explained[rank - 1].item():.6f}", chosen.get(name, spectrum.outputs)
+            yield name, rank, f"{explained[rank - 1].item():.6f}", layer_ranks.get(name, spectrum.outputs)
 
 
-def factorise(network, found, chosen):
+def factorise(network: nn.Module, spectra: dict[str, Spectrum], layer_ranks: dict[str, int]) -> nn.Module:
     """A copy of a PlainEcapa with these layers as products of two, exactly their projection.
 
-    found: what `spectra` gave; chosen: {layer: rank}. The channels between the two have unit variance over the
+    spectra: what the function of that name gave; layer_ranks: {layer: rank}. The channels between the two have unit variance over the
     calibration speech, so that one scale quantises all of them alike.
     """
     network = copy.deepcopy(network)
-    for name, rank in chosen.items():
-        network.set_submodule(name, _product(network.get_submodule(name), found[name], rank))
+    for name, rank in layer_ranks.items():
+        network.set_submodule(name, _product(network.get_submodule(name), spectra[name], rank))
     return network
 
 

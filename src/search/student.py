@@ -18,29 +18,29 @@ class Source:
     """
 
     network: torch.nn.Module
-    features: list
-    spectra: dict
+    features: list[torch.Tensor]
+    spectra: dict[str, factorise.Spectrum]
     observer: str
-    weight_bits: dict
+    weight_bits: dict[str, int]
 
-    def ranks(self, share):
+    def layer_ranks(self, share: float) -> dict[str, int]:
         """{layer: rank} that leave this share of the network's multiplications; {} for all of them."""
-        return factorise.ranks(self.spectra, self.network, share) if share < 1 else {}
+        return factorise.layer_ranks(self.spectra, self.network, share) if share < 1 else {}
 
-    def student(self, ranks):
+    def student(self, layer_ranks: dict[str, int]) -> torch.fx.GraphModule:
         """A graph for `qat.finetune` and `ptq.convert`, of the network with these layers factorised."""
-        network = factorise.factorise(self.network, self.spectra, ranks)
+        network = factorise.factorise(self.network, self.spectra, layer_ranks)
         prepared = ptq.prepare(network, self.observer, self.weight_bits)
-        ptq.calibrate(prepared, self.features)
+        ptq.calibrate_activations(prepared, self.features)
         return qat.fake_quantise(prepared, ptq.activation_ranges(prepared))
 
-    def cost(self, ranks, frames):
+    def cost(self, layer_ranks: dict[str, int], frames: int) -> tuple[float, float]:
         """(GMACs for an utterance of so many frames, 10^6 bytes of weights) of a student with these ranks.
 
         Weights of layers that became two keep the bits of their group.
         """
-        network = factorise.factorise(self.network, self.spectra, ranks)
-        linear = sum(m.weight.numel() for m in network.modules() if isinstance(m, torch.nn.Linear))
+        network = factorise.factorise(self.network, self.spectra, layer_ranks)
+        linear = sum(layer.weight.numel() for layer in network.modules() if isinstance(layer, torch.nn.Linear))
         bits = sum(
             self.weight_bits[name.split(".")[0]] * parameter.numel()
             for name, parameter in network.named_parameters()

@@ -1,5 +1,6 @@
 """One utterance offered by a source of speech, before it is decoded or checked."""
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ class Candidate:
     `read()` gives (samples float32 [n] or [n, channels], sample rate in Hz) or raises AudioError.
     `batch` names what is fetched in one go: of a speaker's utterances those of the largest batch are
     taken first. Sources for which every utterance costs the same leave it alone. `sex` is the speaker's, one
-    of SEXES or empty; `part` is the data set's own split, empty where it has none.
+    of SEXES or empty; `part` is the data set's own split, empty where it has none. Names are kept in Unicode's form
+    NFC, in which they are compared.
     """
 
     utt_id: str
@@ -22,3 +24,7 @@ class Candidate:
     batch: int = 0
     sex: str = ""
     part: str = ""
+
+    def __post_init__(self):
+        for name in ("utt_id", "speaker"):
+            object.__setattr__(self, name, unicodedata.normalize("NFC", getattr(self, name)))

@@ -7,6 +7,7 @@ that a speaker's utterances are taken from few of them.
 
 import logging
 import re
+import unicodedata
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,21 +25,24 @@ from src.common.hub import Lock, explained, first_line
 from src.runtime.audio import decode
 from src.runtime.errors import AudioError, InputError
 from src.sources.candidate import Candidate
-from src.sources.sexes import sex_of
+from src.sources.speaker_metadata import sex_of
 
-SPEAKER_COLUMNS = ("label", "speaker", "speaker_id", "spk_id")
+SPEAKER_COLUMNS = ("label", "speaker", "speaker_id", "spk_id", "client_id")
 NAME_COLUMNS = ("file", "path", "id")
 SEX_COLUMNS = ("sex", "gender")
 _CONNECTIONS = 8
 _log = logging.getLogger(__name__)
 
 
-def candidates(repo, config, revision, seconds, spool) -> list[Candidate]:
+def candidates(
+    repo: str, config: str, revision: str | None, seconds: float, spool: str | Path, speaker_column: str | None = None
+) -> list[Candidate]:
     """Every row that has a speaker, of all splits of the configuration.
 
     Little more than `seconds` of each will be decoded. `spool` is an existing empty folder for what is
-    fetched; the caller removes it. The speaker is the label's name, utt_id the row's file name, made
-    relative and unique, part the split. A speaker's sex is that of their rows that tell one, if they all tell the
+    fetched; the caller removes it. The speaker is what `speaker_column` holds, or the first of SPEAKER_COLUMNS that
+    is there, a label as its name, in Unicode's normal form C; utt_id is the row's file name, made relative and
+    unique, part the split. A speaker's sex is that of their rows that tell one, if they all tell the
     same. Raises InputError where the hub, the repository, its revision, the configuration or
     a column is not there, or a file is not the one that was locked; reading a candidate raises it too when
     the hub fails.
@@ -46,29 +50,31 @@ def candidates(repo, config, revision, seconds, spool) -> list[Candidate]:
     what = f"data.repo: {repo}"
     files = _files(repo, config, revision, what)
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
-        shards = pool.map(partial(_index, what=f"{what}: data.config {config}"), [url for _, url in files])
+        shards = pool.map(
+            partial(_index, speaker_column, what=f"{what}: data.config {config}"), [url for _, url in files]
+        )
         shards = list(tqdm(shards, "speaker labels", len(files), unit="file", disable=None))
     sexes = defaultdict(set)
-    for _, speakers, _, told in shards:
-        for speaker, sex in zip(speakers, told):
+    for _, _, speakers, _, row_sexes in shards:
+        for speaker, sex in zip(speakers, row_sexes):
             sexes[speaker] |= {sex} - {""}
-    found, used, batch = [], set(), 0
-    for (split, _), (parquet, speakers, names, _) in zip(files, shards):
+    rows_with_speaker, used, batch = [], set(), 0
+    for (split, _), (parquet, audio, speakers, names, _) in zip(files, shards):
         rows = iter(zip(speakers, names))
         for group in range(parquet.num_row_groups):
-            fetched = _RowGroup(parquet, group, Path(spool, f"{batch}.arrow"), what)
+            fetched = _RowGroup(parquet, group, audio, Path(spool, f"{batch}.arrow"), what)
             for index in range(parquet.metadata.row_group(group).num_rows):
                 speaker, name = next(rows)
                 if speaker is not None:
                     utt_id = _unique(name or f"{speaker}/{split}", split, used)
                     read = partial(fetched.decode, index, seconds)
                     sex = min(sexes[speaker]) if len(sexes[speaker]) == 1 else ""
-                    found.append(Candidate(utt_id, speaker, read, batch, sex, split))
+                    rows_with_speaker.append(Candidate(utt_id, speaker, read, batch, sex, split))
             batch += 1
-    without = sum(len(speakers) for _, speakers, *_ in shards) - len(found)
+    without = sum(len(speakers) for _, _, speakers, *_ in shards) - len(rows_with_speaker)
     if without:
         _log.warning("%s: %d rows have no speaker and are passed over", what, without)
-    return found
+    return rows_with_speaker
 
 
 def _files(repo, config, revision, what):
@@ -77,8 +83,9 @@ def _files(repo, config, revision, what):
     Too large to be fetched whole, they are held to the SHA-256 that the hub stores them by.
     """
     lock = Lock("datasets", repo, revision, what)
-    with explained(what, revision):
-        commit = lock.commit or HfApi().dataset_info(repo, revision=revision).sha
+    with explained(what, lock):
+        newest = HfApi().dataset_info(repo, revision=lock.commit or revision).sha
+        commit = lock.commit or newest
         try:
             # hf:// keeps a folder of that name in the working directory from being taken instead.
             builder = load_dataset_builder(f"hf://datasets/{repo}", config, revision=commit)
@@ -89,33 +96,36 @@ def _files(repo, config, revision, what):
         if not files or not all(url.endswith(".parquet") for _, url in files):
             raise InputError(f"{what}: data.config {config}: its data are not in parquet files")
         inside = re.compile(rf"hf://datasets/{re.escape(repo)}@([0-9a-f]+)/(.+)")
-        found = [inside.fullmatch(url) for _, url in files]
-        for (_, url), own in zip(files, found):
-            if own is None or ".." in PurePosixPath(url).parts:
+        names = {"README.md"}  # the card says which files there are
+        for _, url in files:
+            match = inside.fullmatch(url)
+            if match is None or ".." in PurePosixPath(url).parts:
                 raise InputError(f"{what}: data.config {config}: {url} is not in this repository")
-        # The card tells which files there are.
-        commit, names = found[0][1], sorted({"README.md", *(own[2] for own in found)})
-        stored = HfApi().get_paths_info(repo, names, revision=commit, repo_type="dataset")
+            commit, name = match.groups()
+            names.add(name)
+        stored = {name: HfFileSystem().info(f"hf://datasets/{repo}@{commit}/{name}") for name in sorted(names)}
     # Files too small for large file storage have git's hash.
-    lock.check(commit, {file.path: file.lfs.sha256 if file.lfs else f"git:{file.blob_id}" for file in stored})
+    digests = {name: file["lfs"].sha256 if file["lfs"] else f"git:{file['blob_id']}" for name, file in stored.items()}
+    lock.check(str(commit), digests)
     return files
 
 
-def _index(url, what):
-    """The opened parquet file, and of each of its rows the speaker (or None), the file name (or None), the sex."""
+def _index(speaker_column, url, what):
+    """The opened parquet file, the name of its column of audio, and of each of its rows the speaker (or None), the
+    file name (or None), the sex."""
     with explained(what):
         try:
             # No cache: parquet asks for the ranges that it needs, and reading ahead would fetch the audio.
             parquet = pq.ParquetFile(HfFileSystem().open(url, "rb", cache_type="none"))
             features = Features.from_arrow_schema(parquet.schema_arrow)
             leaves = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
-            label = next((name for name in SPEAKER_COLUMNS if name in leaves), None)
-            if label is None or "audio.bytes" not in leaves:
-                raise InputError(
-                    f"{what}: a column audio and one of {', '.join(SPEAKER_COLUMNS)} are needed; "
-                    f"it has {', '.join(features)}"
-                )
-            name = next((name for name in (*NAME_COLUMNS, "audio.path") if name in leaves), label)
+            columns = (speaker_column,) if speaker_column else SPEAKER_COLUMNS
+            label = next((name for name in columns if name in leaves), None)
+            audio = next((name for name in ("audio", *features) if f"{name}.bytes" in leaves), None)
+            if label is None or audio is None:
+                lacking = f"of speakers ({' or '.join(columns)}); data.speaker_column names it" if audio else "of audio"
+                raise InputError(f"{what}: no column {lacking}; its columns are {', '.join(features)}")
+            name = next((name for name in (*NAME_COLUMNS, f"{audio}.path") if name in leaves), label)
             sex = next((name for name in SEX_COLUMNS if name in leaves), label)
             table = parquet.read(columns=[label, name, sex])
         except pa.ArrowException as error:
@@ -127,17 +137,18 @@ def _index(url, what):
         else [sex_of(text or "") for text in _texts(table.column(sex), features[sex])]
     )
     if name == label:
-        return parquet, speakers, [None] * len(speakers), sexes
-    names = pc.struct_field(table.column("audio"), "path") if name == "audio.path" else table.column(name)
-    return parquet, speakers, [None if value is None else str(value) for value in names.to_pylist()], sexes
+        return parquet, audio, speakers, [None] * len(speakers), sexes
+    names = pc.struct_field(table.column(audio), "path") if name == f"{audio}.path" else table.column(name)
+    return parquet, audio, speakers, [None if value is None else str(value) for value in names.to_pylist()], sexes
 
 
 def _texts(column, feature):
-    """A column's values, a class label's as its name: str, or None where there is none."""
-    values, classes = column.to_pylist(), feature.names if isinstance(feature, ClassLabel) else None
-    if classes is not None:
-        return [classes[value] if value is not None and 0 <= value < len(classes) else None for value in values]
-    return [None if value in (None, "") else str(value) for value in values]
+    """A column's values, a class label's as its name, in Unicode's normal form C: str, or None where there is none."""
+    values = column.to_pylist()
+    if isinstance(feature, ClassLabel):
+        names = dict(enumerate(feature.names))
+        values = [names.get(value) for value in values]
+    return [None if value in (None, "") else unicodedata.normalize("NFC", str(value)) for value in values]
 
 
 def _unique(name, split, used):
@@ -154,14 +165,14 @@ def _unique(name, split, used):
 class _RowGroup:
     """The audio of one row group: fetched when first needed, then read from `spooled`."""
 
-    def __init__(self, parquet, group, spooled, what):
-        self.parquet, self.group, self.spooled, self.what = parquet, group, spooled, what
+    def __init__(self, parquet, group, audio, spooled, what):
+        self.parquet, self.group, self.audio, self.spooled, self.what = parquet, group, audio, spooled, what
 
     def decode(self, row, seconds):
         if not self.spooled.exists():
             self._fetch()
         with pa.memory_map(str(self.spooled)) as file:
-            data = pa.ipc.open_file(file).read_all().column("audio")[row].as_py()
+            data = pa.ipc.open_file(file).read_all().column(self.audio)[row].as_py()
         if not data or not data["bytes"]:
             raise AudioError("empty")
         return decode(BytesIO(data["bytes"]), seconds)
@@ -169,7 +180,7 @@ class _RowGroup:
     def _fetch(self):
         with explained(self.what):
             try:
-                table = self.parquet.read_row_group(self.group, columns=["audio.bytes"])
+                table = self.parquet.read_row_group(self.group, columns=[f"{self.audio}.bytes"])
             except pa.ArrowException as error:
                 raise InputError(f"{self.what}: not readable as parquet: {first_line(error)}") from None
         with pa.OSFile(str(self.spooled), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:

@@ -54,4 +54,4 @@ def assign(speakers, seen, weights):
     if FEWEST * len(evaluation) <= len(unseen) < sum(counts[name] for name in evaluation):
         counts = allot(len(unseen), evaluation) | allot(len(queue) - len(unseen), others)
     splits = [name for name in (*evaluation, *others) for _ in range(counts[name])]
-    return dict(zip(queue, splits))
+    return dict(zip(queue, splits, strict=True))

@@ -55,16 +55,16 @@ class Speaker:
     tract: float
 
     @property
-    def sex(self):
+    def sex(self) -> str:
         """That of the voice variant: f, m, or empty where it is neither's."""
         variant = self.voice.partition("+")[2]
         return "" if variant in _NEITHER else "f" if variant in _WOMEN else "m"
 
     @classmethod
-    def draw(cls, rng, voice=None):
-        own = f"{rng.choice(_ACCENTS)}+{rng.choice(_VARIANTS)}"
+    def draw(cls, rng: np.random.Generator, voice: str | None = None) -> "Speaker":
+        drawn = f"{rng.choice(_ACCENTS)}+{rng.choice(_VARIANTS)}"
         return cls(
-            voice=voice or own,
+            voice=voice or drawn,
             pitch=int(rng.integers(20, 80)),
             pitch_range=int(rng.integers(20, 80)),
             words_per_minute=int(rng.integers(130, 210)),
@@ -72,7 +72,7 @@ class Speaker:
         )
 
 
-def utter(speaker, rng):
+def utter(speaker: Speaker, rng: np.random.Generator) -> np.ndarray:
     """One utterance before any channel: float32 samples [n] at 16 kHz."""
     text = " ".join(rng.choice(_WORDS, rng.integers(_MIN_WORDS, _MAX_WORDS + 1)))
     mood = rng.normal(size=3)
@@ -92,7 +92,7 @@ def _read(speaker, entropy, snr_range):
     return channel.apply(utter(speaker, rng), rng, snr_range), SAMPLE_RATE
 
 
-def speaker(index, seed, group, family=1):
+def speaker(index: int, seed: int, group: str, family: int = 1) -> Speaker:
     """The speaker of that index. Speakers of different groups ("eval", "train") are never the same.
 
     `family` neighbours by index share a voice and an accent: told apart by pitch, rate and vocal tract alone.
@@ -102,7 +102,7 @@ def speaker(index, seed, group, family=1):
     return Speaker.draw(np.random.default_rng([*origin, index]), voice)
 
 
-def candidates(speakers, utterances, seed, group="eval"):
+def candidates(speakers: int, utterances: int, seed: int, group: str = "eval") -> list[Candidate]:
     """`utterances` candidates of each of `speakers` synthetic speakers, made when read; deterministic by seed.
 
     They are harder to tell apart than what the shipped encoder was trained on: families of similar voices, and
@@ -112,9 +112,9 @@ def candidates(speakers, utterances, seed, group="eval"):
         Candidate(
             utt_id=f"{group}{s:04d}/{u:03d}.flac",
             speaker=f"{group}{s:04d}",
-            read=functools.partial(_read, own, [seed, *group.encode(), s, u], SNR_RANGE),
-            sex=own.sex,
+            read=functools.partial(_read, person, [seed, *group.encode(), s, u], SNR_RANGE),
+            sex=person.sex,
         )
-        for s, own in enumerate(speaker(s, seed, group, FAMILY) for s in range(speakers))
+        for s, person in enumerate(speaker(s, seed, group, FAMILY) for s in range(speakers))
         for u in range(utterances)
     ]

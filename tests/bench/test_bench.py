@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("openvino", reason="requirements-bench.txt is not installed")
 pytest.importorskip("nncf", reason="requirements-bench.txt is not installed")
 
-from bench import extraction, growth, plot, table, timing
+from bench import extraction, plot, scaling, table, timing
 from bench.models import ours
 from tests.workspace import ROOT, SMALL, run, workspace
 
@@ -55,7 +55,7 @@ def made(tmp_path_factory):
         "1",
         "--batch",
         "2",
-        "--skip-growth",
+        "--skip-scaling",
         "--only",
         *NAMES[1:],
     )
@@ -98,15 +98,15 @@ def test_terminal_table_is_aligned_and_the_plot_is_there(made):
     assert len(lines) == len(NAMES) + 2 and len({len(line) for line in lines}) == 1
     assert "1 thread, 1 s, batch 2: 3 rounds" in printed
     assert "<svg" in (folder / "bench/results.svg").read_text()
-    assert not (folder / "bench/growth.svg").exists()
+    assert not (folder / "bench/scaling.svg").exists()
 
 
-def test_growth_and_extraction(made, monkeypatch, tmp_path):
+def test_scaling_and_extraction(made, monkeypatch, tmp_path):
     folder, results, _ = made
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     models = {name: ours(name) for name in ("fp32-onnxruntime", "ptq-openvino")}
-    found = growth.measure(models, 3, 1, 0, lengths=(0.5, 2), batches=(1,), extractions=(("ptq", 2, 70),))
+    found = scaling.measure(models, 3, 1, 0, lengths=(0.5, 2), batches=(1,), extractions=(("ptq", 2, 70),))
     assert [point["seconds"] for point in found["lengths"]] == [0.5, 2]
     for name in models:
         first, second = (point["models"][name]["median_ms"] for point in found["lengths"])
@@ -115,9 +115,9 @@ def test_growth_and_extraction(made, monkeypatch, tmp_path):
     assert extracted["utterances"] == 70  # more than the folder has
     assert extracted["utterances_per_second"] == pytest.approx(70 / extracted["seconds"])
     assert extracted["peak_mb"] is None or 20 < extracted["peak_mb"] < 1000
-    results = {**results, "growth": found}
-    plot.growth(tmp_path / "growth.svg", results)
-    assert "<svg" in (tmp_path / "growth.svg").read_text() and "ptq.onnx" in table.text(results)
+    results = {**results, "scaling": found}
+    plot.scaling(tmp_path / "scaling.svg", results)
+    assert "<svg" in (tmp_path / "scaling.svg").read_text() and "ptq.onnx" in table.text(results)
 
 
 def test_rounds_fit_into_the_budget(made, monkeypatch):
@@ -128,7 +128,7 @@ def test_rounds_fit_into_the_budget(made, monkeypatch):
 
 
 def test_what_is_missing_or_wrong_is_said_in_a_line(made, tmp_path):
-    output = bench(made[0], "--only", "qat-openvino", "--skip-growth")
+    output = bench(made[0], "--only", "qat-openvino", "--skip-scaling")
     assert output.returncode == 1
     assert output.stderr == "error: models/qat.onnx: no such file; run the stage qat_search, or dvc repro\n"
     assert "--rounds: Input should be greater than or equal to 1" in bench(made[0], "--rounds", "0").stderr

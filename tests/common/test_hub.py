@@ -14,9 +14,10 @@ import torch
 from src.common.hub import LOCK, Lock
 from src.runtime.errors import InputError
 from tests.encoder.test_load import Runs
+from tests.workspace import SMALL, change_parameters, run, workspace
 
 ROOT = Path(__file__).parents[2]
-ENCODER, DATA = "speechbrain/spkrec-ecapa-voxceleb", "s3prl/superb"
+ENCODER, OTHER, DATA = "speechbrain/spkrec-ecapa-voxceleb", "example/ecapa-small", "s3prl/superb"
 ASK = f"""
 import sys, tempfile
 from src.encoder.checkpoint import find
@@ -25,10 +26,10 @@ from src.encoder.load import load
 from src.runtime.errors import InputError
 from src.sources import hub_dataset
 
-def speakers(revision=None): return len(training_speakers("{ENCODER}", revision))
+def speakers(revision=None, source="{ENCODER}"): return len(training_speakers(source, revision))
 def encoder(source="{ENCODER}", **options):
     return sum(p.numel() for p in load(source, **options).mods["embedding_model"].parameters())
-def rows(): return len(hub_dataset.candidates("{DATA}", "si", None, 8, tempfile.mkdtemp()))
+def rows(revision=None): return len(hub_dataset.candidates("{DATA}", "si", revision, 8, tempfile.mkdtemp()))
 for ask in sys.argv[1:]:
     try:
         print(eval(ask))
@@ -73,6 +74,17 @@ def change(path, old, new):
     path.write_bytes(content.replace(old, new, 1))
 
 
+def keep(root, folder, revisions):
+    """Let a repository know these revisions as well. Their files are those that it has now, whatever they were."""
+    path = root / folder / ".revisions"
+    path.unlink(missing_ok=True)
+    path.write_text("\n".join(revisions))
+
+
+def locked(folder, key):
+    return json.loads((folder / LOCK).read_text())[key]["commit"]
+
+
 def test_what_is_taken_is_locked_and_a_change_is_refused_by_name(hub, tmp_path):
     root, ask = hub
     assert ask("speakers()", "encoder()", "rows()", "find('speechbrain/spkrec-ecapa-voxceleb', 'absent.ckpt')") == [
@@ -81,15 +93,15 @@ def test_what_is_taken_is_locked_and_a_change_is_refused_by_name(hub, tmp_path):
         "960",
         "None",
     ]
-    locked = json.loads((tmp_path / LOCK).read_text())
-    assert {key: sorted(entry["files"]) for key, entry in locked.items()} == {
+    lock = json.loads((tmp_path / LOCK).read_text())
+    assert {key: sorted(entry["files"]) for key, entry in lock.items()} == {
         f"models/{ENCODER}@newest": ["embedding_model.ckpt", "hyperparams.yaml", "label_encoder.txt"],
         f"datasets/{DATA}@newest": [
             "README.md",
             *(f"si/{split}-00000-of-00001.parquet" for split in ("test", "train", "validation")),
         ],
     }
-    assert all(len(entry["commit"]) == 40 for entry in locked.values())
+    assert all(len(entry["commit"]) == 40 for entry in lock.values())
     written = (tmp_path / LOCK).read_bytes()
     assert ask("speakers()", "encoder()", serve=False) == ["7165", "20767552"]  # locked and cached: no hub is needed
 
@@ -98,6 +110,14 @@ def test_what_is_taken_is_locked_and_a_change_is_refused_by_name(hub, tmp_path):
     parquet = root / "datasets" / DATA / "si/test-00000-of-00001.parquet"
     change(parquet, parquet.read_bytes()[100:110], b"0123456789")
     assert ask("speakers()", "encoder()") == ["7165", "20767552"]  # of the locked commit, which the cache has
+    speakers, rows = ask("speakers()", "rows()", cache="second")
+    for message, key in ((speakers, f"models/{ENCODER}@newest"), (rows, f"datasets/{DATA}@newest")):
+        assert f"the hub no longer has the commit {lock[key]['commit']} of it, which {LOCK} has" in message
+        assert message.endswith(f"delete the entry {key} there")
+
+    # A hub that has other files under the same commit.
+    keep(root, f"models/{ENCODER}", [lock[f"models/{ENCODER}@newest"]["commit"], "a-branch"])
+    keep(root, f"datasets/{DATA}", [lock[f"datasets/{DATA}@newest"]["commit"]])
     speakers, encoder, trusted, rows = ask("speakers()", "encoder()", "encoder(trust=True)", "rows()", cache="second")
     messages = {speakers: "label_encoder.txt", encoder: "hyperparams.yaml", trusted: "hyperparams.yaml"}
     for message, name in messages.items():
@@ -117,6 +137,46 @@ def test_what_is_taken_is_locked_and_a_change_is_refused_by_name(hub, tmp_path):
     }
 
 
+def test_another_repositorys_commit_is_refused_and_what_to_do_is_said(hub, tmp_path):
+    _, ask = hub
+    pinned = "eac27266f68caa806381260bd44ace38b136c76a"
+    parameters = int(ask(f"encoder(source='{OTHER}')")[0])
+    assert 10_000 < parameters < 20_767_552 and len(locked(tmp_path, f"models/{OTHER}@newest")) == 40
+    assert ask(f"speakers('{pinned}')") == ["7165"]
+    encoder, rows = ask(f"encoder('{OTHER}', revision='{pinned}')", f"rows('{pinned}')")
+    assert encoder.startswith(f"encoder.source: {OTHER}, ") and rows.startswith(f"data.repo: {DATA}: ")
+    for message, parameter in ((encoder, "encoder.revision"), (rows, "data.revision")):
+        assert f"the hub has no revision {pinned} of it, which {parameter} asks for; it takes a commit" in message
+
+
+LOCAL = """
+import sys
+from src import sample_data
+from src.encoder.load import load
+sample_data.main()
+load("models/pretrained/ecapa-mini")
+assert not {"src.common.hub", "src.sources.hub_dataset", "datasets"} & set(sys.modules)
+from huggingface_hub.utils import _http
+assert _http._GLOBAL_CLIENT is None
+"""
+
+
+def test_no_proxy_matters_before_a_hub_is_asked_and_then_it_is_named_in_a_line(tmp_path):
+    folder = workspace(tmp_path, SMALL)
+    socks, nonsense = {"all_proxy": "socks5://127.0.0.1:1"}, {"HTTPS_PROXY": "nonsense://me:secret@127.0.0.1:1"}
+    environment = {**os.environ, **socks, **nonsense, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    local = [sys.executable, "-c", LOCAL]
+    local = subprocess.run(local, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert local.returncode == 0, local.stderr
+    change_parameters(folder, {"encoder": {"source": OTHER}})
+    for proxy, said in ((socks, "socks|Connection refused"), (nonsense, "the proxy that the environment sets")):
+        hub = run(folder, "sample_data", **proxy, HF_HOME=str(tmp_path), HF_ENDPOINT="https://127.0.0.1:9")
+        error = hub.stderr.splitlines()[-1]
+        assert hub.returncode == 1 and "Traceback" not in hub.stderr and "secret" not in hub.stderr
+        assert error.startswith(f"error: encoder.source: {OTHER}, ") and "the hub cannot be reached" in error
+        assert re.search(said, error, re.IGNORECASE), error
+
+
 def test_a_cached_file_that_was_tampered_with_is_refused(hub, tmp_path):
     _, ask = hub
     assert ask("speakers()") == ["7165"]
@@ -125,9 +185,10 @@ def test_a_cached_file_that_was_tampered_with_is_refused(hub, tmp_path):
     assert "label_encoder.txt has changed" in ask("speakers()", serve=False)[0]
 
 
-def test_a_new_file_of_another_commit_is_refused(hub):
+def test_a_new_file_of_another_commit_is_refused(hub, tmp_path):
     root, ask = hub
     assert ask("speakers()") == ["7165"]
+    keep(root, f"models/{ENCODER}", [locked(tmp_path, f"models/{ENCODER}@newest")])
     change(root / "models" / ENCODER / "hyperparams.yaml", b"1, 2, 3, 4, 1", b"1, 2, 3, 2, 1")
     (message,) = ask("encoder()")
     assert "hyperparams.yaml is of the commit" in message and f"{LOCK} has " in message
@@ -185,16 +246,20 @@ def test_a_lock_with_a_commit_that_is_none(hub, tmp_path):
         entry = {"commit": commit, "files": {"label_encoder.txt": "0" * 64}}
         (tmp_path / LOCK).write_text(json.dumps({f"models/{ENCODER}@newest": entry}))
         (message,) = ask("speakers()", cache=commit[:1] if commit[0] != "." else "up")
-        assert message.startswith("encoder.source: ") and re.search("has changed|is gone", message), message
+        assert message.startswith("encoder.source: ") and re.search(
+            "has changed|is gone|no longer has the commit", message
+        ), message
 
 
-def test_what_is_locked_and_gone_from_the_hub_is_told(hub):
+def test_what_is_locked_and_gone_from_the_hub_is_told(hub, tmp_path):
     root, ask = hub
     assert ask("speakers()", "rows()") == ["7165", "960"]
+    keep(root, f"models/{ENCODER}", [locked(tmp_path, f"models/{ENCODER}@newest")])
+    keep(root, f"datasets/{DATA}", [locked(tmp_path, f"datasets/{DATA}@newest")])
     (root / "models" / ENCODER / "label_encoder.txt").unlink()
     change(root / "datasets" / DATA / "README.md", b"si/train-*", b"si/test-*")
     speakers, rows = ask("speakers()", "rows()", cache="second")
-    assert "label_encoder.txt is gone from the hub, and hub_dataset.lock.json has it" in speakers
+    assert "label_encoder.txt is gone from the hub, and hub.lock.json has it" in speakers
     assert "README.md has changed" in rows
 
 

@@ -65,6 +65,16 @@ def test_shipped_parameters_are_valid():
         ("data.path", "a\0b", "not a text that a path can hold"),
         ("encoder.trust", "yes", "boolean, got 'yes'"),
         ("encoder.source", "", "at least 1 character, got ''"),
+        ("data.speaker_column", "", "at least 1 character, got ''"),
+        ("data.path", 123, "a text that looks like a number or a date is put in quotes"),
+        ("release.license", "Apache 2.0", "did you mean apache-2.0?"),
+        ("release.license", "GNU General Public License v3.0", "did you mean gpl-3.0?"),
+        ("release.license", "CC BY", "did you mean cc-by-4.0?"),
+        ("release.license", "proprietary", "such ids are apache-2.0, mit"),
+        ("release.language", "english", "did you mean en?"),
+        ("release.language", "en-GB", "did you mean en?"),
+        ("release.language", "Norwegain", "did you mean no?"),
+        ("release.language", "xx", "the codes of ISO 639"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path, where, value, said):
@@ -73,6 +83,52 @@ def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path, where, value, sai
         params.load(path)
     assert said in str(caught.value)
     assert str(path) in str(caught.value) and where.split(".")[0] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "text", "value"),
+    [
+        ("release.language", "no", "no"),
+        ("release.language", "yue", "yue"),
+        ("release.language", "multilingual", "multilingual"),
+        ("release.license", "cc-by-nc-4.0", "cc-by-nc-4.0"),
+        ("data.config", "on", "on"),
+        ("data.config", "NO", "NO"),
+        ("data.config", "1:30", "1:30"),
+        ("seed", "010", 10),
+        ("evaluate.margin", "1e-2", 0.01),
+    ],
+)
+def test_values_are_read_as_dvc_writes_them_in_yaml_1_2(tmp_path, where, text, value):
+    path = write(tmp_path, where, "REPLACED")
+    path.write_text(path.read_text().replace("REPLACED", text))
+    result = params.load(path)
+    for key in where.split("."):
+        result = getattr(result, key)
+    assert result == value and type(result) is type(value)
+
+
+@pytest.mark.parametrize("where", ["data.path", "data.trials", "encoder.source"])
+def test_the_tilde_of_a_path_is_the_home_folder(tmp_path, monkeypatch, where):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    content = {"source": "folder", "path": "speech", "trials": None}
+    section, key = where.split(".")
+    path = write(tmp_path, section, {**SHIPPED[section], **(content if section == "data" else {}), key: "~/some/x"})
+    assert getattr(getattr(params.load(path), section), key) == f"{tmp_path}/some/x"
+
+
+@pytest.mark.parametrize(
+    ("source", "revision", "expected"),
+    [
+        ("speechbrain/spkrec-ecapa-voxceleb", None, "eac27266f68caa806381260bd44ace38b136c76a"),
+        ("speechbrain/spkrec-ecapa-voxceleb", "main", "main"),
+        ("example/ecapa-small", None, None),
+        ("example/ecapa-small", "v1", "v1"),
+    ],
+)
+def test_only_the_published_encoder_is_pinned_where_no_revision_is_given(tmp_path, source, revision, expected):
+    path = write(tmp_path, "encoder", {**SHIPPED["encoder"], "source": source, "revision": revision})
+    assert params.load(path).encoder.revision == expected
 
 
 def test_a_missing_key_a_missing_file_and_broken_yaml(tmp_path):

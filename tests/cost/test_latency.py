@@ -29,6 +29,12 @@ def test_speedup_is_paired():
     assert (summary["fast"]["low_ms"], summary["fast"]["high_ms"]) == pytest.approx((20, 50))
 
 
+def test_speedup_is_the_median_of_the_ratios():
+    """Neither the ratio of the medians, 3, nor the mean of the ratios, 5.3."""
+    times = {"slow": np.array([4.0, 6.0, 20.0]), "fast": np.array([1.0, 3.0, 2.0])}
+    assert latency.summarise(times, "slow")["fast"]["speedup"] == 4
+
+
 def test_interval_of_the_speedup():
     rng = np.random.default_rng(0)
     times = {"slow": rng.lognormal(0.7, 0.2, 200), "fast": rng.lognormal(0, 0.2, 200)}

@@ -24,11 +24,11 @@ def test_rows_survive_writing_and_reading(tmp_path):
     "text, message",
     [
         (None, "no such file; run the stage sample_data"),
-        ("", f"line 1: the columns must be {HEADER}"),
+        ("", f"line 1: the columns {HEADER} are needed"),
         (f"{HEADER}\na,b,test,p,3.0,0,,\na,b,test,p,long,0,,\n", "line 3: not a row"),
         (f"{HEADER}\na,b,test,p,3.0,yes,,\n", "line 2: not a row"),
         (f"{HEADER}\na,b,test,p,3.0,0,male,\n", "line 2: not a row"),
-        (f"{HEADER}\na,b\n", "line 2: not a row"),
+        (f"{HEADER}\na,b\n", "line 2: 2 values, 8 are needed"),
     ],
 )
 def test_what_is_not_a_manifest_is_an_error(tmp_path, text, message):

@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -23,6 +26,12 @@ def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint") / "small"
     save_checkpoint(folder, NETWORK, random_ecapa(NETWORK), Classifier(24, out_neurons=3), ["a", "b", "c"])
     return folder
+
+
+@pytest.fixture
+def copy(checkpoint, tmp_path):
+    """The checkpoint, to be changed."""
+    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="session")

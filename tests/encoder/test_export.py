@@ -1,14 +1,12 @@
 import onnx
 import onnxruntime
 import pytest
-import soundfile
 import torch
 from torch import nn
 
 from src.encoder.export import export_onnx
 from src.encoder.fold_batchnorm import rewrite
 from src.encoder.frontend import FrontEnd
-from src.encoder.load import load
 from tests.encoder.helpers import babble, cosine
 
 SECONDS = (0.3, 1.2345, 3, 30)
@@ -49,17 +47,6 @@ def test_same_embeddings_as_encode_batch(file, classifier, engine):
             assert cosine(wanted, run(waveform)) > 0.99999, (seconds, batch)
     for waveform in (torch.zeros(1, 16_000), torch.ones(1, 16_000)):
         assert cosine(classifier.encode_batch(waveform).squeeze(1), run(waveform.numpy())) > 0.99999
-
-
-def test_published_architecture_on_real_speech(shared, tmp_path):
-    published = load(shared / "hub/root/models/speechbrain/spkrec-ecapa-voxceleb")
-    run = in_onnxruntime(exported(published, tmp_path / "fp32.onnx"))
-    paths = sorted((shared / "speech").rglob("*.flac"))[::60]
-    speech = torch.cat([torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in paths])
-    for samples, batch in ((4800, 3), (48_000, 1), (480_000, 1)):
-        waveform = speech[: samples * batch].view(batch, samples)
-        wanted = published.encode_batch(waveform).squeeze(1)
-        assert cosine(wanted, run(waveform.numpy())) > 0.99999, samples
 
 
 def test_interface(file):
@@ -103,7 +90,7 @@ def test_a_failed_export_leaves_the_old_file(tmp_path):
         def forward(self, waveform):
             raise ValueError("broken")
 
-    with pytest.raises(Exception):
+    with pytest.raises(torch.onnx.errors.OnnxExporterError):
         export_onnx(Broken(), path)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["fp32.onnx"]

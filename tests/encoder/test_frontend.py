@@ -39,16 +39,12 @@ speech = torch.from_numpy(babble(2))
         speech * 1e-5,
         torch.ones(1, 8000),
         torch.ones(1, 1),
+        *(speech[:, :samples] for samples in (159, 160, 161, 399, 400, 4801, 16_079)),
     ],
-    ids=["speech", "batch", "silence", "padded", "mixed", "clipped", "faint", "constant", "one sample"],
+    ids=lambda waveform: "x".join(map(str, waveform.shape)),
 )
 def test_same_features_as_speechbrain(waveform):
     assert largest_difference(waveform) < 0.01
-
-
-@pytest.mark.parametrize("samples", [159, 160, 161, 399, 400, 4801, 16_079])
-def test_every_length(samples):
-    assert largest_difference(torch.from_numpy(babble(2))[:, :samples]) < 0.01
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """hyperparams.yaml from a stranger: what it names is refused by name, and none of it runs."""
 
-import shutil
 import time
-from pathlib import Path
 
 import pytest
 
@@ -10,11 +8,6 @@ from src.encoder import checkpoint as files
 from src.encoder import hyperparams
 from src.encoder.load import load
 from src.runtime.errors import InputError
-
-
-@pytest.fixture
-def copy(checkpoint, tmp_path):
-    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
 
 
 def refused(folder, old, new):
@@ -62,7 +55,7 @@ def test_what_would_run_is_refused_by_name(copy, tmp_path, value, name, place):
         message = refused(copy, "attention_channels: 8", f"attention_channels: {value}")
     else:
         message = refused(copy, "n_mels: 80", f"unused: {value}\nn_mels: 80")
-    assert f"{name} is not loaded; allowed: !ref" in message or f"{name} is not loaded" in message
+    assert f"{name} is not loaded; allowed: !ref, !copy, !name:torch.nn.ReLU, !new:" in message
     assert "line " in message and not mark.exists()
 
 

@@ -29,6 +29,10 @@ def test_speechbrain_writes_what_is_read(tmp_path):
     assert training_speakers(tmp_path) == {"a", "b", "ö 'x'"}
 
 
+def test_labels_are_in_one_unicode_normal_form(tmp_path):
+    assert training_speakers(checkpoint(tmp_path, "'Zoe\u0308' => 0\n" + END)) == {"Zo\u00eb"}
+
+
 def test_without_the_file_all_speakers_are_unseen(tmp_path, caplog):
     assert training_speakers(tmp_path) == set()
     assert "all speakers count as unseen" in caplog.text
@@ -50,12 +54,22 @@ def test_another_file_of_that_name_is_an_error(tmp_path, text, message):
         training_speakers(checkpoint(tmp_path, text))
 
 
+def test_a_relative_path_in_a_copy_of_the_repository_is_explained(tmp_path, monkeypatch):
+    copy = tmp_path / ".dvc/tmp/exps/abc"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    with pytest.raises(InputError, match=f"looked for at {copy.parent}/mine; .* give an absolute path"):
+        training_speakers("../mine")
+    with pytest.raises(InputError, match=r"not a hub id \(owner/name\)$"):
+        training_speakers("/mine")
+
+
 def test_neither_a_folder_nor_a_hub_id_is_an_error():
     with pytest.raises(InputError, match="models/none/here: no such folder, and not a hub id"):
         training_speakers("models/none/here")
 
 
-@pytest.mark.parametrize("count, unseen", [(7_205, 40), (7_204, 0)])
+@pytest.mark.parametrize("count, unseen", [(7_204, 0), (7_205, 40), (7_206, 0)])
 def test_a_voxceleb_dev_checkpoint_was_not_trained_on_the_test_speakers(tmp_path, count, unseen):
     text = "".join(f"'id{10_001 + index}' => {index}\n" for index in range(count)) + END
     assert len(training_speakers(checkpoint(tmp_path, text))) == count - unseen

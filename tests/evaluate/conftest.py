@@ -7,9 +7,9 @@ from src.data import recordings
 from src.data.manifest import Row
 
 
-def save_model(path, factor=1.0):
-    """An ONNX model that gives, for a waveform, the mean magnitudes of it through five short filters."""
-    filters = factor * np.random.default_rng(0).normal(size=(5, 1, 8)).astype(np.float32)
+def save_model(path, factor=1.0, size=5):
+    """An ONNX model that gives, for a waveform, the mean magnitudes of it through `size` short filters."""
+    filters = factor * np.random.default_rng(0).normal(size=(size, 1, 8)).astype(np.float32)
     nodes = [
         helper.make_node("Unsqueeze", ["waveform", "one"], ["channels"]),
         helper.make_node("Conv", ["channels", "filters"], ["filtered"]),
@@ -21,7 +21,7 @@ def save_model(path, factor=1.0):
         nodes,
         "tiny",
         [helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["batch", "samples"])],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 5])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", size])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)

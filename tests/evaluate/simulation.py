@@ -3,7 +3,7 @@
 import numpy as np
 
 from src.data.manifest import Row
-from src.evaluate import accuracy, metrics, score_calibration, scores
+from src.evaluate import accuracy, metrics, result, score_calibration, scores, test_set
 
 DIMENSIONS = 24
 
@@ -33,7 +33,7 @@ def embeddings(rng, speakers, utterances, noise, unevenness=0.35, damage=0.25):
 
 def calibrations(rng, speakers, utterances, noise):
     """The two models' calibrations on speakers of their own."""
-    validation = accuracy.make_test(rows(speakers, utterances), 1).verification
+    validation = test_set.make_test(rows(speakers, utterances), 1).verification
     return [
         score_calibration.fit(scores.cosine(model, validation), validation.targets)
         for model in embeddings(rng, speakers, utterances, noise)
@@ -55,6 +55,6 @@ def truth(rng, test, fitted, speakers, utterances, noise, populations=4, sets=10
                 own[key].append(value)
     for _ in range(sets):
         for model, own, calibrated in zip(embeddings(rng, speakers, utterances, noise), found, fitted):
-            ranks = accuracy.score(model, test, calibrated).ranks["all"]
+            ranks = result.score_test(model, test, calibrated).ranks["all"]
             own["top1_accuracy"].append(np.mean([rank == 1 for _, _, rank in ranks]))
     return [{key: np.mean(values) for key, values in own.items()} for own in found]

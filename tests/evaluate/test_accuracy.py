@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from src.common import params
-from src.evaluate import accuracy
+from src.evaluate import accuracy, test_set
+from src.evaluate.evaluation import evaluate
+from src.evaluate.result import score_test
 from src.runtime.calibration import Calibration
 from src.runtime.errors import InputError
 from tests.evaluate import simulation
@@ -36,7 +38,7 @@ def recomputed(name):
     """Top-1 and EER of every model from its files, by loops that share nothing with the library."""
     with open(f"metrics/scores/{name}.csv") as file:
         trials = [(float(row["score"]), row["target"] == "1") for row in csv.DictReader(file)]
-    with open(f"metrics/ranks/{name}.csv") as file:
+    with open(f"metrics/evaluation/{name}/ranks.csv") as file:
         ranks = [row["rank"] for row in csv.DictReader(file) if row["group"] == "all"]
     positives = sum(target for _, target in trials)
     before = (0.0, 1.0)
@@ -59,57 +61,58 @@ def recomputed_cllr(name, scale, offset):
 
 
 def test_evaluate_writes_what_its_figures_follow_from(project):
-    first = accuracy.evaluate("a.onnx", "fp32", project, CONFIG)
-    second = accuracy.evaluate("b.onnx", "ptq", project, CONFIG, reference="fp32")
+    first = evaluate("a.onnx", "fp32", project, CONFIG)
+    second = evaluate("b.onnx", "ptq", project, CONFIG, reference="fp32")
     assert (first["top1_accuracy"], first["eer"]) == pytest.approx(recomputed("fp32"), abs=1e-6)
     assert first["cllr"] == pytest.approx(recomputed_cllr("fp32", **first["calibration"]), abs=1e-6)
     assert "difference" not in first and "trials_missing" not in first
     assert first["trials"] == 6 * 18 and first["target_trials"] == first["utterances"] == 18
     assert first["seen"]["speakers"] == first["unseen"]["speakers"] == 3
     # The second model is twice the first: no cosine differs.
-    assert Path("metrics/calibration/ptq.json").read_bytes() == Path("metrics/calibration/fp32.json").read_bytes()
+    files = [Path(f"metrics/evaluation/{name}/calibration.json").read_bytes() for name in ("ptq", "fp32")]
+    assert files[0] == files[1]
     nothing = dict.fromkeys(accuracy.KEYS, {"value": 0.0, "low": 0.0, "high": 0.0})
     for part in (second, second["seen"], second["unseen"]):
         assert part.pop("difference") == nothing
         assert (part.pop("noninferior"), part.pop("smallest_detectable_eer")) == (1, 0)
     assert second == first
-    assert accuracy.evaluate("a.onnx", "fp32", project, CONFIG) == first
+    assert evaluate("a.onnx", "fp32", project, CONFIG) == first
     json.dumps(first, allow_nan=False)
-    assert accuracy.summary(first).startswith("top-1 ")
+    assert accuracy.line(first).startswith("top-1 ")
 
 
 def test_evaluate_a_trial_list(project, tmp_path):
     wanted = pairs(project[:24])
     config = with_list(tmp_path / "list.txt", [*wanted, (0, "s0/0.wav", "s9/0.wav")])
-    found = accuracy.evaluate("a.onnx", "fp32", project, config)
+    found = evaluate("a.onnx", "fp32", project, config)
     assert (found["top1_accuracy"], found["eer"]) == pytest.approx(recomputed("fp32"), abs=1e-6)
     assert found["trials"] == len(wanted) and found["trials_missing"] == 1
     assert found["target_trials"] == sum(target for target, _, _ in wanted)
     listed = Path("metrics/scores/fp32.csv").read_text().splitlines()[1:]
     assert [line.split(",")[:2] for line in listed] == [[first, second] for _, first, second in wanted]
     # Top-1 is that of all pairs.
-    assert found["top1_accuracy"] == accuracy.evaluate("a.onnx", "fp32", project, CONFIG)["top1_accuracy"]
+    assert found["top1_accuracy"] == evaluate("a.onnx", "fp32", project, CONFIG)["top1_accuracy"]
 
 
 def test_reference_of_other_trials(project):
-    accuracy.evaluate("a.onnx", "fp32", project[:16] + project[24:], CONFIG)
+    evaluate("a.onnx", "fp32", project[:16] + project[24:], CONFIG)
     with pytest.raises(InputError, match="fp32.csv: its trials are not those"):
-        accuracy.evaluate("b.onnx", "ptq", project, CONFIG, reference="fp32")
+        evaluate("b.onnx", "ptq", project, CONFIG, reference="fp32")
     with pytest.raises(InputError, match="other.csv: no such file"):
-        accuracy.evaluate("b.onnx", "ptq", project, CONFIG, reference="other")
+        evaluate("b.onnx", "ptq", project, CONFIG, reference="other")
 
 
 def test_scores_are_calibrated_on_validation_speakers_alone(project):
-    first = accuracy.evaluate("a.onnx", "fp32", project, CONFIG)
+    first = evaluate("a.onnx", "fp32", project, CONFIG)
     fitted = [first["calibration"], first["threshold_eer"]]
-    fewer = accuracy.evaluate("a.onnx", "fp32", project[8:], CONFIG)
+    fewer = evaluate("a.onnx", "fp32", project[8:], CONFIG)
     assert [fewer["calibration"], fewer["threshold_eer"]] == fitted and fewer["cllr"] != first["cllr"]
-    other = accuracy.evaluate("a.onnx", "fp32", project[:-4], CONFIG)
+    other = evaluate("a.onnx", "fp32", project[:-4], CONFIG)
     assert other["calibration"] != fitted[0] and other["eer"] == first["eer"] and other["cllr"] != first["cllr"]
     with pytest.raises(InputError, match="s0 is in the splits validation and test"):
-        accuracy.evaluate("a.onnx", "fp32", [*project, replace(project[0], split="validation")], CONFIG)
+        evaluate("a.onnx", "fp32", [*project, replace(project[0], split="validation")], CONFIG)
     with pytest.raises(InputError, match="split validation, which scores are calibrated on: .* of 1 speakers 1"):
-        accuracy.evaluate("a.onnx", "fp32", project[:28], CONFIG)
+        evaluate("a.onnx", "fp32", project[:28], CONFIG)
 
 
 @pytest.mark.parametrize("listed", [False, True])
@@ -120,8 +123,8 @@ def test_a_group_is_what_its_speakers_alone_give(listed):
         kept = np.array([row in members for row in rows])
         found = []
         for own, chosen in ((rows, slice(None)), (members, kept)):
-            test = accuracy.make_test(own, 1, pairs(rows) if listed else None)
-            first, second = (accuracy.score(model[chosen], test, FITTED) for model in both)
+            test = test_set.make_test(own, 1, pairs(rows) if listed else None)
+            first, second = (score_test(model[chosen], test, FITTED) for model in both)
             found.append(accuracy.figures(test, second, 200, 0, first))
         assert found[0][group] == found[1]
         assert not {"seen", "unseen"} & set(found[1])
@@ -129,15 +132,15 @@ def test_a_group_is_what_its_speakers_alone_give(listed):
 
 def test_lone_speaker_makes_no_group():
     rows, both = models(5, 4, seen=1)
-    test = accuracy.make_test(rows, 1)
+    test = test_set.make_test(rows, 1)
     assert set(test.groups) == {"all", "unseen"}
-    assert "unseen" in accuracy.figures(test, accuracy.score(both[0], test, FITTED), 100, 0)
+    assert "unseen" in accuracy.figures(test, score_test(both[0], test, FITTED), 100, 0)
 
 
 def test_intervals_and_differences():
     rows, (first, second) = models(30, 6)
-    test = accuracy.make_test(rows, 2)
-    reference, result = accuracy.score(first, test, FITTED), accuracy.score(second, test, FITTED)
+    test = test_set.make_test(rows, 2)
+    reference, result = score_test(first, test, FITTED), score_test(second, test, FITTED)
     alone = accuracy.figures(test, reference, 500, 0)
     found = accuracy.figures(test, result, 500, 0, reference)
     for key in accuracy.KEYS:
@@ -153,8 +156,8 @@ def test_intervals_and_differences():
 
 def test_noninferior_is_below_the_margin():
     rows, (first, second) = models(30, 6)
-    test = accuracy.make_test(rows, 2)
-    reference, result = accuracy.score(first, test, FITTED), accuracy.score(second, test, FITTED)
+    test = test_set.make_test(rows, 2)
+    reference, result = score_test(first, test, FITTED), score_test(second, test, FITTED)
     high = accuracy.figures(test, result, 200, 0, reference)["difference"]["eer"]["high"]
     for margin, verdict in ((high, 0), (high + 1e-6, 1)):
         assert accuracy.figures(test, result, 200, 0, reference, margin)["noninferior"] == verdict
@@ -162,14 +165,14 @@ def test_noninferior_is_below_the_margin():
 
 def test_perfect_model():
     rows, _ = models(8, 4)
-    test = accuracy.make_test(rows, 1)
-    found = accuracy.figures(test, accuracy.score(np.repeat(np.eye(8), 4, axis=0), test, FITTED), 100, 0)
+    test = test_set.make_test(rows, 1)
+    found = accuracy.figures(test, score_test(np.repeat(np.eye(8), 4, axis=0), test, FITTED), 100, 0)
     assert (found["top1_accuracy"], found["eer"], found["min_dcf_0.01"], found["min_cllr"]) == (1, 0, 0, 0)
     assert found["eer_ci"] == {"low": 0, "high": 0}
 
 
 def test_collapsed_model_identifies_nobody():
     rows, _ = models(8, 4)
-    test = accuracy.make_test(rows, 1)
-    found = accuracy.figures(test, accuracy.score(np.ones((32, 5)), test, FITTED), 100, 0)
+    test = test_set.make_test(rows, 1)
+    found = accuracy.figures(test, score_test(np.ones((32, 5)), test, FITTED), 100, 0)
     assert (found["top1_accuracy"], found["eer"], found["min_dcf_0.05"], found["min_cllr"]) == (0, 0.5, 1, 1)

@@ -6,11 +6,12 @@ import pytest
 
 from src.common.params import Breakdown
 from src.data.manifest import Row
-from src.data.recordings import load_audio
+from src.data.recordings import load_audio, save
 from src.evaluate import conditions, metrics, scores
 from src.evaluate.extract import embed
 from src.evaluate.trials import all_pairs
 from src.runtime.errors import InputError
+from tests.evaluate.conftest import save_model
 
 # Shorter than what a file may ask for: the audio here is a quarter of a second.
 WANTED = Breakdown.model_construct(seconds=[0.1, 0.2], snr=[10.0, -10.0], utterances=2)
@@ -56,10 +57,68 @@ def test_babble_repeats_by_seed_and_has_every_voice_at_one_power():
     first, again = (conditions.babble(pool, 3000, np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, conditions.babble(pool, 3000, np.random.default_rng(4)))
-    assert len(first) == 3000 and np.mean(first**2) == pytest.approx(conditions.TALKERS, rel=0.2)
+    assert len(first) == 3000 and np.mean(first**2) == pytest.approx(conditions.TALKERS, rel=0.05)
     assert len(conditions.babble(pool[:2], 100, np.random.default_rng(0))) == 100
     with pytest.raises(InputError, match="validation is empty"):
         conditions.babble([], 100, np.random.default_rng(0))
+
+
+@pytest.fixture
+def tones(project):
+    """Rows of twelve speakers, four utterances of a quarter of a second each: a tone of their own in noise."""
+    rng, made = np.random.default_rng(0), rows({f"t{s:02}": 4 for s in range(12)})
+    for index, row in enumerate(made):
+        speaker, number = divmod(index, 4)
+        times = np.arange(4000 + 200 * number) / 16_000
+        sound = np.sin(2 * np.pi * (300 + 500 * speaker) * times + number) + 0.6 * rng.normal(size=len(times))
+        save(row.path, (3000 * sound / np.abs(sound).max()).astype(np.int16))
+    return made
+
+
+def test_a_worse_model_is_worse_by_its_own_error_less_that_of_the_first(tones):
+    save_model("worse.onnx", size=2)
+    wanted = WANTED.model_copy(update={"snr": [10.0], "utterances": 3})
+    table = conditions.breakdown(
+        {"fp32": "a.onnx", "worse": "worse.onnx"}, tones, [load_audio(tones[0])], wanted, 1, 300, 0
+    )
+    reference, worse = (dict(zip(conditions.COLUMNS, line)) for line in table if line[:2] == ("snr", "10"))
+    difference, low, high = (float(worse[key]) for key in ("difference", "difference_low", "difference_high"))
+    assert difference == pytest.approx(float(worse["eer"]) - float(reference["eer"]), abs=2e-6)
+    assert 0.05 < low < difference < high < 0.4
+
+
+def heard(rows_, pool, seed):
+    """What `breakdown` lets a model hear: {utterance: waveform} of each of its calls."""
+    calls = []
+
+    def listen(model, rows_, audio=load_audio):
+        calls.append({row.utt_id: audio(row).astype(float) for row in rows_})
+        return embed(model, rows_, audio=audio)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conditions, "embed", listen)
+        conditions.breakdown({"fp32": "a.onnx"}, rows_, pool, WANTED, 1, 20, seed)
+    return calls
+
+
+def test_every_utterance_hears_a_babble_of_its_own_at_the_ratio_asked_for(project):
+    pool = [load_audio(row) for row in project[24:]]
+    whole, *cuts, louder, softer = heard(project[:8], pool, 0)
+    assert [{len(audio) for audio in cut.values()} for cut in cuts] == [{1600}, {3200}]
+    noises = {name: louder[name] - whole[name] for name in louder}
+    for name, noise in noises.items():
+        for snr, noisy in ((10, louder), (-10, softer)):
+            power = np.mean(whole[name] ** 2) / np.mean((noisy[name] - whole[name]) ** 2)
+            assert 10 * np.log10(power) == pytest.approx(snr, abs=0.05)
+        # One babble an utterance, at every ratio.
+        assert np.corrcoef(noise, softer[name] - whole[name])[0, 1] > 0.999
+    *_, other, _ = heard(project[:8], pool, 1)
+    others = [other[name] - whole[name] for name in other]
+    for one, two in ((0, 1), (1, 2), (0, 5)):
+        first, second = list(noises.values())[one], list(noises.values())[two]
+        assert abs(np.corrcoef(first[:4000], second[:4000])[0, 1]) < 0.7
+    for noise, changed in zip(noises.values(), others):
+        assert abs(np.corrcoef(noise, changed)[0, 1]) < 0.7
 
 
 def test_sexes_split_the_nontarget_trials_and_leave_out_what_is_not_known():

@@ -35,11 +35,6 @@ def test_order_is_kept_from_one_queue_to_the_next_and_none_is_read_far_ahead(pro
     assert len(opened) <= 7
 
 
-def test_missing_audio_is_named(project):
-    with pytest.raises(InputError, match="nowhere.flac"):
-        extract.embed("a.onnx", [*project, dataclasses.replace(project[0], path="nowhere.flac")])
-
-
 @pytest.mark.parametrize("factor", [0.0, np.nan])
 def test_useless_embedding_is_an_error(project, factor):
     save_model("bad.onnx", factor)

@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.evaluate import accuracy, logmel_baseline
+from src.evaluate import logmel_baseline
+from src.evaluate.evaluation import evaluate
 from src.runtime.errors import InputError
 from tests.evaluate.test_accuracy import CONFIG, recomputed
 from tests.evaluate.test_normalise import configured
@@ -27,8 +28,8 @@ def test_louder_is_higher_and_silence_is_finite():
 
 
 def test_evaluated_as_a_model_is(project):
-    found = accuracy.evaluate(logmel_baseline.embed, "trivial", project, CONFIG)
-    assert (found["top1_accuracy"], found["eer"]) == pytest.approx(recomputed("trivial"), abs=1e-6)
+    found = evaluate(logmel_baseline.embed, "logmel", project, CONFIG)
+    assert (found["top1_accuracy"], found["eer"]) == pytest.approx(recomputed("logmel"), abs=1e-6)
     # Speakers of the project differ in the colour of their noise, which is all that this can tell.
     assert found["eer"] < 0.4 and found["seen"]["speakers"] == 3
     features = logmel_baseline.embed(project[:2])
@@ -38,7 +39,7 @@ def test_evaluated_as_a_model_is(project):
 def test_speakers_shared_with_fine_tuning(project):
     rows = [*project, replace(project[0], split="finetune"), replace(project[0], split="finetune", speaker="x")]
     with pytest.raises(InputError, match="1 test speakers are in the split finetune too .s0.*allow_shared"):
-        accuracy.evaluate("a.onnx", "fp32", rows, CONFIG)
-    found = accuracy.evaluate("a.onnx", "fp32", rows, configured(allow_shared_speakers=True))
-    plain = accuracy.evaluate("a.onnx", "fp32", project, CONFIG)
+        evaluate("a.onnx", "fp32", rows, CONFIG)
+    found = evaluate("a.onnx", "fp32", rows, configured(allow_shared_speakers=True))
+    plain = evaluate("a.onnx", "fp32", project, CONFIG)
     assert found == plain | {"shared_speakers": 1}

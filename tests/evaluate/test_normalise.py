@@ -3,7 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.evaluate import accuracy, normalise, score_calibration, scores
+from src.evaluate import normalise, score_calibration, scores, test_set
+from src.evaluate.evaluation import evaluate
+from src.evaluate.extract import embed
 from src.evaluate.trials import all_pairs
 from src.runtime import calibration
 from src.runtime.errors import InputError
@@ -36,13 +38,6 @@ def test_s_norm_is_its_definition(top):
         assert found[trial] == pytest.approx(sum(terms) / 2, abs=1e-7)
 
 
-def test_adaptive_over_all_of_the_cohort_is_s_norm():
-    values = scores.cosine(EMBEDDINGS, TRIALS)
-    own = [normalise.s_norm(values, EMBEDDINGS, TRIALS, COHORT, top) for top in (None, len(COHORT), 2)]
-    np.testing.assert_allclose(own[0], own[1], atol=1e-7)
-    assert not np.allclose(own[0], own[2])
-
-
 def test_speaker_models_are_means_of_directions_by_name():
     found = normalise.speaker_models([[0, 5.0], [3, 0], [1, 0]], ["b", "a", "b"])
     np.testing.assert_allclose(found, [[1, 0], [0.5**0.5, 0.5**0.5]])
@@ -66,10 +61,10 @@ def configured(**changes):
 def test_evaluate_writes_normalised_scores(project, name, top):
     manifest = with_cohort(project)
     config = configured(normalisation=name, cohort_top=2)
-    accuracy.evaluate("a.onnx", "fp32", manifest, config)
-    test = accuracy.make_test(manifest[:12], 1)
+    evaluate("a.onnx", "fp32", manifest, config)
+    test = test_set.make_test(manifest[:12], 1)
     written = scores.read_scores("metrics/scores/fp32.csv", test.verification)
-    by_hand = accuracy.embed("a.onnx", project)
+    by_hand = embed("a.onnx", project)
     cohort = normalise.speaker_models(by_hand[12:24], [row.speaker for row in project[12:24]])
     plain = scores.cosine(by_hand[:12], test.verification)
     expected = normalise.s_norm(plain, by_hand[:12], test.verification, cohort, top)
@@ -78,11 +73,11 @@ def test_evaluate_writes_normalised_scores(project, name, top):
     validation = all_pairs(manifest[24:], 1)
     plain_validation = scores.cosine(by_hand[24:], validation)
     normalised = normalise.s_norm(plain_validation, by_hand[24:], validation, cohort, top)
-    assert calibration.read("metrics/calibration/fp32.json") == replace(
+    assert calibration.read("metrics/evaluation/fp32/calibration.json") == replace(
         score_calibration.fit(normalised, validation.targets), normalisation=name
     )
     # Without normalisation the cohort has no say.
-    accuracy.evaluate("a.onnx", "plain", manifest, CONFIG)
+    evaluate("a.onnx", "plain", manifest, CONFIG)
     np.testing.assert_array_equal(scores.read_scores("metrics/scores/plain.csv", test.verification), plain)
 
 
@@ -91,6 +86,6 @@ def test_unusable_cohorts_are_refused(project):
     with pytest.raises(InputError, match="s5 is in the cohort .* and in the test split"):
         normalise.cohort_rows([*rows_, project[23]])
     with pytest.raises(InputError, match="cohort_top: 4: the cohort .* has 3 speakers"):
-        accuracy.evaluate("a.onnx", "fp32", rows_, configured(normalisation="as-norm", cohort_top=4))
+        evaluate("a.onnx", "fp32", rows_, configured(normalisation="as-norm", cohort_top=4))
     with pytest.raises(InputError, match="has 0 speakers; two are needed"):
         normalise.cohort_rows(project)

@@ -50,14 +50,24 @@ def features():
 def calibrated(network, features):
     """The graph with its observers, and the ranges that they found."""
     prepared = ptq.prepare(network, "minmax")
-    ptq.calibrate(prepared, features)
+    ptq.calibrate_activations(prepared, features)
     return prepared, ptq.activation_ranges(prepared)
+
+
+def _speech(seed, prefix):
+    """(waveforms, speakers): six speakers, each a pattern with noise."""
+    rng = np.random.default_rng(seed)
+    patterns = rng.normal(size=(6, 80))
+    waveforms = [(patterns[i % 6] + 0.7 * rng.normal(size=(FRAMES, 80))).astype("float32").ravel() for i in range(24)]
+    return waveforms, [f"{prefix}{i % 6}" for i in range(24)]
 
 
 @pytest.fixture(scope="session")
 def speech():
-    """(waveforms, speakers): six speakers, each a pattern with noise."""
-    rng = np.random.default_rng(1)
-    patterns = rng.normal(size=(6, 80))
-    waveforms = [(patterns[i % 6] + 0.7 * rng.normal(size=(FRAMES, 80))).astype("float32").ravel() for i in range(24)]
-    return waveforms, [f"s{i % 6}" for i in range(24)]
+    return _speech(1, "s")
+
+
+@pytest.fixture(scope="session")
+def other_speech():
+    """Of other speakers."""
+    return _speech(2, "v")

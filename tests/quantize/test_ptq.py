@@ -78,7 +78,7 @@ def test_calibration_decides_the_ranges(network, features):
     ranges = []
     for gain in (1, 3):
         prepared = ptq.prepare(network, "minmax")
-        ptq.calibrate(prepared, [gain * one for one in features])
+        ptq.calibrate_activations(prepared, [gain * one for one in features])
         ranges.append(ptq.activation_ranges(prepared))
     assert ranges[0].keys() == ranges[1].keys()
     first = next(iter(ranges[0]))
@@ -101,7 +101,7 @@ def test_prepare_and_convert_leave_their_input_alone(network, calibrated):
 def test_reduced_range_keeps_sums_of_two_products_in_16_bits_and_stays_near(network, features, tmp_path):
     config = Quantize.model_validate({"weight_bits": dict.fromkeys(GROUPS, 8), "reduce_range": True})
     prepared = ptq.prepare(network, "minmax", ptq.weight_bits(config))
-    ptq.calibrate(prepared, features)
+    ptq.calibrate_activations(prepared, features)
     converted = ptq.convert(prepared)
     graph = onnx.load(export(converted, tmp_path, "reduced")).graph
     weights = [
@@ -112,6 +112,15 @@ def test_reduced_range_keeps_sums_of_two_products_in_16_bits_and_stays_near(netw
     assert len(weights) > 15 and max(np.abs(weight.astype(int)).max() for weight in weights) == 63
     assert 2 * 255 * 63 < 2**15 < 2 * 255 * 127
     assert min(torch.cosine_similarity(converted(x), network(x)).item() for x in features) > 0.99
+
+
+def test_reduced_range_leaves_a_4_bit_group_at_4_bits():
+    bits = {**dict.fromkeys(GROUPS, 8), "mfa": 4}
+    reduced, whole = (
+        ptq.weight_bits(Quantize.model_validate({"weight_bits": bits, "reduce_range": choice}))
+        for choice in (True, False)
+    )
+    assert whole == bits and reduced == {**dict.fromkeys(GROUPS, 7), "mfa": 4}
 
 
 def test_clipping_rounds_with_less_error_than_the_whole_range():
@@ -140,7 +149,7 @@ def test_four_bit_weights_are_stored_in_four_bits_and_run_on_integers(network, f
     exported = {}
     for bits in (8, 4):
         prepared = ptq.prepare(network, "minmax", {"mfa": bits, "blocks": bits})
-        ptq.calibrate(prepared, features)
+        ptq.calibrate_activations(prepared, features)
         converted = ptq.convert(prepared)
         exported[bits] = export(converted, tmp_path, f"bits-{bits}")
         assert min(torch.cosine_similarity(converted(x), network(x)).item() for x in features) > 0.9

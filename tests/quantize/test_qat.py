@@ -1,24 +1,35 @@
 import copy
+import dataclasses
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
 from src.quantize import ptq, qat
 from tests.quantize.conftest import FRAMES, Frames
 
-CHOSEN = qat.Hyperparameters(learning_rate=1e-3, weight_decay=0.0, batch_size=8, speaker_loss_weight=0.1)
+HYPERPARAMETERS = qat.Hyperparameters(learning_rate=1e-3, weight_decay=0.0, batch_size=8, speaker_loss_weight=0.1)
 
 
 def student(calibrated):
     return qat.fake_quantise(copy.deepcopy(calibrated[0]), calibrated[1])
 
 
-def finetune(network, calibrated, speech, chosen=CHOSEN, steps=12, seed=0):
+def finetune(network, calibrated, speech, hyperparameters=HYPERPARAMETERS, steps=12, seed=0):
     tuned = student(calibrated)
     numbers = [int(name[1:]) for name in speech[1]]
     loss = qat.finetune(
-        tuned, network, Frames(), speech[0], numbers, chosen, steps=steps, samples=40 * 80, seed=seed, device="cpu"
+        tuned,
+        network,
+        Frames(),
+        speech[0],
+        numbers,
+        hyperparameters,
+        steps=steps,
+        samples=40 * 80,
+        seed=seed,
+        device="cpu",
     )
     return tuned, loss
 
@@ -50,9 +61,9 @@ def test_fine_tuning_brings_the_student_nearer_to_its_teacher(network, calibrate
     with torch.no_grad():
         for parameter in spoilt.parameters():
             parameter += 0.05 * parameter.abs().mean() * torch.randn(parameter.shape, generator=torch.manual_seed(0))
-    chosen = qat.Hyperparameters(learning_rate=1e-3, weight_decay=0.0, batch_size=12, speaker_loss_weight=0.0)
+    hyperparameters = qat.Hyperparameters(learning_rate=1e-3, weight_decay=0.0, batch_size=12, speaker_loss_weight=0.0)
     before = distance(student((spoilt, calibrated[1])))
-    after, _ = finetune(network, (spoilt, calibrated[1]), speech, chosen, steps=40)
+    after, _ = finetune(network, (spoilt, calibrated[1]), speech, hyperparameters, steps=40)
     assert distance(after) < 0.8 * before
     # What was learnt is what the integer graph computes.
     assert np.isclose(distance(ptq.convert(after)), distance(after), rtol=1e-3)
@@ -62,7 +73,26 @@ def test_fine_tuning_repeats(network, calibrated, speech):
     (first, loss), (second, again) = (finetune(network, calibrated, speech, steps=4) for _ in range(2))
     assert loss == again
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
-    assert finetune(network, calibrated, speech, steps=4, seed=1)[1] != loss
+
+
+@pytest.mark.parametrize("change", ["seed", "speaker_loss_weight"])
+def test_another_seed_or_speaker_loss_weight_gives_other_weights(network, calibrated, speech, change):
+    first, _ = finetune(network, calibrated, speech, steps=2)
+    if change == "seed":
+        second, _ = finetune(network, calibrated, speech, steps=2, seed=1)
+    else:
+        other = dataclasses.replace(HYPERPARAMETERS, speaker_loss_weight=0.2)
+        second, _ = finetune(network, calibrated, speech, other, steps=2)
+    assert all(not torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
+
+
+@pytest.mark.parametrize(("steps", "last"), [(12, 3), (3, 1)])
+def test_the_training_loss_is_the_mean_of_the_last_quarter(network, calibrated, speech, steps, last, monkeypatch):
+    backward, losses = torch.Tensor.backward, []
+    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: losses.append(loss.item()) or backward(loss))
+    _, loss = finetune(network, calibrated, speech, steps=steps)
+    assert len(losses) == steps and len(set(losses)) == steps
+    assert loss == float(np.mean(losses[-last:]))
 
 
 def test_leave_one_out_against_its_definition(monkeypatch):

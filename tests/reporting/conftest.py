@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import yaml
 
-from src.common import params
+from src.common import layout, params
 from src.common.files import write_csv, write_json
 from src.cost import latency, macs
 from src.data import manifest
-from src.evaluate import accuracy, conditions, score_calibration, scores
-from src.reporting import words
+from src.evaluate import accuracy, conditions, result, score_calibration, scores, test_set
+from src.reporting import prose
 
 ROOT = Path(__file__).parents[2]
 SPEAKERS, UTTERANCES, DIM = 16, 6, 24
@@ -63,9 +63,9 @@ def write(seen_speakers=0, damage=DAMAGE, sexes=False, parts=("",), **changes):
     manifest.write(rows)
     measured = _accuracies(rows, damage, config)
     write_json(
-        "metrics/baseline.json", {**measured["fp32"], "parity_cosine": 0.9999999, "trivial": measured["trivial"]}
+        layout.details("baseline"), {**measured["fp32"], "parity_cosine": 0.9999999, "logmel": measured["logmel"]}
     )
-    write_json("metrics/ptq.json", {**measured["ptq"], **COST, "size_mb": 5.9, "calibration_utterances": 64})
+    write_json(layout.details("ptq"), {**measured["ptq"], **COST, "size_mb": 5.9, "calibration_utterances": 64})
     trials = [
         {
             "trial": i,
@@ -97,14 +97,14 @@ def write(seen_speakers=0, damage=DAMAGE, sexes=False, parts=("",), **changes):
         ],
     )
     write_json(
-        "metrics/qat_search.json",
+        layout.details("qat_search"),
         {
             **measured["qat"],
             **COST,
             "size_mb": 5.9,
             "n_trials": len(trials),
             "passed_validation": 1,
-            "chosen": {name: trials[1][name] for name in ("trial", "kept_macs", *words.HYPERPARAMETERS)},
+            "chosen": {name: trials[1][name] for name in ("trial", "kept_macs", *prose.HYPERPARAMETERS)},
             "objective_untrained": 1.29,
             "objective_fp32": 1.22,
         },
@@ -115,21 +115,18 @@ def write(seen_speakers=0, damage=DAMAGE, sexes=False, parts=("",), **changes):
 
 
 def _accuracies(rows, damage, config):
-    test = accuracy.make_test(rows, config.evaluate.enrolments)
+    test = test_set.make_test(rows, config.evaluate.enrolments)
     rng = np.random.default_rng(7)
     clean = np.repeat(rng.standard_normal((SPEAKERS, DIM)), UTTERANCES, axis=0)
     clean += 0.8 * rng.standard_normal(clean.shape)
     measured, reference = {}, None
-    for name, size in {**damage, "trivial": 1.5}.items():
+    for name, size in {**damage, "logmel": 1.5}.items():
         embeddings = clean + size * rng.standard_normal(clean.shape)
         cosines = scores.cosine(embeddings, test.verification)
-        result = accuracy.score(embeddings, test, score_calibration.fit(cosines, test.verification.targets))
-        scores.write_scores(f"metrics/scores/{name}.csv", test.verification, result.scores)
-        scores.write_ranks(f"metrics/ranks/{name}.csv", result.ranks)
-        measured[name] = accuracy.figures(
-            test, result, config.evaluate.bootstrap, config.seed, reference, config.evaluate.margin
-        )
-        reference = reference or result
+        outcome = result.score_test(embeddings, test, score_calibration.fit(cosines, test.verification.targets))
+        result.write(name, test, outcome)
+        measured[name] = accuracy.summarise(test, outcome, config, reference)
+        reference = reference or outcome
     return measured
 
 
@@ -165,7 +162,7 @@ def _costs():
     layers = [macs.Layer(name, "Conv1d", (1, 8, 301), 64, 10**6 * (i + 3)) for i, name in enumerate(LAYERS)]
     write_csv("metrics/macs.csv", macs.COLUMNS, macs.rows(layers))
     write_json(
-        "metrics/profile.json",
+        layout.details("profile"),
         {
             **COST,
             "seconds": 3.0,
@@ -176,15 +173,11 @@ def _costs():
             "checkpoint_mb": 83.3,
         },
     )
-    for path, names in (
-        ("latency", ("speechbrain", "fp32")),
-        ("ptq_latency", ("fp32", "ptq")),
-        ("qat_search_latency", ("fp32", "qat")),
-    ):
+    for model, names in (("fp32", ("speechbrain", "fp32")), ("ptq", ("fp32", "ptq")), ("qat", ("fp32", "qat"))):
         calls = {
             name: lambda wave, copies=copies: np.sort(np.tile(wave, copies)) for name, copies in zip(names, (6, 3))
         }
-        write_json(f"metrics/{path}.json", latency.measure(calls, 0.5, 5, 1))
+        write_json(layout.latency(model), latency.measure(calls, 0.5, 5, 1))
 
 
 def change(path, **values):

@@ -20,13 +20,13 @@ def results(place):
 def _points(results, name):
     trials = results.test.verification
     _, p_fa, p_miss = metrics.det_points(metrics.rank(results.models[name].scores, trials.targets))
-    return list(zip(p_fa, p_miss))
+    return list(zip(p_fa, p_miss, strict=True))
 
 
 def test_curve_is_of_the_scores(results):
     for name, curve in det.curves(results).items():
         points = _points(results, name)
-        assert list(zip(curve.p_fa, curve.p_miss)) == points  # few enough to keep them all
+        assert list(zip(curve.p_fa, curve.p_miss, strict=True)) == points  # few enough to keep them all
         eer = metrics.eer(results.models[name].scores, results.test.verification.targets)
         assert curve.eer == pytest.approx(eer, abs=1e-6)
 
@@ -42,8 +42,8 @@ def test_thinned_curve_keeps_points_and_ends():
     rng = np.random.default_rng(0)
     scores, targets = np.r_[rng.normal(0, 1, 4000), rng.normal(2, 1, 4000)], np.repeat([False, True], 4000)
     _, p_fa, p_miss = metrics.det_points(metrics.rank(scores, targets))
-    thin = list(zip(*det._thinned(p_fa, p_miss)))
-    all_points = list(zip(p_fa, p_miss))
+    thin = list(zip(*det._thinned(p_fa, p_miss), strict=True))
+    all_points = list(zip(p_fa, p_miss, strict=True))
     assert det.MOST_POINTS / 2 < len(thin) <= det.MOST_POINTS < len(all_points)
     assert thin[0] == all_points[0] and thin[-1] == all_points[-1] and set(thin) <= set(all_points)
 

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from src import report
+from src.common import layout
 from src.data import manifest
 from src.runtime.errors import InputError
 from tests.reporting.conftest import ROOT, UTTERANCES, write
 from tests.workspace import programs, recomputed
 
-OUTPUTS = (report.REPORT, report.PAGE, report.DET)
+OUTPUTS = (report.REPORT, report.PAGE, report.DET, layout.CARD, layout.RELEASE)
 
 
 def _digests():
@@ -39,7 +41,7 @@ def test_summary_comes_first_and_fits_a_terminal(place):
     report.main()
     text = Path(report.REPORT).read_text(encoding="utf-8")
     header, _, *rows = _first_table(text)
-    assert header[0] == "model" and [row[0] for row in rows] == ["fp32", "INT8 PTQ", "INT8 QAT", "no model ²"]
+    assert header[0] == "model" and [row[0] for row in rows] == ["fp32", "INT8 PTQ", "INT8 QAT", "log-mel ²"]
     assert {len(row) for row in rows} == {len(header)}
     assert len(next(line for line in text.splitlines() if line.startswith("|"))) <= 120
 
@@ -48,7 +50,7 @@ def test_figures_are_those_of_the_scores(place):
     write()
     report.main()
     header, _, *rows = _first_table(Path(report.REPORT).read_text(encoding="utf-8"))
-    for name, row in zip(("fp32", "ptq", "qat", "trivial"), rows, strict=True):
+    for name, row in zip(("fp32", "ptq", "qat", "logmel"), rows, strict=True):
         with open(f"metrics/scores/{name}.csv", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
         scores = np.array([float(line["score"]) for line in lines])
@@ -80,9 +82,30 @@ def test_page_needs_nothing_from_outside(place):
     outside = set(re.findall(r"https?://[^\s\"'<]+", page))
     assert outside <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     assert not re.search(r"<script|<img|<link rel=\"stylesheet|@import", page)
+    assert "{{" not in page and "{%" not in page
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'(?:href="|url\()#([^")]+)', page)) <= set(ids)
+
+
+def test_page_shows_the_verdict_then_four_figures_each_with_its_interval_or_count(place):
+    write()
+    report.main()
+    page = Path(report.PAGE).read_text(encoding="utf-8")
+    order = [page.index(part) for part in ('class="verdict"', 'class="headline"', 'class="summary"', "<h2>Plots")]
+    assert order == sorted(order)
+    figures = re.findall(r'<li class="panel"><strong>([^<]+).*?<small>(.*?)</small>', page, re.DOTALL)
+    assert len(figures) == 4
+    for value, note in figures:
+        numbers = [float(number.replace("−", "-")) for number in re.findall(r"[−+]?\d+\.\d+", note)]
+        if "CI" in note:
+            assert len(numbers) == 2 and numbers[0] <= float(value.replace("−", "-")) <= numbers[1]
+        else:
+            assert numbers
+    text = Path(report.REPORT).read_text(encoding="utf-8")
+    assert all(f"**{value} " in text for value, _ in figures)
+    assert [f"## {number}." in text for number in range(1, 7)] == [True] * 5 + [False]
+    assert len(re.findall(r"<h3>\d\. ", page)) == 5
 
 
 def test_names_from_params_are_escaped(place):
@@ -97,22 +120,10 @@ def test_seen_speakers_have_marked_rows_of_their_own(place):
     report.main()
     text = Path(report.REPORT).read_text(encoding="utf-8")
     rows = _first_table(text)[2:]
-    assert [row[0] for row in rows] == [
-        "fp32, unseen",
-        "ptq, unseen",
-        "qat, unseen",
-        "none ², unseen",
-        "fp32, all †",
-        "ptq, all †",
-        "qat, all †",
-        "none ², all †",
-        "fp32, seen †",
-        "ptq, seen †",
-        "qat, seen †",
-        "none ², seen †",
-    ]
+    models, groups = ("fp32", "ptq", "qat", "log-mel ²"), ("unseen", "all †", "seen †")
+    assert [row[0] for row in rows] == [f"{model}, {group}" for group in groups for model in models]
     assert "\n† Speakers that the encoder was trained on" in text
-    assert "The test has 10 speakers" in text  # the verdict is about those that are unseen
+    assert "- Test: 10 speakers," in text  # the verdict is about those that are unseen
 
 
 def test_breakdown_by_sex_is_shown_and_explained_where_there_is_one(place):
@@ -128,21 +139,15 @@ def test_breakdown_by_sex_is_shown_and_explained_where_there_is_one(place):
     assert "| sexes: same " in Path(report.REPORT).read_text(encoding="utf-8")
 
 
-def test_no_mark_without_seen_speakers(place):
-    write()
-    report.main()
-    for path in (report.REPORT, report.PAGE):
-        assert "†" not in Path(path).read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("seen, marked", [(6, []), (16, ["det", "scores", "conditions", "differences"])])
+@pytest.mark.parametrize("seen, marked", [(0, []), (6, []), (16, ["det", "scores", "conditions", "differences"])])
 def test_plots_over_seen_speakers_are_marked(place, seen, marked):
     write(seen_speakers=seen)
     report.main()
     page = Path(report.PAGE).read_text(encoding="utf-8")
     figures = dict(re.findall(r'id="figure-(\w+)">\s*<h3>(.*?)</h3>', page))
     assert len(figures) == 8 and [name for name, title in figures.items() if "†" in title] == marked
-    assert page.count("† Speakers that the encoder was trained on") == 3  # below the summary, the plots, the table
+    assert page.count("† Speakers that the encoder was trained on") == 3 * bool(seen)  # below summary, plots, table
+    assert ("†" in page) == bool(seen)
     heading = next(
         line
         for line in Path(report.REPORT).read_text(encoding="utf-8").splitlines()
@@ -155,28 +160,28 @@ def test_plots_over_seen_speakers_are_marked(place, seen, marked):
 def test_figures_of_a_group_by_the_program_in_the_documentation(place, group):
     write(seen_speakers=6)
     lines = programs("docs/evaluation.md")[0].splitlines()
-    lines[4:4] = programs("docs/evaluation.md")[1].splitlines()
+    lines[5:5] = programs("docs/evaluation.md")[1].splitlines()
     found = recomputed("\n".join(lines).replace('"unseen"', f'"{group}"').replace('"all"', f'"{group}"'), place)
     for name, file in (("fp32", "baseline"), ("ptq", "ptq"), ("qat", "qat_search")):
-        stated = json.loads(Path(f"metrics/{file}.json").read_text(encoding="utf-8"))[group]
+        stated = json.loads(Path(f"metrics/details/{file}.json").read_text(encoding="utf-8"))[group]
         keys = ("trials", "target_trials", "top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05")
         assert found[name] == pytest.approx([stated[key] for key in keys], abs=1e-6)
 
 
-def test_commit_and_parameters_are_told(place):
+def test_commit_and_parameters_are_shown(place):
     write(qat_search={"steps": 1234})
     report.main()
     for path in (report.REPORT, report.PAGE):
         text = Path(path).read_text(encoding="utf-8")
-        assert "steps: 1234" in text and "pretrain:" not in text and "commit" not in text
+        assert "steps: 1234" in text and "pretrain:" not in text and "unknown: not a Git repository" in text
+    Path("requirements.txt").write_text("a")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (["init", "-q"], ["add", "params.yaml"], ["commit", "-qm", "a"]):
+    for command in (["init", "-q"], ["add", "requirements.txt"], ["commit", "-qm", "a"]):
         subprocess.run([*git, *command], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout[:12]
     report.main()
     assert f"\n- commit: {head}\n" in Path(report.REPORT).read_text(encoding="utf-8")
-    with open("params.yaml", "a", encoding="utf-8") as file:
-        file.write("# changed\n")
+    Path("requirements.txt").write_text("b")
     report.main()
     assert f"\n- commit: {head}, with changes not committed\n" in Path(report.REPORT).read_text(encoding="utf-8")
 
@@ -185,40 +190,30 @@ def test_only_seen_speakers_are_marked_too(place):
     write(seen_speakers=16, data={"source": "hub"})
     report.main()
     text = Path(report.REPORT).read_text(encoding="utf-8")
-    assert [row[0] for row in _first_table(text)[2:]] == ["fp32 †", "INT8 PTQ †", "INT8 QAT †", "no model ² †"]
-    assert "16 speakers that the encoder was trained on" in text
-    assert "synthetic speech from espeak-ng" not in text
+    assert [row[0] for row in _first_table(text)[2:]] == ["fp32 †", "INT8 PTQ †", "INT8 QAT †", "log-mel ² †"]
+    assert "16 speakers that the encoder was trained on" in text and "espeak-ng" not in text
 
 
 @pytest.mark.parametrize(
-    "missing", ["baseline.json", "qat_search_latency.json", "macs.csv", "trials.csv", "breakdown.csv", "scores/qat.csv"]
-)
-def test_missing_file_is_named_and_nothing_is_written(place, missing):
-    write()
-    Path("metrics", missing).unlink()
-    with pytest.raises(InputError, match=re.escape(missing)):
-        report.main()
-    assert not any(Path(path).exists() for path in OUTPUTS)
-
-
-@pytest.mark.parametrize(
-    "name, fault, said",
+    "name, content, message",
     [
-        ("ptq.json", "{", "ptq.json: not valid JSON"),
-        ("ptq.json", "{}", "ptq.json: top1_accuracy.*missing"),
-        ("trials.csv", "a,b\n1,2\n", "trials.csv: rows with trial"),
-        ("scores/ptq.csv", "enrol,test,target,score\n", "scores/ptq.csv"),
+        ("details/baseline.json", None, "details/baseline.json"),
+        ("breakdown.csv", None, "breakdown.csv"),
+        ("scores/qat.csv", None, "scores/qat.csv"),
+        ("details/ptq.json", "{", "ptq.json: not valid JSON"),
+        ("trials.csv", "trial,objective\n", "trials.csv: no rows"),
     ],
 )
-def test_damaged_file_is_named(place, name, fault, said):
+def test_missing_or_damaged_file_is_named_and_nothing_is_written(place, name, content, message):
     write()
-    Path("metrics", name).write_text(fault, encoding="utf-8")
-    with pytest.raises(InputError, match=said):
+    path = Path("metrics", name)
+    path.unlink() if content is None else path.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
         report.main()
     assert not any(Path(path).exists() for path in OUTPUTS)
 
 
-def test_speakers_shared_with_fine_tuning_are_refused_or_told(place):
+def test_speakers_shared_with_fine_tuning_are_refused_or_named(place):
     config = write()
     rows = manifest.read()
     manifest.write([*rows, *(replace(row, split="finetune") for row in rows[: UTTERANCES + 1])])
@@ -241,86 +236,60 @@ def test_files_from_before_speakers_were_seen_are_refused(place):
         report.main()
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
+@pytest.fixture
+def browse(place):
+    """`browse(option, ..., page)`: headless Chromium."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
         pytest.skip("no Chromium here to open the report in")
-    return [
-        found,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-extensions",
-        "--disable-sync",
-        "--no-first-run",
-        "--hide-scrollbars",
-        "--enable-logging=stderr",
-        "--v=0",
-    ]
+    options = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking"
+    options += " --disable-component-update --disable-extensions --disable-sync --no-first-run --hide-scrollbars"
+    options += f" --enable-logging=stderr --v=0 --user-data-dir={place / 'profile'}"
+
+    def run(*arguments):
+        page = Path(arguments[-1]).resolve().as_uri()
+        command = [program, *options.split(), *arguments[:-1], page]
+        return subprocess.run(command, capture_output=True, text=True, timeout=150, check=True)
+
+    return run
 
 
-def test_opens_in_a_browser_light_and_dark_without_console_errors(place, chromium):
+def test_opens_in_a_browser_light_and_dark_without_console_errors(place, browse):
     write()
     report.main()
-    page, shots = Path(report.PAGE).resolve().as_uri(), []
+    brightness = []
     for scheme in (1, 0):  # light, dark
         shot = place / f"{scheme}.png"
-        done = subprocess.run(
-            [
-                *chromium,
-                f"--user-data-dir={place / 'profile'}",
-                "--window-size=800,1000",
-                f"--blink-settings=preferredColorScheme={scheme}",
-                f"--screenshot={shot}",
-                page,
-            ],
-            capture_output=True,
-            text=True,
-            timeout=150,
-            check=True,
-        )
-        assert "CONSOLE" not in done.stderr
-        shots.append(_pixels(shot))
-    light, dark = (shot[..., :3].mean() for shot in shots)
+        theme = f"--blink-settings=preferredColorScheme={scheme}"
+        output = browse("--window-size=800,1000", theme, f"--screenshot={shot}", report.PAGE)
+        assert "CONSOLE" not in output.stderr
+        pixels = imread(shot)[..., :3]
+        brightness.append(pixels.mean())
+        # The figures follow the theme, and are not blank in either.
+        assert len(np.unique((255 * pixels[::4, ::4]).astype(int).reshape(-1, 3), axis=0)) > 20
+    light, dark = brightness
     assert light > 0.8 > 0.3 > dark
-    # The figures follow the theme, and are not blank in either.
-    for shot in shots:
-        assert len(np.unique((255 * shot[::4, ::4, :3]).astype(int).reshape(-1, 3), axis=0)) > 20
 
 
-def test_fits_a_phone(place, chromium):
-    """No scrolling sideways at the width of a phone, but for the wide table in its box."""
+def test_nothing_is_cut_off_at_the_width_of_a_phone(place, browse):
+    """No element reaches beyond the page, but for those in a box that scrolls; pictures are equally high."""
     write(seen_speakers=6)
     report.main()
     Path("phone.html").write_text(
-        f'<iframe src="{report.PAGE}" style="width: 390px; height: 800px"></iframe><script>'
-        'const frame = document.querySelector("iframe");'
-        'frame.onload = () => document.title = "wide: " + frame.contentDocument.documentElement.scrollWidth;'
-        "</script>",
+        f"""<iframe src="{report.PAGE}" style="border: 0; width: 400px; height: 800px"></iframe><script>
+        const frame = document.querySelector("iframe");
+        frame.onload = () => {{
+          const page = frame.contentDocument, outer = page.documentElement.scrollWidth;
+          const right = (element) => element.getBoundingClientRect().right;
+          const wide = [...page.querySelectorAll("body *:not(.scroll *, svg *)")].filter((element) => right(element) > 400
+            || (!element.matches(".scroll") && element.scrollWidth > element.clientWidth + 1 && element.clientWidth));
+          const cut = [...page.querySelectorAll("svg text")].filter((text) => right(text) > right(text.ownerSVGElement));
+          const heights = new Set([...page.querySelectorAll("figure > svg")].map((svg) => svg.clientHeight));
+          document.title = [outer, wide.length, cut.length, heights.size].join(" ");
+        }};
+        </script>""",
         encoding="utf-8",
     )
-    done = subprocess.run(
-        [
-            *chromium,
-            f"--user-data-dir={place / 'profile'}",
-            "--allow-file-access-from-files",
-            "--virtual-time-budget=5000",
-            "--dump-dom",
-            Path("phone.html").resolve().as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=True,
-    )
-    assert re.search(r"<title>wide: (\d+)</title>", done.stdout)[1] == "390"
-
-
-def _pixels(path):
-    from matplotlib.image import imread
-
-    return imread(path)
+    output = browse("--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom", "phone.html")
+    measured = re.search(r"<title>(.*?)</title>", output.stdout)[1]
+    assert measured == "400 0 0 1"  # width, elements cut off, letters cut off, heights

@@ -1,10 +1,12 @@
 import io
 import itertools
 import math
+import struct
 
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import firwin, resample_poly
@@ -61,11 +63,103 @@ def test_a_wav_cut_behind_what_is_used_is_used():
     assert np.array_equal(audio.prepare(samples, 16_000, max_seconds=1), pcm[:16_000])
 
 
-def test_a_wav_from_a_pipe_has_no_sizes_and_is_used():
-    data = bytearray(encoded())
-    at = data.index(b"data") + 4
-    data[at : at + 4] = data[4:8] = b"\xff\xff\xff\xff"
-    assert len(audio.decode(io.BytesIO(bytes(data)))[0]) == 48_000
+PCM = np.random.default_rng(1).integers(-9_000, 9_000, 8_000).astype(np.int16)
+INFO = struct.pack("<4sI4s4sI4s", b"LIST", 16, b"INFO", b"ISFT", 4, b"Lavf")
+
+
+def wav(riff, data, before=b"", behind=b""):
+    """A WAV of PCM with these sizes, and with chunks before or behind its samples."""
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16_000, 32_000, 2, 16)
+    samples = PCM.tobytes() if data is not None else b""
+    return (
+        struct.pack("<4sI4s", b"RIFF", riff, b"WAVE")
+        + form
+        + before
+        + struct.pack("<4sI", b"data", data or 0)
+        + samples
+        + behind
+    )
+
+
+def patched(container, *changes):
+    """PCM in a container, with other bytes at offsets, or behind names, in it."""
+    data = bytearray(encoded(PCM, container=container))
+    for where, offset, value in changes:
+        at = (data.index(where) if where else 0) + offset
+        data[at : at + len(value)] = value
+    return bytes(data)
+
+
+STREAMED = {
+    "WAV, killed": wav(0, 0),
+    "WAV, killed, with a chunk before": wav(0, 0, INFO),
+    "WAV, killed, after the first size was written": wav(36, 0),
+    "WAV, RIFF unknown": wav(0, 16_000),
+    "WAV, both unknown": wav(2**32 - 1, 2**32 - 1, INFO),
+    "WAV, sox": wav(2**31 - 4060, 2**31 - 4096),
+    "RF64, killed": patched("RF64", (b"ds64", 8, bytes(24))),
+    "RF64, unknown": patched("RF64", (b"ds64", 8, b"\xff" * 24)),
+    "FLAC": patched("FLAC", (b"", 12, bytes(6)), (b"", 21, b"\xf0"), (b"", 22, bytes(20))),
+    "AIFF, killed": patched("AIFF", (b"", 4, bytes(4)), (b"COMM", 10, bytes(4)), (b"SSND", 4, struct.pack(">I", 8))),
+    "AIFF, zeros": patched("AIFF", (b"", 4, bytes(4)), (b"COMM", 10, bytes(4)), (b"SSND", 4, bytes(4))),
+    "AU, killed": patched("AU", (b"", 8, bytes(4))),
+    "AU, unknown": patched("AU", (b"", 8, b"\xff" * 4)),
+    "CAF, killed": patched("CAF", (b"data", 4, bytes(8))),
+    "CAF, unknown": patched("CAF", (b"data", 4, b"\xff" * 8)),
+}
+
+
+@pytest.mark.parametrize("data", STREAMED.values(), ids=STREAMED)
+def test_a_placeholder_is_no_length(data):
+    samples, rate = audio.decode(io.BytesIO(data))
+    assert rate == 16_000 and np.array_equal(samples[:, 0] * 32768, PCM)
+    some, _ = audio.decode(io.BytesIO(data), seconds=0.1)
+    assert np.array_equal(some[:, 0] * 32768, PCM[: len(some)]) and 1_600 <= len(some) < 8_000
+
+
+@pytest.mark.parametrize("container", ["WAV", "RF64", "AIFF", "AU", "NIST"])
+def test_a_length_that_the_file_does_not_have_is_a_cut(container):
+    whole = encoded(PCM, container=container)
+    assert len(audio.decode(io.BytesIO(whole))[0]) == 8_000
+    for missing in (2, 9_000):
+        assert reason(audio.decode, io.BytesIO(whole[:-missing])).startswith("truncated: it ends after 0.")
+
+
+def test_a_wav_of_no_samples_before_other_chunks_is_empty():
+    assert reason(audio.decode, io.BytesIO(wav(60, None, behind=INFO))) == "empty"
+
+
+def test_an_mp3_without_a_note_of_its_length_is_whole():
+    """The length of a stream of varying bit rate is estimated from its first frame, and may be far off."""
+    loud = np.concatenate([np.float32(1e-5) * NOISE, NOISE])
+    file = io.BytesIO()
+    soundfile.write(file, loud, 16_000, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5)
+    data = file.getvalue()
+    frame = data.index(data[:2], 4)  # behind the first, which holds the note
+    with soundfile.SoundFile(io.BytesIO(data[frame:])) as stream:
+        assert stream.frames > 1.5 * len(loud)
+    for stream in (data, b"ID3\x04\0\0\0\0\0\x05tags!" + data):
+        assert len(audio.decode(io.BytesIO(stream))[0]) == len(loud)
+        assert reason(audio.decode, io.BytesIO(stream[: len(data) // 2])).startswith("truncated")
+    assert abs(len(audio.decode(io.BytesIO(data[frame:]))[0]) - len(loud)) < 3 * 1152
+
+
+@pytest.mark.parametrize("name", ["a.raw", "a.pcm", "a.vox", "a.gsm", "a"])
+def test_samples_without_a_header_are_not_decoded_by_their_name(tmp_path, name):
+    (tmp_path / name).write_bytes(PCM.tobytes())
+    assert reason(audio.decode_path, tmp_path / name) == "not decodable: Format not recognised"
+    (tmp_path / name).write_bytes(encoded())
+    assert len(audio.decode_path(tmp_path / name)[0]) == 48_000
+
+
+def test_a_full_scale_square_wave_is_scaled_by_resampling_not_clipped():
+    """At another rate it is above full scale: its edges overshoot."""
+    wave = np.where(np.arange(2 * 44_100) % 147 < 73, 1, -1).astype(np.float32)
+    wave[::2] *= np.float32(0.99)  # no flat tops, as those of a clipped recording
+    pcm = audio.prepare(wave, 44_100)
+    converted = soxr.resample(wave, 44_100, 16_000, quality="HQ")
+    assert np.abs(converted).max() > 1.05
+    assert np.abs(pcm / 32768 - converted / np.abs(converted).max()).max() < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,24 @@
 import copy
+import dataclasses
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto
 
 from src.common.params import QatSearch
 from src.data.manifest import Row
-from src.evaluate import accuracy
-from src.quantize import qat
-from src.search import factorise, search, student
+from src.encoder.export import export_onnx
+from src.encoder.frontend import FrontEnd
+from src.evaluate import test_set
+from src.quantize import ptq, qat
+from src.quantize.quantizer import GROUPS
+from src.search import factorise, search, student, trial
 from tests.quantize.conftest import FRAMES, Frames
 
 
-def wanted(**changes):
+def settings(**changes):
     return QatSearch(
         **{
             "n_trials": 3,
@@ -33,43 +39,77 @@ def wanted(**changes):
 
 
 @pytest.fixture(scope="module")
-def task(network, features, speech):
-    rows = [Row(f"u{i}", speaker, "validation", "", "", 1.0, 0, "") for i, speaker in enumerate(speech[1])]
-    bits = {"layer0": 8, "blocks": 8, "mfa": 8, "attention": 8, "fc": 8}
-    source = student.Source(network, features, factorise.spectra(network, features), "minmax", bits)
-    return search.Task(
-        source, copy.deepcopy(network), Frames(), speech, speech, accuracy.make_test(rows, 1), FRAMES, 100, "cpu", 5
+def setup(network, features, speech, other_speech):
+    """Fine-tuned on other speakers than those of the validation."""
+    rows = [Row(f"u{i}", speaker, "validation", "", "", 1.0, 0, "") for i, speaker in enumerate(other_speech[1])]
+    source = student.Source(
+        network, features, factorise.spectra(network, features), "minmax", {**dict.fromkeys(GROUPS, 8), "mfa": 4}
     )
+    test = test_set.make_test(rows, 1)
+    return trial.Setup(source, copy.deepcopy(network), Frames(), speech, other_speech, test, FRAMES, 100, "cpu", 5)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(task, tmp_path_factory):
-    return search.run(task, wanted(), tmp_path_factory.mktemp("study"))
+def undisturbed(setup, tmp_path_factory):
+    return search.run(setup, settings(), tmp_path_factory.mktemp("study"))
 
 
-def test_all_trials_complete_and_have_what_is_known_of_them(task, undisturbed):
+def test_all_trials_complete_and_have_what_is_known_of_them(setup, undisturbed):
     assert [row["trial"] for row in undisturbed.trials] == [0, 1, 2]
     assert len({row["learning_rate"] for row in undisturbed.trials}) == 3
-    whole = factorise.multiplications(task.source.network)
+    whole = factorise.multiplications(setup.source.network)
     for row in undisturbed.trials:
         low, value, high = (row[name] for name in ("eer_difference_low", "eer_difference", "eer_difference_high"))
         assert low <= value <= high
         assert row["noninferior"] == (high < 0.1 and row["top1_difference_high"] >= 0)
         left = factorise.multiplications(
-            factorise.factorise(task.source.network, task.source.spectra, task.source.ranks(row["kept_macs"]))
+            factorise.factorise(setup.source.network, setup.source.spectra, setup.source.layer_ranks(row["kept_macs"]))
         )
         assert left <= whole and row["gmacs"] == pytest.approx(left * FRAMES / 1e9, rel=0.2)
 
 
-def test_a_trial_can_be_made_again(task, undisturbed):
+def test_a_trial_can_be_made_again(setup, undisturbed):
     row = undisturbed.trials[1]
-    ranks = task.source.ranks(row["kept_macs"])
-    network, loss = search.train(task, wanted(), ranks, search.hyperparameters(row), 3, "")
+    layer_ranks = setup.source.layer_ranks(row["kept_macs"])
+    network, loss = trial.train(setup, settings(), layer_ranks, search.hyperparameters(row), 3, "")
     assert loss == row["train_loss"]
-    assert search.objective(search._embed(network, task), task) == row["objective"]
+    assert trial.validate(network, setup).objective == row["objective"]
 
 
-def test_an_interrupted_search_ends_as_an_undisturbed_one(task, undisturbed, tmp_path, monkeypatch):
+def test_the_objective_is_of_the_validation_speakers_and_the_training_of_the_others(setup, undisturbed):
+    """Both are swapped in a fixture where the two splits differ."""
+    row = undisturbed.trials[0]
+    swapped = dataclasses.replace(setup, finetune=setup.validation, validation=setup.finetune)
+    layer_ranks, hyperparameters = setup.source.layer_ranks(row["kept_macs"]), search.hyperparameters(row)
+    network, loss = trial.train(swapped, settings(), layer_ranks, hyperparameters, 3, "")
+    assert loss != row["train_loss"]
+    assert trial.validate(setup.teacher, swapped).objective != undisturbed.reference
+    waveforms, speakers = setup.validation
+    embeddings = torch.cat([setup.teacher(torch.from_numpy(wave).view(1, -1, 80)) for wave in wrapped(waveforms)])
+    numbers = torch.tensor([sorted(set(speakers)).index(speaker) for speaker in speakers])
+    assert undisturbed.reference == pytest.approx(qat.leave_one_out_loss(embeddings, numbers).item(), rel=1e-4)
+
+
+def wrapped(waveforms):
+    """Each repeated to the length of the validation crops."""
+    return [np.resize(waveform, trial.VALIDATION_SAMPLES) for waveform in waveforms]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.8])
+def test_size_of_a_student_with_4_bit_layers_is_that_of_the_weights_in_its_file(setup, share, tmp_path):
+    layer_ranks = setup.source.layer_ranks(share)
+    converted = ptq.convert(setup.source.student(layer_ranks))
+    path = tmp_path / "student.onnx"
+    from speechbrain.lobes.features import Fbank
+
+    export_onnx(torch.nn.Sequential(FrontEnd(Fbank(n_mels=80)), converted), path)
+    tensors = onnx.load(path).graph.initializer
+    weights = [t for t in tensors if t.data_type in (TensorProto.INT8, TensorProto.INT4) and len(t.dims) > 1]
+    assert {t.data_type for t in weights} == {TensorProto.INT8, TensorProto.INT4}
+    assert setup.source.cost(layer_ranks, FRAMES)[1] == sum(len(t.raw_data) for t in weights) / 1e6
+
+
+def test_an_interrupted_search_ends_as_an_undisturbed_one(setup, undisturbed, tmp_path, monkeypatch):
     finetune, calls = qat.finetune, []
 
     def killed(*args, **kwargs):
@@ -81,52 +121,34 @@ def test_an_interrupted_search_ends_as_an_undisturbed_one(task, undisturbed, tmp
     with monkeypatch.context() as patch:
         patch.setattr(qat, "finetune", killed)
         with pytest.raises(KeyboardInterrupt):
-            search.run(task, wanted(), tmp_path)
+            search.run(setup, settings(), tmp_path)
         assert len(calls) == 2
-        assert search.run(task, wanted(), tmp_path) == undisturbed
+        assert search.run(setup, settings(), tmp_path) == undisturbed
         assert len(calls) == 4  # the finished trial was not run again
 
 
-def test_more_trials_go_on_and_other_inputs_start_anew(task, undisturbed, tmp_path, capsys):
-    search.run(task, wanted(n_trials=1), tmp_path)
-    assert search.run(task, wanted(), tmp_path) == undisturbed
+def test_more_trials_go_on_and_other_inputs_start_anew(setup, undisturbed, tmp_path, capsys):
+    search.run(setup, settings(n_trials=1), tmp_path)
+    assert search.run(setup, settings(), tmp_path) == undisturbed
     capsys.readouterr()
-    assert search.run(task, wanted(), tmp_path) == undisturbed
+    assert search.run(setup, settings(), tmp_path) == undisturbed
     assert capsys.readouterr().out == "3 of 3 trials were finished before\n"
-    search.run(task, wanted(steps=2, n_trials=1), tmp_path)
+    search.run(setup, settings(steps=2, n_trials=1), tmp_path)
     assert "trial 1/1" in capsys.readouterr().out
 
 
-def test_other_code_is_another_study(task, monkeypatch):
-    before = search.fingerprint(task, wanted())
-    assert search.fingerprint(task, wanted()) == before
+def test_other_code_is_another_study(setup, monkeypatch):
+    before = search.fingerprint(setup, settings())
+    assert search.fingerprint(setup, settings()) == before
     monkeypatch.setattr(search, "CODE", search.CODE[:-1])
-    assert search.fingerprint(task, wanted()) != before
+    assert search.fingerprint(setup, settings()) != before
 
 
-def test_without_structure_every_operation_stays(task, tmp_path):
-    result = search.run(task, wanted(n_trials=2, structure=False), tmp_path)
+def test_without_structure_every_operation_stays(setup, tmp_path):
+    result = search.run(setup, settings(n_trials=2, structure=False), tmp_path)
     assert {row["kept_macs"] for row in result.trials} == {1.0} and len({row["gmacs"] for row in result.trials}) == 1
 
 
-def row(trial, objective, gmacs, size, noninferior=1):
-    return {"trial": trial, "objective": objective, "gmacs": gmacs, "size_mb": size, "noninferior": noninferior}
-
-
-def test_front_and_choice():
-    rows = [
-        row(0, 0.1, 5.0, 9.0),
-        row(1, 0.2, 3.0, 6.0),
-        row(2, 0.3, 3.5, 7.0),
-        row(3, 0.9, 1.0, 2.0, 0),
-        row(4, 0.2, 3.0, 6.0),
-    ]
-    search.mark_pareto(rows)
-    assert [each["front"] for each in rows] == [1, 1, 0, 1, 1]
-    assert search.select(rows)["trial"] == 1  # the cheapest that is not inferior
-    assert search.select([{**each, "noninferior": 0} for each in rows]) is None
-
-
-def test_the_objective_of_a_perfect_teacher_is_lower_than_of_noise(task):
+def test_the_objective_of_the_teacher_is_lower_than_that_of_noise(setup, undisturbed):
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal((24, 24)).astype("float32"))
-    assert search.objective(search._embed(task.teacher, task), task) < search.objective(noise, task)
+    assert undisturbed.reference < trial.objective(noise, setup)

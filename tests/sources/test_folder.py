@@ -20,6 +20,8 @@ def write(path, samples=16_000):
 def reasons(candidates):
     """{utt_id: reason, or the number of samples}"""
     outcome = {}
+    if isinstance(candidates, folder.Listing):
+        outcome, candidates = {utt_id: why for utt_id, _, why in candidates.skipped}, candidates.candidates
     for candidate in candidates:
         try:
             outcome[candidate.utt_id] = len(candidate.read()[0])
@@ -32,8 +34,7 @@ def test_files_of_speakers_in_order_whatever_their_suffix_and_name(tmp_path):
     for name in ("b/2.WAV", "b/10/1.flac", "a/x/y/ö ü.ogg", "a/x/z,1.mp3"):
         write(tmp_path / name)
     write(tmp_path / "no speaker.wav")
-    (tmp_path / "a" / "notes.txt").write_text("x")  # no recording
-    found = folder.candidates(tmp_path, 8)
+    found = folder.listing(tmp_path, 8).candidates
     assert [(c.speaker, c.utt_id) for c in found] == [
         ("a", "a/x/y/ö ü.ogg"),
         ("a", "a/x/z,1.mp3"),
@@ -45,8 +46,8 @@ def test_files_of_speakers_in_order_whatever_their_suffix_and_name(tmp_path):
 
 def test_no_more_is_decoded_than_needed(tmp_path):
     write(tmp_path / "a" / "1.wav", 20 * 16_000)
-    assert 2 * 16_000 <= reasons(folder.candidates(tmp_path, 2))["a/1.wav"] < 3 * 16_000
-    assert reasons(folder.named(tmp_path, ["a/1.wav"])) == {"a/1.wav": 20 * 16_000}
+    assert 2 * 16_000 <= reasons(folder.listing(tmp_path, 2).candidates)["a/1.wav"] < 3 * 16_000
+    assert reasons(folder.named(tmp_path, ["a/1.wav"], [])) == {"a/1.wav": 20 * 16_000}
 
 
 def test_links_are_followed_once_and_faults_are_reasons(tmp_path):
@@ -57,14 +58,14 @@ def test_links_are_followed_once_and_faults_are_reasons(tmp_path):
     (tmp_path / "s" / "up").symlink_to("..")
     os.mkfifo(tmp_path / "s" / "pipe.wav")
     (tmp_path / "elsewhere").symlink_to("s/real")
-    assert reasons(folder.candidates(tmp_path, 8)) == {
+    assert reasons(folder.listing(tmp_path, 8)) == {
         "s/real/1.wav": 16_000,
         "s/dangling.wav": "dangling link",
         "s/itself.wav": "unreadable: Too many levels of symbolic links",
         "s/again": "link to a folder already read",
         "s/up": "link to a folder already read",
         "s/pipe.wav": "not a regular file",
-        "elsewhere/1.wav": 16_000,
+        "elsewhere": "link to a folder already read",
     }
 
 
@@ -74,7 +75,7 @@ def test_a_name_that_is_not_utf_8_is_escaped(tmp_path):
         os.rename(plain, os.fsencode(tmp_path) + b"/s/\xff.wav")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    assert reasons(folder.candidates(tmp_path, 8)) == {"s/\\xff.wav": 16_000}
+    assert reasons(folder.listing(tmp_path, 8)) == {"s/\\xff.wav": 16_000}
 
 
 def test_no_permission_is_a_reason(tmp_path):
@@ -86,7 +87,7 @@ def test_no_permission_is_a_reason(tmp_path):
             path.chmod(0o755)
         os.seteuid(65534)
     try:
-        outcome = reasons(folder.candidates(tmp_path, 8))
+        outcome = reasons(folder.listing(tmp_path, 8))
     finally:
         if root:
             os.seteuid(0)
@@ -96,18 +97,115 @@ def test_no_permission_is_a_reason(tmp_path):
 
 def test_a_missing_or_empty_folder_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
-        folder.candidates(tmp_path / "none", 8)
+        folder.listing(tmp_path / "none", 8)
     write(tmp_path / "no speaker.wav")
-    with pytest.raises(InputError, match="no <speaker>/"):
-        folder.candidates(tmp_path, 8)
+    with pytest.raises(InputError, match="no recording in a folder directly below it; 1 no speaker"):
+        folder.listing(tmp_path, 8)
 
 
 def test_candidates_have_the_sex_of_their_speaker(tmp_path):
     for name in ("ann/1.wav", "bob/1.wav"):
         write(tmp_path / name)
     (tmp_path / "speakers.csv").write_text("speaker,sex\nann,f\n")
-    for found in (folder.candidates(tmp_path, 8), folder.named(tmp_path, ["ann/1.wav", "bob/1.wav"])):
+    listed = folder.listing(tmp_path, 8).candidates
+    for found in (listed, folder.named(tmp_path, ["ann/1.wav", "bob/1.wav"], listed)):
         assert [(candidate.speaker, candidate.sex, candidate.part) for candidate in found] == [
             ("ann", "f", ""),
             ("bob", "", ""),
         ]
+
+
+def test_what_is_decoded_is_found_by_trying_and_the_rest_is_counted_or_listed(tmp_path):
+    speaker = tmp_path / "s"
+    write(speaker / "1.wav")
+    for name, container, subtype in (
+        ("2.oga", "OGG", "OPUS"),
+        ("3.opus", "OGG", "OPUS"),
+        ("4.aiff", "AIFF", "PCM_16"),
+        ("5.caf", "CAF", "PCM_16"),
+        ("6.sph", "NIST", "PCM_16"),
+        ("7", "FLAC", "PCM_16"),
+        ("8.dat", "W64", "PCM_16"),
+    ):
+        soundfile.write(
+            speaker / name, np.random.default_rng(0).uniform(-0.3, 0.3, 16_000), 16_000, subtype, None, container
+        )
+    (speaker / "headerless.raw").write_bytes(bytes(range(256)) * 200)
+    (speaker / "phone.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(range(256)))
+    (speaker / "phone.amr").write_bytes(b"#!AMR\n" + bytes(range(256)))
+    (speaker / "broken.flac").write_bytes(b"fLaC")
+    for name in ("LICENSE", "1.phn", "1.txt", "speaker.json"):
+        (speaker / name).write_text("0 2260 h# \u00f6\n" * 200)
+    (speaker / "utf16").write_text("0 2260 h#\n" * 30, encoding="utf-16")
+    (speaker / "face.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(range(256)))
+    write(tmp_path / ".cache" / "1.wav")
+    write(speaker / ".ipynb_checkpoints" / "1.wav")
+    (speaker / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    listing = folder.listing(tmp_path, 8)
+    outcome = reasons(listing)
+    unknown = "not decodable: Format not recognised"
+    assert {name: why for name, why in outcome.items() if why != 16_000} == {
+        "s/headerless.raw": unknown,
+        "s/phone.m4a": unknown,
+        "s/phone.amr": unknown,
+        "s/broken.flac": outcome["s/broken.flac"],
+    } and str(outcome["s/broken.flac"]).startswith("not decodable")
+    assert len(outcome) == 12
+    assert "passed over: 3 names that begin with a dot, 6 files that are no audio" in listing.notes
+    assert {os.path.relpath(file, tmp_path) for file, fault in folder.audio_files(tmp_path) if not fault} == {
+        name for name in outcome if name not in ("s/phone.m4a", "s/phone.amr")
+    }
+
+
+def test_speakers_may_be_levels_below(tmp_path):
+    for name in ("north/ann/1.wav", "north/bob/x/1.wav", "south/ann/1.wav", "south/kim/1.wav", "south/lost.wav"):
+        write(tmp_path / name)
+    (tmp_path / "speakers.csv").write_text("speaker,sex\nbob,m\nann,f\n")
+    listing = folder.listing(tmp_path, 8, level=2)
+    assert {c.utt_id: (c.speaker, c.sex) for c in listing.candidates} == {
+        "north/ann/1.wav": ("north/ann", ""),
+        "north/bob/x/1.wav": ("bob", "m"),
+        "south/ann/1.wav": ("south/ann", ""),
+        "south/kim/1.wav": ("kim", ""),
+    }
+    assert listing.skipped == [("south/lost.wav", "south", "no speaker: not in a folder 2 levels below data.path")]
+    (tested,) = folder.named(tmp_path, ["south/kim/1.wav"], listing.candidates, 2)
+    assert tested.speaker == "kim"
+    assert "1 of 2 speakers of speakers.csv are not in the folder: ann" in listing.notes
+
+
+def hints(folder_, level=1):
+    return [note for note in folder.listing(folder_, 8, level).notes if "set data.level" in note]
+
+
+def test_a_level_above_the_speakers_is_suspected(tmp_path):
+    for region in ("east", "west"):
+        for speaker in range(4):
+            for recording in range(3):
+                write(tmp_path / "regions" / region / f"{region}{speaker}" / f"{recording}.wav", 8)
+    assert hints(tmp_path / "regions") == [
+        "data.path: 2 of 2 speakers hold folders (4 each) of recordings; if those are the speakers, set data.level: 2"
+    ]
+    assert not hints(tmp_path / "regions", level=2)
+    assert hints(tmp_path)[0].endswith("set data.level: 2") and hints(tmp_path, level=2)[0].endswith("data.level: 3")
+    for name in (
+        "book/ann/a/1.wav",
+        "book/ann/a/2.wav",
+        "book/bob/b/1.wav",
+        "vox/id10001/a/1.wav",
+        "vox/id10001/b/1.wav",
+    ):
+        write(tmp_path / name, 8)
+    assert not hints(tmp_path / "book") and not hints(tmp_path / "vox")
+
+
+def test_names_are_in_one_unicode_form(tmp_path):
+    write(tmp_path / "Zoe\u0308" / "1.wav")
+    write(tmp_path / "Zo\u00eb" / "1.wav")
+    write(tmp_path / "Zo\u00eb" / "2.wav")
+    (tmp_path / "speakers.csv").write_text("speaker,sex\nZoe\u0308,f\n")
+    listing = folder.listing(tmp_path, 8)
+    assert [(c.utt_id, c.speaker, c.sex) for c in listing.candidates] == [
+        (f"Zo\u00eb/{i}.wav", "Zo\u00eb", "f") for i in (1, 2)
+    ]
+    assert [why for *_, why in listing.skipped] == ["name: another file has the same one in Unicode's form NFC"]

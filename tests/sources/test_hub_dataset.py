@@ -99,9 +99,9 @@ from collections import Counter
 from src.runtime.errors import AudioError, InputError
 from src.sources import hub_dataset
 
-def offered(repo, config, revision=None):
+def offered(repo, config, speaker_column=None):
     try:
-        found = hub_dataset.candidates(repo, config, revision, 8, tempfile.mkdtemp())
+        found = hub_dataset.candidates(repo, config, None, 8, tempfile.mkdtemp(), speaker_column)
     except InputError as error:
         return str(error)
     outcome = []
@@ -160,7 +160,9 @@ def test_other_layouts_and_what_is_not_there(shared, tmp_path):
         "audio": [{"bytes": clip, "path": name} for name in ("/data/../a.flac", "a.flac", "b.flac")]
         + [{"bytes": None, "path": None}],
     }
-    for folder, table in {"good": rows, "mute": {"speaker_id": [1]}, "nobody": {"audio": rows["audio"]}}.items():
+    voices = {"clip": rows["audio"], "client_id": ["e", "e\u0301", "\u00e9", None], "reader": [4, 4, 5, 5]}
+    tables = {"good": rows, "mute": {"speaker_id": [1]}, "nobody": {"audio": rows["audio"]}, "voices": voices}
+    for folder, table in tables.items():
         (repo / folder).mkdir(parents=True)
         pq.write_table(pa.table(table), repo / folder / "train-00000.parquet")
     (repo / "torn").mkdir()  # a speaker whose sex is not the same in both splits
@@ -174,7 +176,7 @@ def test_other_layouts_and_what_is_not_there(shared, tmp_path):
     (repo / "broken" / "train-00000.parquet").write_bytes(b"PAR1 this is not a parquet file PAR1")
     configs = "".join(
         f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}/train-*\n"
-        for name in ("good", "mute", "nobody", "broken")
+        for name in ("good", "mute", "nobody", "broken", "voices")
     )
     configs += (
         "- config_name: torn\n  data_files:\n  - split: train\n    path: torn/train-*\n"
@@ -185,10 +187,15 @@ def test_other_layouts_and_what_is_not_there(shared, tmp_path):
         *(("some/speech", config) for config in ("good", "torn", "mute", "nobody", "broken", "none")),
         ("some/thing", "good"),
         ("not a hub id", "good"),
+        ("some/speech", "voices"),
+        ("some/speech", "voices", "reader"),
+        ("some/speech", "voices", "client"),
     ]
     process, *_ = served(shared, tmp_path / "root", tmp_path, "-c", CHECKS, json.dumps(asked))
     assert process.returncode == 0, process.stderr
-    good, torn, mute, nobody, broken, none, thing, name = json.loads(process.stdout.splitlines()[-1])
+    good, torn, mute, nobody, broken, none, thing, name, clients, readers, client = json.loads(
+        process.stdout.splitlines()[-1]
+    )
     length = good[0][-1]
     assert good == [
         ["data/a.flac", "7", "m", "train", length],
@@ -197,9 +204,13 @@ def test_other_layouts_and_what_is_not_there(shared, tmp_path):
     ]
     assert length > 16_000 and "1 rows have no speaker" in process.stderr
     assert torn == [["a.flac", "7", "", "test", length], ["b.flac", "7", "", "train", length]]
-    needed = "a column audio and one of label, speaker, speaker_id, spk_id are needed; it has "
-    assert mute == f"data.repo: some/speech: data.config mute: {needed}speaker_id"
-    assert nobody == f"data.repo: some/speech: data.config nobody: {needed}audio"
+    assert mute == "data.repo: some/speech: data.config mute: no column of audio; its columns are speaker_id"
+    names = "label or speaker or speaker_id or spk_id or client_id"
+    lacking = f"no column of speakers ({names}); data.speaker_column names it; its columns are"
+    assert nobody == f"data.repo: some/speech: data.config nobody: {lacking} audio"
+    assert [speaker for _, speaker, *_ in clients] == ["e", "\u00e9", "\u00e9"]
+    assert [speaker for _, speaker, *_ in readers] == ["4", "4", "5", "5"] and readers[0][-1] == length
+    assert client.endswith(f"{lacking.replace(names, 'client')} clip, client_id, reader")
     assert "not readable as parquet" in broken
     assert "data.config none" in none and "good" in none
     assert thing == "data.repo: some/thing: no such repository on the hub, or it is private"
@@ -225,9 +236,9 @@ def test_an_unreachable_hub_is_told_in_a_line_and_soon(tmp_path, encoder):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
-    assert process.returncode == 1 and time.monotonic() - start < 30
+    assert process.returncode == 1 and time.monotonic() - start < 60  # six attempts, 23 seconds between them
     assert "Traceback" not in process.stderr
     what = "encoder.source: speechbrain/" if "/" in encoder else "data.repo: s3prl/superb"
     assert f"error: {what}" in process.stderr and "the hub cannot be reached" in process.stderr

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from src.common import params
 from src.runtime.errors import AudioError
 from src.sources.candidate import Candidate
 from src.sources.sampling import sample
+from src.sources.select import shuffled
 
 DATA = params.load(Path(__file__).parents[2] / "params.yaml").data
 PARTS = {"t": "train", "v": "validation", "p": "test"}
@@ -52,3 +54,32 @@ def test_of_the_official_splits_enrolments_and_then_probes(tmp_path):
         **{f"few/{i}": "too few of this speaker in train: 1, 2 are needed" for i in (0, 2, 3, 4, 5)},
     }
     assert len(list(tmp_path.iterdir())) == len(found.rows) == 45
+
+
+def test_a_speaker_has_a_probe_beside_the_enrolments_whatever_the_limit(tmp_path):
+    data = DATA.model_copy(update={"utterances_per_speaker": 2})
+    speakers = {f"s{i}": "t" * 6 for i in range(8)} | {"few": "ttt"}
+    found = sample(candidates(speakers), data, seed=0, enrolments=3, seen=set(), folder=tmp_path)
+    assert Counter(Counter(row.speaker for row in found.rows).values()) == {4: 8}
+    assert found.dropped == {"few": "3 usable"}
+
+
+def test_what_two_speakers_have_goes_and_others_come_in_the_place_of_who_is_left_with_too_few(tmp_path):
+    """Of ten speakers eight are wanted; two of those first tried have their recordings in common."""
+    offered = candidates({f"s{i}": "tt" for i in range(10)})
+    first, second = shuffled([f"s{i}" for i in range(10)], 0)[:2]
+    audio = {f"{second}/{i}": next(c.read for c in offered if c.utt_id == f"{first}/{i}") for i in range(2)}
+    offered = [replace(c, read=audio.get(c.utt_id, c.read)) for c in offered]
+    data = DATA.model_copy(update={"speakers": 8, "utterances_per_speaker": 2})
+    found = sample(offered, data, seed=0, enrolments=1, seen=set(), folder=tmp_path, skipped=[("x", "", "unreadable")])
+    assert {row.speaker for row in found.rows} == {f"s{i}" for i in range(10)} - {first, second}
+    assert found.dropped == {first: "0 usable", second: "0 usable"}
+    assert dict((utt_id, why) for utt_id, _, why in found.skipped) == {
+        "x": "unreadable",
+        **{
+            f"{a}/{i}": f"duplicate: the same audio as {b}/{i}"
+            for a, b in ((first, second), (second, first))
+            for i in (0, 1)
+        },
+    }
+    assert {Path(row.path).name for row in found.rows} == {path.name for path in tmp_path.iterdir()}

@@ -1,7 +1,9 @@
 """How time grows with length and batch, and extraction with the number of utterances."""
 
+from collections.abc import Mapping, Sequence
+
 from bench import extraction, timing
-from bench.models import REFERENCE
+from bench.models import REFERENCE, Model
 
 MODELS = (REFERENCE, "fp32-onnxruntime", "fp32-openvino", "qat-onnxruntime", "qat-openvino")
 LENGTHS = (0.5, 1, 3, 10, 30, 60)  # seconds, at batch 1
@@ -11,17 +13,25 @@ SECONDS = 3
 EXTRACTIONS = (("fp32", 1, 300), ("fp32", 2, 300), ("qat", 1, 300), ("qat", 2, 300), ("qat", 2, 3000))
 
 
-def measure(models, rounds, budget, seed, lengths=LENGTHS, batches=BATCHES, extractions=EXTRACTIONS):
+def measure(
+    models: Mapping[str, Model],
+    rounds: int,
+    budget: float,
+    seed: int,
+    lengths: Sequence[float] = LENGTHS,
+    batches: Sequence[int] = BATCHES,
+    extractions: Sequence[tuple[str, int, int]] = EXTRACTIONS,
+) -> dict:
     """{lengths, batches, worst_step, extraction}, all on one thread but extraction.
 
     models: {name: models.Model}, REFERENCE first. lengths and batches are what `timing.measure` gives,
     worst_step is {model: {"seconds", "batch": the `worst_step`}}, extraction what `extraction.measure` gives
     for each.
     """
-    found = timing.measure(
+    settings = timing.measure(
         models, [(seconds, 1) for seconds in lengths] + [(SECONDS, batch) for batch in batches], 1, rounds, budget, seed
     )
-    by_length, by_batch = found[: len(lengths)], found[len(lengths) :]
+    by_length, by_batch = settings[: len(lengths)], settings[len(lengths) :]
     return {
         "lengths": by_length,
         "batches": by_batch,
@@ -35,7 +45,7 @@ def measure(models, rounds, budget, seed, lengths=LENGTHS, batches=BATCHES, extr
     }
 
 
-def worst_step(points, key, model):
+def worst_step(points: list[dict], key: str, model: str) -> float | None:
     """From one setting to the next larger, by what factor time grew over that by which `key` did, at worst.
 
     Up to 1: no step worse than linear. None with fewer than two settings.

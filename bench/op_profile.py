@@ -1,4 +1,4 @@
-"""Where the time of a model goes in ONNX Runtime, operator by operator: python -m bench.account models/ptq.onnx
+"""Where the time of a model goes in ONNX Runtime, operator by operator: python -m bench.op_profile models/ptq.onnx
 
 One thread, batch 1, 3 s. Each operator's time is the median over the runs of what ONNX Runtime's own profiler says.
 Beside the convolutions is the rate at which the same kernel multiplies on its own: a lone 1x1 convolution of the
@@ -8,7 +8,7 @@ size of the model's largest, so that what is lost to the shapes of the others ca
 if __name__ == "__main__":
     from src.common.command import command
 
-    command("bench.account")
+    command("bench.op_profile")
 
 import json
 import os
@@ -49,7 +49,7 @@ KINDS = {
 }
 
 
-def account(model, waveform, rounds):
+def operator_times(model, waveform, rounds):
     """{(operator, name of the node): milliseconds}, medians over the runs."""
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
@@ -90,7 +90,9 @@ def lone_convolution(inputs, outputs, frames, rounds):
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    found = account(model.SerializeToString(), rng.integers(0, 256, (1, inputs, 1, frames)).astype(np.uint8), rounds)
+    found = operator_times(
+        model.SerializeToString(), rng.integers(0, 256, (1, inputs, 1, frames)).astype(np.uint8), rounds
+    )
     return sum(time for (kind, _), time in found.items() if kind == "QLinearConv")
 
 
@@ -101,7 +103,7 @@ class Options(Section):
 
 def main(model, rounds):
     waveform = (0.1 * np.random.default_rng(0).standard_normal((1, SECONDS * SAMPLE_RATE))).astype(np.float32)
-    found = account(model, waveform, rounds)
+    found = operator_times(model, waveform, rounds)
     layers = [layer for layer in onnx_macs.count(model, waveform, optimised=True) if not layer.front_end]
     gmacs = sum(layer.macs for layer in layers) / 1e9
     total = sum(found.values())

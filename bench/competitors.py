@@ -7,14 +7,18 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import nncf
+import numpy as np
 import openvino
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from torch.ao.nn.quantized.dynamic import Linear as DynamicLinear
 
 from bench.models import Model, openvino_file
 from src.cost import latency
@@ -22,18 +26,18 @@ from src.cost import latency
 NAMES = ("speechbrain", "quantize_dynamic", "onnxruntime", "openvino", "quantize_static", "nncf")
 
 
-class Peers:
+class Competitors:
     """The models of NAMES, each made when it is asked for.
 
     classifier: SpeechBrain's EncoderClassifier; waveforms: calibration audio, each float32 [samples]; folder:
     where the files that they are made of are written.
     """
 
-    def __init__(self, classifier, waveforms, folder):
+    def __init__(self, classifier: Any, waveforms: Sequence[np.ndarray], folder: Path | str):
         self.classifier, self.folder = classifier, Path(folder)
         self.waveforms = waveforms
 
-    def speechbrain(self):
+    def speechbrain(self) -> Model:
         return Model(
             "SpeechBrain, PyTorch eager",
             "encode_batch",
@@ -41,7 +45,7 @@ class Peers:
             lambda threads: latency.speechbrain(self.classifier),
         )
 
-    def quantize_dynamic(self):
+    def quantize_dynamic(self) -> Model:
         """Dynamic quantisation is of linear layers, and SpeechBrain's ECAPA-TDNN has none: nothing changes."""
         changed = copy.deepcopy(self.classifier)
         with _quiet():  # it is deprecated in favour of torchao
@@ -49,7 +53,7 @@ class Peers:
                 changed.mods["embedding_model"], {torch.nn.Linear}, dtype=torch.qint8
             )
         changed.mods["embedding_model"] = network
-        quantised = sum(isinstance(module, torch.ao.nn.quantized.dynamic.Linear) for module in network.modules())
+        quantised = sum(isinstance(module, DynamicLinear) for module in network.modules())
         return Model(
             "SpeechBrain, quantize_dynamic",
             f"Linear; {quantised} layers quantised",
@@ -57,7 +61,7 @@ class Peers:
             lambda threads: latency.speechbrain(changed),
         )
 
-    def onnxruntime(self):
+    def onnxruntime(self) -> Model:
         return Model(
             "ONNX Runtime fp32",
             "plain export",
@@ -65,10 +69,10 @@ class Peers:
             lambda threads: self._after_front_end(latency.onnx_file(self.plain, threads)),
         )
 
-    def openvino(self):
+    def openvino(self) -> Model:
         return self._in_openvino("OpenVINO fp32", "plain export, float32", openvino.Core().read_model(self.plain))
 
-    def quantize_static(self):
+    def quantize_static(self) -> Model:
         """In the best setting found for this network, both in time and in cosine.
 
         Convolutions alone: quantising Concat as well quantises shapes, and the file does not run; with ReLU
@@ -96,7 +100,7 @@ class Peers:
             lambda threads: self._after_front_end(latency.onnx_file(path, threads)),
         )
 
-    def nncf(self):
+    def nncf(self) -> Model:
         """With the preset that gives activations a zero point: nearer SpeechBrain than the default, no slower."""
         with _quiet(), contextlib.redirect_stdout(sys.stderr):  # it shows its progress among the results
             model = nncf.quantize(
@@ -114,7 +118,7 @@ class Peers:
         return Model(title, setting, size / 1e6, lambda threads: self._after_front_end(openvino_file(model, threads)))
 
     @cached_property
-    def plain(self):
+    def plain(self) -> Path:
         """SpeechBrain's network as the exporter writes it: features [batch, frames, mels] -> embedding."""
         path = self.folder / "plain.onnx"
         network = self.classifier.mods["embedding_model"]
@@ -133,7 +137,7 @@ class Peers:
         return path
 
     @cached_property
-    def features(self):
+    def features(self) -> list[np.ndarray]:
         return [self._front_end(waveform[None]) for waveform in self.waveforms]
 
     def _front_end(self, waveform):
@@ -164,7 +168,7 @@ class _Reader(CalibrationDataReader):
     def __init__(self, features):
         self.features = iter(features)
 
-    def get_next(self):
+    def get_next(self):  # pyright: ignore[reportIncompatibleMethodOverride]
         features = next(self.features, None)
         return None if features is None else {"features": features}
 

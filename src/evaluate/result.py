@@ -1,0 +1,103 @@
+"""What a model did on a test: embeddings, from them scores and ranks, and the files that keep these."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from src.common import layout
+from src.data.manifest import Row
+from src.evaluate import extract, metrics, normalise, score_calibration, scores
+from src.evaluate.test_set import Setup, Test
+from src.evaluate.trials import Trials
+from src.runtime import calibration
+from src.runtime.calibration import Calibration
+
+Model = Path | str | Callable[[Sequence[Row]], np.ndarray]  # an ONNX file, or what embeds manifest rows
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """[rows, dim] of the rows of a Setup; cohort: the models of its speakers (see `normalise.speaker_models`)."""
+
+    test: np.ndarray
+    validation: np.ndarray
+    cohort: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a model did: the score of every verification trial, its ranks, {group: (test utterance, speaker, rank of the
+    right speaker)}, and how its scores become log-likelihood ratios, for Cllr."""
+
+    scores: np.ndarray
+    ranks: dict[str, list[tuple[str, str, int]]]
+    calibration: Calibration
+
+
+def embed(model: Model, setup: Setup) -> Embeddings:
+    """The embeddings by a model of all that an evaluation needs. Raises InputError as `extract.embed`."""
+
+    def embedded(rows):
+        return model(rows) if callable(model) else extract.embed(model, rows)
+
+    cohort = None
+    if setup.cohort is not None:
+        cohort = normalise.speaker_models(embedded(setup.cohort), [row.speaker for row in setup.cohort])
+    return Embeddings(embedded(setup.test.rows), embedded(setup.validation[0]), cohort)
+
+
+def score(embeddings: Embeddings, setup: Setup) -> Result:
+    """Scores and ranks of the test, calibrated on the validation speakers, normalised as the setup says."""
+    trials, normalisation = setup.validation[1], (embeddings.cohort, setup.top)
+    fitted = score_calibration.fit(_scores(embeddings.validation, trials, *normalisation), trials.targets)
+    return score_test(embeddings.test, setup.test, replace(fitted, normalisation=setup.normalisation), *normalisation)
+
+
+def score_test(
+    embeddings: np.ndarray, test: Test, fitted: Calibration, cohort: np.ndarray | None = None, top: int | None = None
+) -> Result:
+    """Scores and ranks from the embeddings [rows, dim] of the test's rows.
+
+    fitted: the calibration that goes with them; cohort, top: as for `normalise.s_norm`.
+    """
+    verification, trials = _scores(embeddings, test.verification, cohort, top), test.identification
+    identification = verification if trials is test.verification else _scores(embeddings, trials, cohort, top)
+    grid = identification.reshape(len(trials.enrol_names), len(trials.test_names))
+    ranks = {}
+    for group, probes in test.probes().items():
+        enrolled, tested = test.identified(group)
+        right = trials.enrol_speakers[enrolled][:, None] == trials.test_speakers[tested]
+        places = metrics.identification_ranks(grid[np.ix_(enrolled, tested)], right.argmax(axis=0))
+        ranks[group] = [(*probe, int(place)) for probe, place in zip(probes, places)]
+    return Result(verification, ranks, fitted)
+
+
+def score_uncalibrated(embeddings: np.ndarray, test: Test) -> Result:
+    """As `score_test`, of cosines, with a calibration that is fitted to these very trials: no Cllr is to be read
+    off."""
+    embeddings, trials = np.asarray(embeddings), test.verification
+    return score_test(embeddings, test, score_calibration.fit(scores.cosine(embeddings, trials), trials.targets))
+
+
+def _scores(embeddings: np.ndarray, trials: Trials, cohort: np.ndarray | None, top: int | None) -> np.ndarray:
+    """Cosines of the trials; with `cohort`, normalised (see `normalise.s_norm`)."""
+    cosines = scores.cosine(embeddings, trials)
+    return cosines if cohort is None else normalise.s_norm(cosines, embeddings, trials, cohort, top)
+
+
+def write(name: str, test: Test, result: Result) -> None:
+    """Write the scores, the ranks and the calibration of the model `name`."""
+    scores.write_scores(layout.scores(name), test.verification, result.scores)
+    scores.write_ranks(layout.ranks(name), result.ranks)
+    score_calibration.write(layout.calibration(name), result.calibration)
+
+
+def read(name: str, test: Test) -> Result:
+    """What `write` wrote. Raises InputError when a file is missing or damaged, or of another test."""
+    return Result(
+        scores.read_scores(layout.scores(name), test.verification),
+        scores.read_ranks(layout.ranks(name), test.probes()),
+        calibration.read(layout.calibration(name)),
+    )

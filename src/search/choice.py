@@ -1,0 +1,29 @@
+"""Which trial of a search is taken: pure functions over its rows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Row = dict[str, float]  # of metrics/trials.csv
+OBJECTIVES = ("objective", "gmacs", "size_mb")  # columns of a row, each the lower the better
+
+
+def pareto_optimal(rows: Sequence[Row]) -> list[bool]:
+    """For each row, whether no other is at least as good in all OBJECTIVES and better in one."""
+    values = np.array([[row[name] for name in OBJECTIVES] for row in rows])
+    return [not ((values <= value).all(1) & (values < value).any(1)).any() for value in values]
+
+
+def noninferior(row: Row, margin: float) -> bool:
+    """Whether the trial's EER is shown to stay within the margin of fp32's, and its top-1 is not shown to fall:
+    by the 95 % intervals of the differences on validation speakers."""
+    return row["eer_difference_high"] < margin and row["top1_difference_high"] >= 0
+
+
+def select(rows: Sequence[Row]) -> Row | None:
+    """The cheapest of the rows that are marked as Pareto-optimal (`front`) and `noninferior`, None where none is.
+
+    By GMACs, then size, then objective.
+    """
+    eligible = [row for row in rows if row["front"] and row["noninferior"]]
+    return min(eligible, key=lambda row: (row["gmacs"], row["size_mb"], row["objective"]), default=None)
