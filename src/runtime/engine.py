@@ -37,7 +37,7 @@ def embedding(model: onnxruntime.InferenceSession, waveform: np.ndarray) -> np.n
 
     Raises AudioError when it is zero or not finite.
     """
-    values = model.run([OUTPUT], {INPUT: waveform[None]})[0][0]
+    values = np.asarray(model.run([OUTPUT], {INPUT: waveform[None]})[0])[0]
     if not np.isfinite(values).all() or not values.any():
         raise AudioError("the embedding is zero, or not finite")
     return values
