@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-# Before numpy is loaded: threads of OpenBLAS, beside those of other workers, make small products a hundred times as slow.
+# Before numpy is loaded: beside other workers, threads of OpenBLAS make small products a hundred times as slow.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest

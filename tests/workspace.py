@@ -99,7 +99,7 @@ def small_clone(folder):
     for path in Path(sys.prefix).iterdir():
         if not path.name.startswith("installed"):
             (folder / ".venv" / path.name).symlink_to(path)
-    for name in ("installed", "installed-bench"):
+    for name in ("installed", "installed-dev", "installed-bench"):
         (folder / ".venv" / name).touch()
     commit(folder, "Small configuration")
     return folder
