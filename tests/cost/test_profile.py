@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,30 +11,15 @@ import yaml
 
 from src import profile
 from src.cost import latency
-from src.encoder import export, fold_batchnorm, frontend, load, save
+from src.encoder import export, load
 from src.runtime.errors import InputError
-
-WIDTH, MFA, ATTENTION, DIM = 16, 24, 8, 12
-NETWORK = {
-    "input_size": 80,
-    "channels": [WIDTH, WIDTH, MFA],
-    "kernel_sizes": [5, 3, 1],
-    "dilations": [1, 2, 1],
-    "res2net_scale": 2,
-    "attention_channels": ATTENTION,
-    "se_channels": 8,
-    "lin_neurons": DIM,
-}
+from tests.encoder.conftest import checkpoint  # noqa: F401 (a fixture)
+from tests.encoder.helpers import NETWORK
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    load.prepare_speechbrain()
-    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
-
-    torch.manual_seed(0)
-    network, classifier = ECAPA_TDNN(**NETWORK), Classifier(DIM, out_neurons=2)
-    save.save_checkpoint(tmp_path / "tiny", NETWORK, network, classifier, ["one", "two"])
+def workplace(checkpoint, tmp_path, monkeypatch):  # noqa: F811
+    shutil.copytree(checkpoint, tmp_path / "tiny")
     config = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8"))
     config["encoder"]["source"] = "tiny"
     config["profile"] = {"seconds": 0.5, "rounds": 4, "threads": 1}
@@ -43,11 +29,8 @@ def workplace(tmp_path, monkeypatch):
 
 
 def test_files_of_the_stage(workplace, capsys):
-    encoder = load.load("tiny")
-    front_end = frontend.FrontEnd(encoder.mods["compute_features"])
     (workplace / "models").mkdir()
-    plain = fold_batchnorm.rewrite(encoder.mods["embedding_model"])
-    export.export_onnx(torch.nn.Sequential(front_end, plain).eval(), latency.FP32)
+    export.export_onnx(torch.nn.Sequential(*load.plain("tiny")).eval(), latency.FP32)
     profile.main()
 
     metrics = json.loads(Path(profile.METRICS).read_text())
@@ -58,7 +41,7 @@ def test_files_of_the_stage(workplace, capsys):
     assert metrics["gflops"] == 2 * metrics["gmacs"]
     # The rewrite has no BatchNorm, and sees the utterance's mean and deviation once instead of once a frame.
     norms = sum(float(row["gmacs"]) for row in layers if row["type"] == "BatchNorm1d")
-    saved = 2 * MFA * ATTENTION * (frames - 1) / 1e9
+    saved = 2 * NETWORK["channels"][-1] * NETWORK["attention_channels"] * (frames - 1) / 1e9
     assert metrics["rewritten_gmacs"] == pytest.approx(metrics["gmacs"] - norms - saved, abs=1e-9)
     assert metrics["front_end_gmacs"] > 0
     assert metrics["int8_mac_share"] == 0

@@ -102,38 +102,25 @@ def test_bombs_and_nonsense(copy, text, said):
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("file", ["embedding_model", "classifier"])
 @pytest.mark.parametrize(
-    "old, new, said",
+    "path",
     [
-        (
-            "!ref <pretrained_path>/embedding_model.ckpt",
-            path,
-            f"pretrainer.paths.embedding_model: {path.split(' ')[-1]}",
-        )
-        for path in (
-            "!ref <pretrained_path>/../../secret.ckpt",
-            "!ref ../secret.ckpt",
-            "../secret.ckpt",
-            "/etc/passwd",
-            "https://elsewhere.example/weights.ckpt",
-            "somebody/else/weights.ckpt/..",
-            "!ref <n_mels>/x",
-            "C:secret.ckpt",
-            "a\\..\\b",
-            "..",
-        )
-    ]
-    + [
-        (
-            "!ref <pretrained_path>/classifier.ckpt",
-            "http://elsewhere/x",
-            "pretrainer.paths.classifier: http://elsewhere/x",
-        )
+        "!ref <pretrained_path>/../../secret.ckpt",
+        "!ref ../secret.ckpt",
+        "../secret.ckpt",
+        "/etc/passwd",
+        "https://elsewhere.example/weights.ckpt",
+        "somebody/else/weights.ckpt/..",
+        "!ref <n_mels>/x",
+        "C:secret.ckpt",
+        "a\\..\\b",
+        "..",
     ],
 )
-def test_a_path_that_leads_out_of_the_checkpoint(copy, old, new, said):
-    message = refused(copy, old, new)
-    assert said in message and "leads out of the checkpoint" in message
+def test_a_path_that_leads_out_of_the_checkpoint(copy, file, path):
+    message = refused(copy, f"!ref <pretrained_path>/{file}.ckpt", path)
+    assert f"pretrainer.paths.{file}: {path.split(' ')[-1]} leads out of the checkpoint" in message
 
 
 @pytest.mark.parametrize(

@@ -85,25 +85,15 @@ def test_min_cllr_agrees_with_scikit_learns_isotonic_regression(case):
     assert metrics.detection(scores, targets)["min_cllr"] == pytest.approx(expected, abs=1e-9)
 
 
-def degenerate(kind):
-    """30 target and 570 non-target trials."""
-    targets = np.arange(600) < 30
-    return {
-        "perfect": targets + np.linspace(0, 0.5, 600),
-        "inverted": ~targets + np.linspace(0, 0.5, 600),
-        "equal": np.zeros(600),
-    }[kind], targets
-
-
-@pytest.mark.parametrize("case", [0, 1, 2, "perfect", "inverted", "equal"])
-def test_agrees_with_speechbrain(case):
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_agrees_with_speechbrain(seed):
     from src.encoder.load import prepare_speechbrain
 
     prepare_speechbrain()
     import torch
     from speechbrain.utils.metric_stats import EER, minDCF
 
-    scores, targets = normal_trials(case, 600, decimals=2) if isinstance(case, int) else degenerate(case)
+    scores, targets = normal_trials(seed, 600, decimals=2)
     classes = [torch.tensor(scores[mask]) for mask in (targets, ~targets)]
     found = metrics.detection(scores, targets)
     # SpeechBrain gives the mean of the two rates at the nearest point; the EER lies between them.
@@ -133,14 +123,6 @@ def test_cllr_is_of_the_llrs_and_nothing_else_is():
     assert calibrated.pop("cllr") == pytest.approx(metrics.cllr(2 * scores - 2, targets))
     assert plain.pop("cllr") == pytest.approx(metrics.cllr(scores, targets))
     assert calibrated == plain
-
-
-def test_min_cllr_is_reached_by_calibrated_scores_only():
-    scores, targets = normal_trials(0, 20_000, shift=2.0)
-    calibrated = 2 * scores - 2  # log-likelihood ratio of N(2, 1) against N(0, 1)
-    found = metrics.detection(calibrated, targets)
-    assert found["min_cllr"] <= found["cllr"] < found["min_cllr"] + 0.01
-    assert metrics.detection(scores, targets)["cllr"] > found["cllr"] + 0.05
 
 
 @settings(deadline=None)
