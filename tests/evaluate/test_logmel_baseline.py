@@ -3,11 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.evaluate import logmel_baseline
-from src.evaluate.evaluation import evaluate
 from src.data.recordings import load_audio
 from src.encoder.load import prepare_speechbrain
 from src.evaluate import logmel_baseline
+from src.evaluate.evaluation import evaluate
 from src.runtime.errors import InputError
 from tests.evaluate.test_accuracy import CONFIG, recomputed
 from tests.evaluate.test_normalise import configured
