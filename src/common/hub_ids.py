@@ -63,7 +63,7 @@ def check_language(text: str) -> str:
 
 def _unknown(what, text, nearest):
     hint = f"did you mean {nearest[0]}?" if nearest else _ALLOWED[what]
-    return f"not an id of a {what} on the hub, got {text!r}; {hint}"
+    return f"not an id of a {what} on the hub, got {text[:100]!r}; {hint}"
 
 
 _ALLOWED = {
