@@ -72,7 +72,7 @@ def in_its_second_trial(search, process):
 def silence(url, trial):
     """Make the last heartbeat of a trial an hour older, so that nobody has to wait for the time of grace."""
     older = "UPDATE trial_heartbeats SET heartbeat = heartbeat - INTERVAL '1 hour' WHERE trial_id = :trial"
-    with sqlalchemy.create_engine(url).begin() as connection:
+    with study.connect(url).engine.begin() as connection:
         connection.execute(sqlalchemy.text(older), {"trial": trial._trial_id})
 
 
