@@ -4,11 +4,15 @@ DVC follows them and sees what is added, changed or removed there. A dependency 
 folder for every source of data, and DVC expands no `~`.
 """
 
+if __name__ == "__main__":
+    from src.common.command import command
+
+    command("src.link_data", alone=True)
+
 import os
 from pathlib import Path
 
 from src.common import params
-from src.common.command import running
 from src.runtime.errors import InputError
 
 FOLDER, TRIALS = Path("data/linked"), Path("data/linked_trials")
@@ -46,8 +50,3 @@ def link(place: Path, target: Path | None) -> None:
         place.mkdir()
     else:
         place.touch()
-
-
-if __name__ == "__main__":
-    with running():
-        main()
