@@ -36,7 +36,7 @@ def bill(model: dict, synthetic: bool) -> dict:
     or place. Raises InputError when one of pyproject.toml is not installed or the environment cannot be read.
     """
     document = _environment()
-    refs = {canonicalize_name(component["name"]): component["bom-ref"] for component in document["components"]}
+    refs: dict[str, str] = {canonicalize_name(part["name"]): part["bom-ref"] for part in document["components"]}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     missing = sorted({canonicalize_name(Requirement(line).name) for line in project["dependencies"]} - refs.keys())
     if missing:
@@ -81,15 +81,15 @@ def _needed(package: str) -> set[str]:
     """The names of a package and of all that it needs, without its extras."""
     needs = [Requirement(line) for line in requires(package) or ()]
     plain = [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
-    return {canonicalize_name(package)}.union(*map(_needed, plain))
+    return {str(canonicalize_name(package))}.union(*map(_needed, plain))
 
 
 def _licensed(component: dict) -> dict:
     """A component, with the licence that its package names in words where it has no identifier and no classifier."""
-    licence_text = metadata(component["name"]).get("License")
-    if "licenses" in component or not licence_text:
+    about = metadata(component["name"])
+    if "licenses" in component or "License" not in about:
         return component
-    return {**component, "licenses": [{"license": {"name": licence_text.strip().splitlines()[0]}}]}
+    return {**component, "licenses": [{"license": {"name": about["License"].strip().splitlines()[0]}}]}
 
 
 def licences(document: dict) -> str:
