@@ -59,18 +59,8 @@ def bill(model: dict, synthetic: bool) -> dict:
 
 
 def _environment():
-    command = [
-        sys.executable,
-        "-m",
-        "cyclonedx_py",
-        "environment",
-        "--output-reproducible",
-        "--spec-version",
-        "1.6",
-        "--output-format",
-        "JSON",
-        "--no-validate",
-    ]
+    options = "--output-reproducible --spec-version 1.6 --output-format JSON --no-validate".split()
+    command = [sys.executable, "-m", "cyclonedx_py", "environment", *options]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         raise InputError(f"the bill of materials cannot be made: {done.stderr.strip().splitlines()[-1:]}")
@@ -87,9 +77,10 @@ def _needed(package: str) -> set[str]:
 def _licensed(component: dict) -> dict:
     """A component, with the licence that its package names in words where it has no identifier and no classifier."""
     about = metadata(component["name"])
-    if "licenses" in component or "License" not in about:
+    text = about["License"].strip() if "License" in about else ""
+    if "licenses" in component or not text:
         return component
-    return {**component, "licenses": [{"license": {"name": about["License"].strip().splitlines()[0]}}]}
+    return {**component, "licenses": [{"license": {"name": text.splitlines()[0]}}]}
 
 
 def licences(document: dict) -> str:
