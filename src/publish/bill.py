@@ -36,7 +36,7 @@ def bill(model: dict, synthetic: bool) -> dict:
     or place. Raises InputError when one of pyproject.toml is not installed or the environment cannot be read.
     """
     document = _environment()
-    refs = {canonicalize_name(component["name"]): component["bom-ref"] for component in document["components"]}
+    refs: dict[str, str] = {canonicalize_name(part["name"]): part["bom-ref"] for part in document["components"]}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     missing = sorted({canonicalize_name(Requirement(line).name) for line in project["dependencies"]} - refs.keys())
     if missing:
@@ -59,18 +59,8 @@ def bill(model: dict, synthetic: bool) -> dict:
 
 
 def _environment():
-    command = [
-        sys.executable,
-        "-m",
-        "cyclonedx_py",
-        "environment",
-        "--output-reproducible",
-        "--spec-version",
-        "1.6",
-        "--output-format",
-        "JSON",
-        "--no-validate",
-    ]
+    options = "--output-reproducible --spec-version 1.6 --output-format JSON --no-validate".split()
+    command = [sys.executable, "-m", "cyclonedx_py", "environment", *options]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         raise InputError(f"the bill of materials cannot be made: {done.stderr.strip().splitlines()[-1:]}")
@@ -81,15 +71,16 @@ def _needed(package: str) -> set[str]:
     """The names of a package and of all that it needs, without its extras."""
     needs = [Requirement(line) for line in requires(package) or ()]
     plain = [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
-    return {canonicalize_name(package)}.union(*map(_needed, plain))
+    return {str(canonicalize_name(package))}.union(*map(_needed, plain))
 
 
 def _licensed(component: dict) -> dict:
     """A component, with the licence that its package names in words where it has no identifier and no classifier."""
-    licence_text = metadata(component["name"]).get("License")
-    if "licenses" in component or not licence_text:
+    about = metadata(component["name"])
+    text = about["License"].strip() if "License" in about else ""
+    if "licenses" in component or not text:
         return component
-    return {**component, "licenses": [{"license": {"name": licence_text.strip().splitlines()[0]}}]}
+    return {**component, "licenses": [{"license": {"name": text.splitlines()[0]}}]}
 
 
 def licences(document: dict) -> str:
