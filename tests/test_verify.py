@@ -162,15 +162,6 @@ def test_the_commands_in_the_readme_run(place):
         assert found["paths"].tolist() == ["a.wav", "b.wav"]
 
 
-def test_a_score_equal_to_the_threshold_is_the_same_speaker(place):
-    sounds = (["a.wav"], "b.wav", "models/qat.onnx")
-    low, high = -1.0, 1.0
-    while np.nextafter(low, 1) < high:  # the largest threshold at which they are the same
-        middle = (low + high) / 2 if low < (low + high) / 2 < high else np.nextafter(low, 1)
-        low, high = (middle, high) if verify.verify(*sounds, threshold=middle)[1] == 0 else (low, middle)
-    assert low == pytest.approx(by_hand("a.wav", "b.wav"), abs=1e-6)
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
