@@ -1,5 +1,6 @@
 """How time grows with length and batch, and extraction with the number of utterances."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from bench import extraction, timing
@@ -52,6 +53,6 @@ def worst_step(points: list[dict], key: str, model: str) -> float | None:
     """
     sizes = [(point[key], point["models"][model]["median_ms"]) for point in points]
     return max(
-        ((later / earlier) / (larger / smaller) for (smaller, earlier), (larger, later) in zip(sizes, sizes[1:])),
+        ((later / earlier) / (larger / smaller) for (smaller, earlier), (larger, later) in itertools.pairwise(sizes)),
         default=None,
     )

@@ -93,10 +93,10 @@ def embed(
             name, why = min(skipped.items())
             raise InputError(f"{folder}: none of {len(skipped)} files can be used; {name}: {why}")
         names = sorted(done)
-        values = (names, np.stack([done[name][0] for name in names]), np.array(sorted(skipped.items())).reshape(-1, 2))
+        embeddings, unused = np.stack([done[name][0] for name in names]), np.array(sorted(skipped.items()), dtype=str)
         _refuse_other(out)  # the run may have taken hours
         with atomic_write(out) as new, open(new, "wb") as file:
-            np.savez(file, **dict(zip(ARRAYS, values, strict=True)))
+            np.savez(file, paths=np.array(names), embeddings=embeddings, skipped=unused.reshape(-1, 2))
         partial.unlink(missing_ok=True)
     differ = [name for name in names if done[name][1]]
     if differ:
@@ -191,7 +191,7 @@ def _opened(path, first):
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        file = open(path, "r+b") if path.is_file() and not path.is_symlink() else None
+        file = open(path, "r+b") if path.is_file() and not path.is_symlink() else None  # noqa: SIM115 (closed below)
         if file is None or file.read(len(mark)) != mark:
             raise InputError(f"{path}: is there, and was not made by embed; move it away, or choose another --out")
         file.seek(0)

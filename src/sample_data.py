@@ -141,7 +141,7 @@ def _summarise(result, trials):
         print(f"skipped {utt_id}: {reason}")
     if len(result.skipped) > _SHOWN:
         print(f"... and {len(result.skipped) - _SHOWN} more in {SKIPPED}")
-    print(f"skipped utterances: {len(result.skipped)}{result.skipped and f' - {kinds(result.skipped)}' or ''}")
+    print(f"skipped utterances: {len(result.skipped)}{(result.skipped and f' - {kinds(result.skipped)}') or ''}")
     if result.dropped:
         names = ", ".join(f"{speaker} ({usable})" for speaker, usable in result.dropped.items())
         print(f"dropped speakers: {len(result.dropped)} - {names}")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,13 +103,13 @@ def test_what_cannot_be_used_is_listed_with_the_reason(place, capsys):
 def test_an_interrupted_run_goes_on(place, capsys, monkeypatch, how):
     output = killed(how)
     assert output.returncode == {"SIGKILL": -signal.SIGKILL, "SIGINT": 130}[how]
-    done = len(open("out.npz.partial").readlines()) - 1
+    done = len(Path("out.npz.partial").read_bytes().splitlines()) - 1
     assert 6 <= done <= 9
     if how == "SIGINT":
         assert output.stderr == "the same command goes on from here\ninterrupted\n"
     opened = []
     monkeypatch.setattr(embed, "waveform", lambda *arguments: opened.append(arguments) or waveform(*arguments))
-    paths, embeddings, _ = run()
+    _paths, embeddings, _ = run()
     assert len(opened) == len(NAMES) - done
     np.testing.assert_array_equal(embeddings, by_hand(sorted(NAMES)))
     assert f"{done} of {len(NAMES)} were done before" in capsys.readouterr().err
@@ -175,7 +176,7 @@ def test_channels_that_differ_are_said_once(place, capsys):
         "note: 2 files, such as call1.wav: channels differ (two speakers, or opposite polarity), and are averaged; "
         "--channel chooses one"
     ]
-    _, chosen, _ = run(channel=2)
+    _, _chosen, _ = run(channel=2)
     assert not capsys.readouterr().err
     assert dict(run(channel=3)[2])["call1.wav"] == "no channel 3: it has 2"
 

@@ -169,11 +169,11 @@ def ask(folder, stage, hub):
 
 def check_nothing_half_written(folder, hub):
     """What is in the cache and in the lock is whole."""
-    assert not [path for path in (folder / "cache").rglob("*.incomplete")]
+    assert not list((folder / "cache").rglob("*.incomplete"))
     for path in (folder / "cache").rglob("snapshots/*/*"):
         kind, owner, name = path.parts[-4].split("--")
         assert path.read_bytes() == (hub.server.root / kind / owner / name / path.name).read_bytes()
-    assert not [path for path in folder.rglob("*.partial")]
+    assert not list(folder.rglob("*.partial"))
     if (folder / "hub.lock.json").exists():
         for entry in json.loads((folder / "hub.lock.json").read_text()).values():
             assert len(entry["commit"]) == 40 and {len(digest) for digest in entry["files"].values()} == {64}

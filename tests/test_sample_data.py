@@ -275,7 +275,7 @@ def test_a_trial_list_makes_the_test_split_uncut(work, capsys):
     (work / "speech" / "s1" / "broken.wav").write_text("not audio")
     shutil.copy("speech/s0/1.wav", "speech/s5/0.wav")
     Path("trials.txt").write_text("1 s0/long.wav s0/short.wav\n0 s0/1.wav s1/1.wav\n1 s1/1.wav s1/broken.wav\n")
-    rows, out = run(capsys, trials="trials.txt", utterances_per_speaker=4)
+    rows, _out = run(capsys, trials="trials.txt", utterances_per_speaker=4)
     assert {(row.utt_id, row.seconds) for row in manifest.select(rows, "test")} == {
         ("s0/long.wav", 10.0),
         ("s0/short.wav", 0.5),

@@ -1,5 +1,6 @@
 """The ids that the hub's model cards take for a licence and for a language, and the nearest id to what people write."""
 
+import contextlib
 import difflib
 import re
 
@@ -51,10 +52,8 @@ def check_language(text: str) -> str:
         return text
     nearest = []
     for part in (text, re.split(r"[-_ ]", text)[0]):
-        try:
+        with contextlib.suppress(LanguageNotFoundError):
             nearest = nearest or [Language.match(part, strict_case=False)]
-        except LanguageNotFoundError:
-            pass
     if not nearest:
         names = {language.name: language for language in ALL_LANGUAGES if language.part1}
         nearest = [names[name] for name in difflib.get_close_matches(text.title(), names, 1, 0.85)]

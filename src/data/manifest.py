@@ -1,6 +1,6 @@
 """data/manifest.csv: one row an utterance that was sampled."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def select(rows: Iterable[Row], split: str) -> list[Row]:
     return [row for row in rows if row.split == split]
 
 
-def in_both(rows: list[Row], first: str, second: str) -> list[str]:
+def in_both(rows: Iterable[Row], first: str, second: str) -> list[str]:
     """Names of the speakers who are in both splits, sorted."""
     return sorted({row.speaker for row in select(rows, first)} & {row.speaker for row in select(rows, second)})
 
@@ -66,7 +66,7 @@ def needed(rows: Iterable[Row], split: str) -> list[Row]:
     return chosen
 
 
-def spread(rows: list[Row], count: int) -> list[Row]:
+def spread(rows: Sequence[Row], count: int) -> list[Row]:
     """At most `count` rows at even distances, so that every speaker has a part."""
     count = min(count, len(rows))
     return [rows[i * len(rows) // count] for i in range(count)]

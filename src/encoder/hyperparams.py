@@ -76,7 +76,7 @@ class _Norm(_Arguments):
 class _Ecapa(_Arguments):
     input_size: int = Field(ge=1, le=512)
     lin_neurons: Channels = 192
-    activation: Literal["torch.nn.ReLU"] = RELU
+    activation: Literal["torch.nn.ReLU"] = "torch.nn.ReLU"
     channels: Annotated[list[Channels], Field(min_length=3, max_length=32)] = [512, 512, 512, 512, 1536]
     kernel_sizes: PerLayer = [5, 3, 3, 3, 1]
     dilations: PerLayer = [1, 2, 3, 4, 1]

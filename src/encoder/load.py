@@ -31,7 +31,7 @@ def prepare_speechbrain() -> None:
     """
     os.environ.setdefault("SB_LOG_LEVEL", "WARNING")
     try:
-        import torchaudio  # noqa: F401
+        import torchaudio
     except OSError:
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
             del sys.modules[name]

@@ -1,5 +1,7 @@
 """Embeddings without a model: what channel, room and timbre alone tell of a speaker."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from src.data.manifest import Row
@@ -10,7 +12,7 @@ WINDOW, HOP, MELS = 400, 160, 80
 _FLOOR = 1e-10  # of power, so that silence has a logarithm
 
 
-def embed(rows: list[Row]) -> np.ndarray:
+def embed(rows: Sequence[Row]) -> np.ndarray:
     """Mean and standard deviation over time of log-mel features: float64 [rows, 2 * MELS]. Errors as
     `load_audio`."""
     statistics = []

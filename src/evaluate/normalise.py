@@ -15,7 +15,7 @@ from src.runtime.scoring import normalised
 COHORT = "finetune"  # the split whose speakers are the cohort
 
 
-def cohort_rows(rows: list[Row], top: int | None = None) -> list[Row]:
+def cohort_rows(rows: Sequence[Row], top: int | None = None) -> list[Row]:
     """The cohort's manifest rows.
 
     Raises InputError when one of its speakers is a test speaker, or when there are fewer speakers than two

@@ -1,5 +1,6 @@
 """Scores as log-likelihood ratios: an affine map, fitted on speakers who are not tested."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,7 @@ SPLIT = "validation"
 _DIGITS = 6
 
 
-def rows_and_trials(rows: list[Row], enrolments: int) -> tuple[list[Row], trials.Trials]:
+def rows_and_trials(rows: Sequence[Row], enrolments: int) -> tuple[list[Row], trials.Trials]:
     """The rows of SPLIT, of all of a manifest's, and all pairs of them.
 
     Raises InputError when a speaker is in the split test too, or fewer than two speakers have more than

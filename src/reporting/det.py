@@ -31,14 +31,14 @@ def curves(results: Results) -> dict[str, Curve]:
     """{model: Curve} over the trials that the verdict is about; bands from the resamples of its figures."""
     part = subset(results.test.verification, results.judged)
     counts = bootstrap.resamples(part.speakers, results.params.evaluate.bootstrap, results.params.seed)
-    found = {}
+    by_model = {}
     for name, model in results.models.items():
         ranking = metrics.rank(model.scores[part.chosen], part.targets)
         _, *rates = metrics.det_points(ranking)
         p_fa, p_miss = _thinned(*rates)
-        band = _band(ranking, p_fa, part.enrol, part.test, counts)
-        found[name] = Curve(p_fa, p_miss, *band, model.over(results.groups[0])["eer"])
-    return found
+        low, high = _band(ranking, p_fa, part.enrol, part.test, counts)
+        by_model[name] = Curve(p_fa, p_miss, low, high, model.over(results.groups[0])["eer"])
+    return by_model
 
 
 def _band(ranking, p_fa, first, second, counts):

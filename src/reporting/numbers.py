@@ -11,21 +11,20 @@ class Measure:
     """How an accuracy key is named and shown: multiplied by `scale`, with `unit`; differences in `points`."""
 
     title: str
-    scale: int
-    unit: str
-    points: str
-    decimals: int
+    scale: int = 1
+    unit: str = ""
+    points: str = ""
+    decimals: int = 3
     higher_is_better: bool = False
 
 
-_COST = {"scale": 1, "unit": "", "points": "", "decimals": 3}
 MEASURES = {
     "top1_accuracy": Measure("top-1", 100, " %", " points", 2, higher_is_better=True),
     "eer": Measure("EER", 100, " %", " points", 2),
-    "min_dcf_0.01": Measure("minDCF 0.01", **_COST),
-    "min_dcf_0.05": Measure("minDCF 0.05", **_COST),
-    "cllr": Measure("Cllr", **_COST),
-    "min_cllr": Measure("minimum Cllr", **_COST),
+    "min_dcf_0.01": Measure("minDCF 0.01"),
+    "min_dcf_0.05": Measure("minDCF 0.05"),
+    "cllr": Measure("Cllr"),
+    "min_cllr": Measure("minimum Cllr"),
 }
 MOST_DECIMALS = 4
 

@@ -68,6 +68,7 @@ def undecodable(file: BinaryIO) -> str | None:
         _Stream(_Patched(file, audio_size(file))).close()
     except soundfile.SoundFileError as error:
         return _explained(error)
+    return None
 
 
 def _explained(error):

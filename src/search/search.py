@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
@@ -83,7 +84,8 @@ def _row(index, attempt, settings):
 
 def hyperparameters(row: choice.Row) -> qat.Hyperparameters:
     """The Hyperparameters of a trial's row."""
-    return qat.Hyperparameters(**{name: row[name] for name in qat.Hyperparameters.__annotations__})
+    values: dict[str, Any] = {name: row[name] for name in qat.Hyperparameters.__annotations__}
+    return qat.Hyperparameters(**values)
 
 
 def fingerprint(setup: Setup, settings: QatSearch) -> str:

@@ -33,8 +33,8 @@ WAIT = 1  # seconds between two looks for the study
 TWICE = (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError)
 
 
-def connect(url: str) -> RDBStorage:
-    """The Optuna storage in the database at `url`, with heartbeats.
+def connect(address: str) -> RDBStorage:
+    """The Optuna storage in the database at a URL, with heartbeats.
 
     A PostgreSQL URL is taken with any scheme that hosts and other programs write: postgres, postgresql, with or
     without a driver. Raises InputError, without the password, when it is no URL, its driver is not installed or the
@@ -42,7 +42,7 @@ def connect(url: str) -> RDBStorage:
     """
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     try:
-        url = sqlalchemy.make_url(url.strip())
+        url = sqlalchemy.make_url(address.strip())
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise InputError("qat_search.storage: not a database URL, such as postgresql://user@host/database") from None
     if url.drivername.partition("+")[0].lower() in ("postgres", "postgresql"):  # the driver that is installed
@@ -105,7 +105,7 @@ def _storage_errors(name: str, shared: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = error  # Optuna fails again while it handles what the storage raised
+        cause: BaseException | None = error  # Optuna fails again while it handles what the storage raised
         while cause and not isinstance(cause, (StorageInternalError, sqlalchemy.exc.SQLAlchemyError)):
             cause = cause.__context__
         if not cause:

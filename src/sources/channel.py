@@ -18,7 +18,7 @@ def room(rng: np.random.Generator, reverberation_seconds: float) -> np.ndarray:
     tail = rng.standard_normal(length) * 10 ** (-3 * time / reverberation_seconds)
     tail[: int(0.002 * SAMPLE_RATE)] = 0
     direct_to_tail = 10 ** (rng.uniform(0, 15) / 20)
-    tail /= max(np.linalg.norm(tail), 1e-9) * direct_to_tail
+    tail /= max(float(np.linalg.norm(tail)), 1e-9) * direct_to_tail
     tail[0] = 1
     return tail
 

@@ -50,10 +50,10 @@ def candidates(
     what = f"data.repo: {repo}"
     files = _files(repo, config, revision, what)
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
-        shards = pool.map(
+        results = pool.map(
             partial(_index, speaker_column, what=f"{what}: data.config {config}"), [url for _, url in files]
         )
-        shards = list(tqdm(shards, "speaker labels", len(files), unit="file", disable=None))
+        shards = list(tqdm(results, "speaker labels", len(files), unit="file", disable=None))
     sexes = defaultdict(set)
     for _, _, speakers, _, row_sexes in shards:
         for speaker, sex in zip(speakers, row_sexes):

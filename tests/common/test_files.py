@@ -46,9 +46,9 @@ def test_a_folder_takes_the_place_of_one_of_the_same_files(tmp_path):
     write("a/b", "c")
     assert (tmp_path / "folder/a/b").read_text() == "2" and os.listdir(tmp_path) == ["folder"]
     (tmp_path / "folder/a/notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="folder: cannot be replaced: a/notes.txt in it is not of this program"):
-        with files.atomic_write(tmp_path / "folder") as new:
-            files.write_text(new / "a/b", "")
+    message = "folder: cannot be replaced: a/notes.txt in it is not of this program"
+    with pytest.raises(InputError, match=message), files.atomic_write(tmp_path / "folder") as new:
+        files.write_text(new / "a/b", "")
     with pytest.raises(KeyboardInterrupt), files.atomic_write(tmp_path / "folder") as new:
         raise KeyboardInterrupt
     assert (tmp_path / "folder/a/notes.txt").read_text() == "mine" and (tmp_path / "folder/a/b").read_text() == "2"

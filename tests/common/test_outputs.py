@@ -26,7 +26,7 @@ KINDS = {
     "a file": lambda path: path.write_bytes(b"mine"),
     "an empty file": lambda path: path.touch(),
     "another archive": lambda path: np.savez(open(path, "wb"), paths=[1], embeddings=[1]),
-    "a former output": lambda path: np.savez(open(path, "wb"), **dict.fromkeys(embed.ARRAYS, [1])),
+    "a former output": lambda path: np.savez(open(path, "wb"), **{key: [1] for key in embed.ARRAYS}),
     "an empty folder": lambda path: path.mkdir(),
     "a folder": lambda path: (path.mkdir(), (path / "file").write_bytes(b"mine")),
     "a link to a folder": lambda path: path.symlink_to("elsewhere"),
@@ -67,7 +67,7 @@ def world(model):
                 sound = np.random.default_rng(seed).uniform(-0.5, 0.5, 8000)
                 soundfile.write(f"speech/{seed}.wav", sound, 16_000)
             shutil.copy(model, "model.onnx")
-            np.savez("elsewhere/former.npz", **dict.fromkeys(embed.ARRAYS, [1]))
+            np.savez("elsewhere/former.npz", **{key: [1] for key in embed.ARRAYS})
             yield Path(place)
         finally:
             os.chdir(before)

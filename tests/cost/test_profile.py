@@ -18,7 +18,7 @@ from tests.encoder.helpers import NETWORK
 
 
 @pytest.fixture
-def workplace(checkpoint, tmp_path, monkeypatch):  # noqa: F811
+def workplace(checkpoint, tmp_path, monkeypatch):
     shutil.copytree(checkpoint, tmp_path / "tiny")
     config = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8"))
     config["encoder"]["source"] = "tiny"

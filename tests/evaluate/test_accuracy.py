@@ -71,7 +71,7 @@ def test_evaluate_writes_what_its_figures_follow_from(project):
     # The second model is twice the first: no cosine differs.
     files = [Path(f"metrics/evaluation/{name}/calibration.json").read_bytes() for name in ("ptq", "fp32")]
     assert files[0] == files[1]
-    nothing = dict.fromkeys(accuracy.KEYS, {"value": 0.0, "low": 0.0, "high": 0.0})
+    nothing = {key: {"value": 0.0, "low": 0.0, "high": 0.0} for key in accuracy.KEYS}
     for part in (second, second["seen"], second["unseen"]):
         assert part.pop("difference") == nothing
         assert (part.pop("noninferior"), part.pop("smallest_detectable_eer")) == (1, 0)

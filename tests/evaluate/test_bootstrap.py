@@ -121,7 +121,7 @@ def test_interval_is_moved_against_the_bias():
 def test_standard_error_leaves_out_what_no_speaker_explains():
     """Noise of each resample by itself, as from a metric that steps, and much of it."""
     own = np.random.default_rng(2).normal(size=50)
-    estimate, values, counts = means(own, 2000)
+    _estimate, values, counts = means(own, 2000)
     noisy = values + values.std() * np.random.default_rng(3).normal(size=len(values))
     expected = own.std(ddof=1) / np.sqrt(50)
     assert bootstrap.standard_error(values, counts) == pytest.approx(expected, rel=0.1)

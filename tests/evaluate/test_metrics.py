@@ -1,3 +1,4 @@
+import itertools
 import time
 
 import numpy as np
@@ -32,7 +33,7 @@ def brute_points(scores, targets):
 
 
 def brute_eer(points):
-    for (miss, fa), (next_miss, next_fa) in zip(points, points[1:]):
+    for (miss, fa), (next_miss, next_fa) in itertools.pairwise(points):
         if next_miss >= next_fa:
             share = (fa - miss) / ((fa - miss) + (next_miss - next_fa))
             return miss + share * (next_miss - miss)

@@ -5,7 +5,7 @@ from tests.publish.test_release import NO_LOSS, prepared
 from tests.reporting.conftest import change, place  # noqa: F401 (place is a fixture)
 
 
-def test_the_costs_of_the_card_are_those_of_the_model_in_the_release(place):  # noqa: F811
+def test_the_costs_of_the_card_are_those_of_the_model_in_the_release(place):
     prepared(damage=NO_LOSS)
     for number, name in enumerate(("ptq", "qat_search", "profile"), start=1):
         change(f"metrics/{name}.json", gmacs=number + 0.125, size_mb=number + 0.5, params_million=number + 10.25)

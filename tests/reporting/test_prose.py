@@ -19,7 +19,7 @@ def _timed(results, name, value, low, high):
 
 
 @pytest.fixture(scope="module")
-def results(measured):  # noqa: F811
+def results(measured):
     """Results whose INT8 models show no loss, with PTQ the better by its EER."""
     equal = altered(measured, ptq={"noninferior": 1}, qat={"noninferior": 1, "eer": 0.06})
     for name, value in (("fp32", 2.2), ("ptq", 2.5), ("qat", 2.5)):

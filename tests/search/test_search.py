@@ -81,7 +81,7 @@ def test_the_objective_is_of_the_validation_speakers_and_the_training_of_the_oth
     row = undisturbed.trials[0]
     swapped = dataclasses.replace(setup, finetune=setup.validation, validation=setup.finetune)
     layer_ranks, hyperparameters = setup.source.layer_ranks(row["kept_macs"]), search.hyperparameters(row)
-    network, loss = trial.train(swapped, settings(), layer_ranks, hyperparameters, 3, "")
+    _network, loss = trial.train(swapped, settings(), layer_ranks, hyperparameters, 3, "")
     assert loss != row["train_loss"]
     assert trial.validate(setup.teacher, swapped).objective != undisturbed.reference
     waveforms, speakers = setup.validation

@@ -1,5 +1,6 @@
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def candidates(speakers):
         Candidate(
             f"{speaker}/{i}",
             speaker,
-            lambda seed=[*speaker.encode(), i], fails=part == "x": read(seed, fails),
+            partial(read, [*speaker.encode(), i], part == "x"),
             sex="f",
             part=PARTS[part.replace("x", "t")],
         )
@@ -74,7 +75,7 @@ def test_what_two_speakers_have_goes_and_others_come_in_the_place_of_who_is_left
     found = sample(offered, data, seed=0, enrolments=1, seen=set(), folder=tmp_path, skipped=[("x", "", "unreadable")])
     assert {row.speaker for row in found.rows} == {f"s{i}" for i in range(10)} - {first, second}
     assert found.dropped == {first: "0 usable", second: "0 usable"}
-    assert dict((utt_id, why) for utt_id, _, why in found.skipped) == {
+    assert {utt_id: why for utt_id, _, why in found.skipped} == {
         "x": "unreadable",
         **{
             f"{a}/{i}": f"duplicate: the same audio as {b}/{i}"
