@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from src.common import params
+from src.common.files import looked_for
 from src.runtime.errors import InputError
 
 FOLDER, TRIALS = Path("data/linked"), Path("data/linked_trials")
@@ -23,11 +24,11 @@ def main() -> None:
     used = data.source == "folder"
     folder, trials = (Path(path) if path and used else None for path in (data.path, data.trials))
     if folder and not folder.is_dir():
-        raise InputError(f"data.path: {folder}: no such folder")
+        raise InputError(f"data.path: {folder}: no such folder{looked_for(folder)}")
     if folder and folder.resolve() == FOLDER.absolute():
         raise InputError(f"data.path: {folder} is where the link is made; give the folder itself")
     if trials and not trials.is_file():
-        raise InputError(f"data.trials: {trials}: no such file")
+        raise InputError(f"data.trials: {trials}: no such file{looked_for(trials)}")
     link(FOLDER, folder)
     link(TRIALS, trials)
 

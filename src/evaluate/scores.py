@@ -1,6 +1,6 @@
 """Scores of trials, and the files that keep what every figure is computed from.
 
-metrics/scores/<model>.csv: enrol,test,target,score of every verification trial. metrics/ranks/<model>.csv:
+metrics/scores/<model>.csv: enrol,test,target,score of every verification trial. metrics/evaluation/<model>/ranks.csv:
 group,test,speaker,rank of every identification, where rank is that of the right speaker among the enrolments
 of the group (all, seen or unseen speakers); top-1 accuracy is the share of rank 1.
 """
