@@ -22,10 +22,13 @@ def export(network, tmp_path, name):
     return path
 
 
-def test_exported_file_runs_on_integers_and_equals_the_torch_program(calibrated, tmp_path):
+def test_exported_file_runs_on_integers_and_equals_the_torch_program(network, features, tmp_path):
     from speechbrain.lobes.features import Fbank
 
-    converted = ptq.convert(calibrated[0])
+    # Of 8-bit weights the sums of products saturate on processors without VNNI.
+    prepared = ptq.prepare(network, "minmax", dict.fromkeys(GROUPS, 7))
+    ptq.calibrate_activations(prepared, features)
+    converted = ptq.convert(prepared)
     path = export(converted, tmp_path, "ptq")
     rng = np.random.default_rng(0)
     session = onnxruntime.InferenceSession(path)
