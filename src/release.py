@@ -18,6 +18,7 @@ from src.runtime.audio import SAMPLE_RATE
 from src.runtime.errors import InputError
 
 FOLDER = Path("models/release")
+OLDEST_ONNXRUNTIME = "1.18"  # the first that loads ONNX IR 10 and opset 21
 
 
 def main() -> None:
@@ -66,6 +67,8 @@ def _config(config: Params, chosen: dict, source: Path) -> dict:
         "threshold_eer": fitted.threshold_eer,
         "scale": fitted.scale,
         "offset": fitted.offset,
+        "onnxruntime": f">={OLDEST_ONNXRUNTIME}",
+        "padding": "none: zeros after the speech change the embedding",
         "metrics": chosen["metrics"],
         "provenance": provenance.provenance(config, [layout.model("fp32"), source, calibration_file]),
     }

@@ -137,6 +137,11 @@ def _summarise(result, trials):
         print(f"trial list: {scored} of {len(trials)} trials are of usable recordings")
     for utt_id, same in result.repeats:
         print(f"trial list: {utt_id} is the same audio as {same}")
+    if result.differing:
+        print(
+            f"note: channels differ in {len(result.differing)} recordings, such as {result.differing[0]}, and were averaged: "
+            "where each has a speaker of its own, split them first"
+        )
     for utt_id, _, reason in result.skipped[:_SHOWN]:
         print(f"skipped {utt_id}: {reason}")
     if len(result.skipped) > _SHOWN:

@@ -361,3 +361,14 @@ def test_real_speech_in_a_folder(work, shared):
         "validation": 4,
         "test": 8,
     }
+
+
+def test_recordings_whose_channels_differ_are_counted_once(work, capsys):
+    """Noise in turns on the two sides, as in a call."""
+    turns = np.repeat(np.arange(12) % 2, 4_000)[:, None] == [0, 1]
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, (len(turns), 2))
+    soundfile.write("speech/s0/0.wav", noise * turns, 16_000)
+    soundfile.write("speech/s0/1.wav", noise[::-1, :1] * [1, 0.5], 16_000)
+    _, out = run(capsys, utterances_per_speaker=4)
+    notes = [line for line in out.splitlines() if line.startswith("note: channels differ")]
+    assert len(notes) == 1 and "in 1 recordings, such as s0/0.wav" in notes[0]

@@ -14,7 +14,7 @@ from huggingface_hub import constants, errors
 from huggingface_hub.utils._http import default_client_factory
 
 from src.common.files import sha256, write_json
-from src.runtime.errors import InputError
+from src.runtime.errors import InputError, one_line
 
 LOCK = "hub.lock.json"
 _PARAMETERS = {"models": "encoder.revision", "datasets": "data.revision"}
@@ -26,7 +26,7 @@ def _client() -> httpx2.Client:
     try:
         client = default_client_factory()
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
-        raise ConnectionError(f"the proxy that the environment sets: {first_line(error)}") from None
+        raise ConnectionError(f"the proxy that the environment sets: {one_line(error)}") from None
     client.event_hooks["request"].append(_bounded)
     return client
 
@@ -134,19 +134,14 @@ def explained(what: str, lock: Lock | None = None) -> Iterator[None]:
     except errors.RepositoryNotFoundError:
         raise InputError(f"{what}: no such repository on the hub, or it is private") from None
     except errors.RevisionNotFoundError as error:
-        raise (lock.unknown() if lock else InputError(f"{what}: {first_line(error)}")) from None
+        raise (lock.unknown() if lock else InputError(f"{what}: {one_line(error)}")) from None
     except errors.HFValidationError:
         raise InputError(f"{what}: not a hub id (owner/name)") from None
     except (httpx2.HTTPError, OSError) as error:
         if isinstance(error, errors.LocalEntryNotFoundError):  # it says that there was a cause, and not which
             error = error.__cause__ or error
-        why = f"{first_line(error)} ({constants.ENDPOINT})"
+        why = f"{one_line(error)} ({constants.ENDPOINT})"
         raise InputError(f"{what}: the hub cannot be reached, or failed: {why}") from None
     except Exception as error:  # whatever they meet with in an answer that is not what they expect
-        why = f"{type(error).__name__}: {first_line(error)}"
+        why = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(f"{what}: the hub's answer is not understood: {why}") from None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, or its type where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

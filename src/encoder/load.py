@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from src.encoder import checkpoint, fold_batchnorm, frontend, hyperparams
-from src.runtime.errors import InputError
+from src.runtime.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from speechbrain.inference.classifiers import EncoderClassifier
@@ -111,7 +111,7 @@ def _built(given, weights, device, where):
             "embedding_model": network,
         }
     except Exception as error:
-        raise InputError(f"{where}: {checkpoint.HYPERPARAMS}: embedding_model: {_line(error)}") from None
+        raise InputError(f"{where}: {checkpoint.HYPERPARAMS}: embedding_model: {one_line(error)}") from None
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if parameters > _MOST_PARAMETERS:
         raise InputError(
@@ -138,7 +138,7 @@ def _tensors(path, where):
     except Exception as error:
         if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise InputError(f"{where}: it holds {named[1]}, which would run code; only tensors are loaded") from None
-        why = f"{type(error).__name__}: {_line(error)}"
+        why = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(f"{where}: damaged, or not a file of tensors: {why}") from None
 
 
@@ -204,9 +204,5 @@ def _trusted(source, revision, device, where):
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{where}: SpeechBrain cannot load it: {type(error).__name__}: {_line(error)}") from error
+        raise InputError(f"{where}: SpeechBrain cannot load it: {type(error).__name__}: {one_line(error)}") from error
     return classifier
-
-
-def _line(error):
-    return " ".join(str(error).split())[:300]

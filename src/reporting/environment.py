@@ -1,8 +1,9 @@
 """Where the figures come from: the machine and the versions that time was measured with, the code, the parameters."""
 
+import io
 import platform
 
-import yaml
+from ruamel.yaml import YAML
 
 from src.common.git import code_version
 from src.reporting.results import Results
@@ -33,6 +34,11 @@ def _commit():
 
 
 def parameters(results: Results) -> str:
-    """The parameters of the run as YAML; those of `pretrain` are left out, which is no part of it."""
-    shown = results.params.model_dump(mode="json", exclude={"pretrain"})
-    return yaml.safe_dump(shown, sort_keys=False, default_flow_style=None).rstrip()
+    """The parameters of the run as YAML 1.2, without those of `pretrain`, which is no part of it, and without the URL of
+    the search's database, which may have a password in it."""
+    shown = results.params.model_dump(mode="json", exclude={"pretrain": True, "qat_search": {"storage"}})
+    text = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.dump(shown, text)
+    return text.getvalue().rstrip()

@@ -122,12 +122,19 @@ def _opened(path):
         raise AudioError(f"unreadable: {error.strerror or error}") from None
 
 
-def prepare(samples, rate, min_seconds=SHORTEST, max_seconds=None, channel=None):
+def prepare(
+    samples: np.ndarray,
+    rate: int,
+    min_seconds: float = SHORTEST,
+    max_seconds: float | None = None,
+    channel: int | None = None,
+) -> np.ndarray:
     """Speech as the pipeline keeps it: int16 [n] at 16 kHz.
 
-    samples: float32 [n] or [n, channels], full scale 1, at `rate` Hz. Channels are averaged, or one of them is taken (`channel`, from 1), a constant offset
-    that outweighs all else is taken off, the rate is converted by soxr (HQ), what is longer than `max_seconds` is
-    cut, and a level above full scale is scaled to it. 16-bit mono at 16 kHz passes through unchanged. Raises
+    samples: float32 [n] or [n, channels], full scale 1, at `rate` Hz. Channels are averaged, or one of them is taken
+    (`channel`, from 1), a constant offset that outweighs all else is taken off, the rate is converted by soxr (HQ), what
+    is longer than `max_seconds` is cut, and a level above full scale is scaled to it. 16-bit mono at 16 kHz passes
+    through unchanged. Raises
     AudioError when the result would be silent, shorter than `min_seconds`, or is not speech at all (no samples,
     NaN, infinite), and where CLIPPED of the samples or more are clipped, which nothing brings back.
     """
@@ -184,9 +191,11 @@ def waveform(
 def channels_differ(samples: np.ndarray, rate: int) -> bool:
     """Whether channels hold different sounds, as the two sides of a call, or cancel each other out when averaged.
 
-    samples: float32 [n, channels] at `rate` Hz. Of the channels within 20 dB of the loudest, the levels over time are
+    samples: float32 [n] or [n, channels] at `rate` Hz. Of the channels within 20 dB of the loudest, the levels over time are
     compared with those of the loudest; those of one voice go together also where microphones, delays and noise differ.
     """
+    if samples.ndim == 1:
+        return False
     level = samples.std(axis=0)
     loud = samples[:, level > 0.1 * level.max()]
     frame = rate // 40  # 25 ms

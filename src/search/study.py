@@ -20,7 +20,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from src.runtime.errors import InputError
+from src.runtime.errors import InputError, one_line
 
 WORKER = "worker"  # of a trial: host and process that ran it
 DIRECTIONS = ("minimize", "minimize", "minimize")  # validation objective, GMACs, megabytes
@@ -71,7 +71,7 @@ def connect(address: str) -> RDBStorage:
 def _reason(error: BaseException) -> str:
     """What the driver said, in one line."""
     said = getattr(error, "orig", None) or (isinstance(error, ImportError) and error.__cause__) or error
-    return " ".join(str(said).split())
+    return one_line(said)
 
 
 def open_study(name: str, storage: str | None, folder: Path | str, wait: bool = False) -> optuna.Study:

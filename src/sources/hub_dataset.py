@@ -21,9 +21,9 @@ from datasets import ClassLabel, Features, load_dataset_builder
 from huggingface_hub import HfApi, HfFileSystem
 from tqdm import tqdm
 
-from src.common.hub import Lock, explained, first_line
+from src.common.hub import Lock, explained
 from src.runtime.audio import decode
-from src.runtime.errors import AudioError, InputError
+from src.runtime.errors import AudioError, InputError, one_line
 from src.sources.candidate import Candidate
 from src.sources.speaker_metadata import sex_of
 
@@ -90,7 +90,7 @@ def _files(repo, config, revision, what):
             # hf:// keeps a folder of that name in the working directory from being taken instead.
             builder = load_dataset_builder(f"hf://datasets/{repo}", config, revision=commit)
         except (ValueError, RuntimeError, FileNotFoundError) as error:
-            raise InputError(f"{what}: data.config {config}: {first_line(error)}") from None
+            raise InputError(f"{what}: data.config {config}: {one_line(error)}") from None
         splits = builder.config.data_files or {}
         files = [(str(split), url) for split in sorted(splits) for url in sorted(map(str, splits[split]))]
         if not files or not all(url.endswith(".parquet") for _, url in files):
@@ -129,7 +129,7 @@ def _index(speaker_column, url, what):
             sex = next((name for name in SEX_COLUMNS if name in leaves), label)
             table = parquet.read(columns=[label, name, sex])
         except pa.ArrowException as error:
-            raise InputError(f"{what}: {url}: not readable as parquet: {first_line(error)}") from None
+            raise InputError(f"{what}: {url}: not readable as parquet: {one_line(error)}") from None
     speakers = _texts(table.column(label), features[label])
     sexes = (
         [""] * len(speakers)
@@ -182,6 +182,6 @@ class _RowGroup:
             try:
                 table = self.parquet.read_row_group(self.group, columns=[f"{self.audio}.bytes"])
             except pa.ArrowException as error:
-                raise InputError(f"{self.what}: not readable as parquet: {first_line(error)}") from None
+                raise InputError(f"{self.what}: not readable as parquet: {one_line(error)}") from None
         with pa.OSFile(str(self.spooled), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)

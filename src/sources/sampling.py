@@ -16,7 +16,7 @@ from tqdm import tqdm
 from src.common.params import SPLITS, Data
 from src.data.manifest import ENROL_PART, TEST_PART, Row
 from src.data.recordings import save
-from src.runtime.audio import SAMPLE_RATE, SHORTEST, prepare
+from src.runtime.audio import SAMPLE_RATE, SHORTEST, channels_differ, prepare
 from src.runtime.errors import AudioError, InputError
 from src.sources.candidate import Candidate
 from src.sources.same_utterance import SAME, fingerprint, similarity
@@ -35,6 +35,7 @@ class Sample:
     skipped: list[Skipped]
     dropped: dict[str, str]  # speaker: how many utterances are usable
     repeats: list[tuple[str, str]]  # of a trial list: utt_id, its twin before
+    differing: list[str]  # utt_ids of averaged recordings whose channels differ
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class _Utterance:
     file: str
     seconds: float
     digest: bytes  # of the samples
+    channels_differ: bool
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,8 @@ def sample(
         for candidate in [utterance.candidate]
     ]
     rows.sort(key=lambda row: (SPLITS.index(row.split), row.speaker, row.utt_id))
-    return Sample(rows, result.skipped, result.dropped, repeats)
+    differing = sorted(utterance.candidate.utt_id for utterance in kept if utterance.channels_differ)
+    return Sample(rows, result.skipped, result.dropped, repeats, differing)
 
 
 def _by_part(candidates, limit, enrolments):
@@ -209,7 +212,8 @@ def _read(name, quotas, bounds, folder, numbers, repeats=False):
             if len(usable) == quota.limit:
                 break
             try:
-                pcm = prepare(*candidate.read(), **bounds)
+                samples, rate = candidate.read()
+                pcm = prepare(samples, rate, **bounds)
                 digest = hashlib.sha256(pcm).digest()
                 if digest in before and not repeats:
                     raise AudioError(f"duplicate: the same audio as {before[digest]}")
@@ -221,7 +225,7 @@ def _read(name, quotas, bounds, folder, numbers, repeats=False):
             before[digest] = candidate.utt_id
             file = f"{next(numbers):05d}.flac"
             save(folder / file, pcm)
-            usable.append(_Utterance(candidate, file, len(pcm) / SAMPLE_RATE, digest))
+            usable.append(_Utterance(candidate, file, len(pcm) / SAMPLE_RATE, digest, channels_differ(samples, rate)))
         utterances.append(usable)
         if len(usable) < quota.needed:
             break
