@@ -34,20 +34,21 @@ def main() -> None:
 
 
 def link(place: Path, target: Path | None) -> None:
-    """Make `place`, FOLDER or TRIALS, a link to `target`; without one, empty, for DVC needs something there.
+    """Make `place` a link to `target`; without one, a folder with an empty file, for DVC warns of what is empty.
 
     Raises InputError where `place` is not what this leaves there.
     """
-    if place.is_symlink() or (place.is_file() and not place.stat().st_size):
+    nothing = place / "none"
+    if place.is_symlink():
         place.unlink()
-    elif place.is_dir() and not any(place.iterdir()):
+    elif place.is_dir() and {*place.iterdir()} <= {nothing}:
+        nothing.unlink(missing_ok=True)
         place.rmdir()
     elif place.exists():
         raise InputError(f"{place}: not made by this stage; move it away")
     place.parent.mkdir(exist_ok=True)
     if target:
         os.symlink(target.resolve(), place)
-    elif place == FOLDER:
-        place.mkdir()
     else:
-        place.touch()
+        place.mkdir()
+        nothing.touch()
