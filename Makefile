@@ -38,13 +38,13 @@ repro: .venv/installed ## run the pipeline: all stages whose inputs changed, the
 	@$(ACTIVATE); if test -e .git || git rev-parse --git-dir >/dev/null 2>/dev/null; then \
 		! grep -qs no_scm .dvc/config.local || python -m dvc config --local --unset core.no_scm; \
 	else python -m dvc config --local core.no_scm true; fi
-	@$(ACTIVATE); set -o pipefail; PYTHONUNBUFFERED=1 python -m dvc repro | (trap '' INT; awk '$(NEWCOMER)')
+	@$(ACTIVATE); set -o pipefail; PYTHONUNBUFFERED=1 python -m dvc repro | (trap '' INT; grep --line-buffered -Ev '$(HINTS)' || true)
 	@echo; awk '/^\|/ { table = 1; print; next } table { exit }' metrics/report.md
 	@echo; echo 'Plots, intervals and all figures: metrics/report.html'
 
 # Of what DVC prints on a run: not the commands behind the stages, nor hints for those who keep the results in Git.
-NEWCOMER = /^$$/ || /^> / || /^(Generating|Updating) lock file/ || /^To (track|enable)/ || /^\t(git add|dvc config)/ || \
-	/^Use .dvc push/ { next } { print; fflush() }
+# grep, since some awks read a pipe in blocks, and would show nothing for minutes.
+HINTS = ^$$|^> |^(Generating|Updating) lock file|^To (track|enable)|^[[:blank:]](git add|dvc config)|^Use .dvc push
 
 test: .venv/installed-dev ## run the tests, except slow ones (PYTEST_ADDOPTS="-m slow" runs those)
 	@$(ACTIVATE) && python -m pytest

@@ -164,7 +164,7 @@ def test_an_environment_that_was_moved_copied_or_lost_its_python_is_made_anew(pr
 def programs(folder, **scripts):
     """A PATH of bash and what make's recipes call, and of these scripts."""
     folder.mkdir()
-    for name in ("bash", "env", "make", "awk", "id", "touch", "test", "sh"):
+    for name in ("bash", "env", "make", "awk", "grep", "id", "touch", "test", "sh"):
         (folder / name).symlink_to(shutil.which(name))
     for name, script in scripts.items():
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
