@@ -151,9 +151,8 @@ def read(folder, stage):
 
 
 def programs(document):
-    """The Python blocks of a Markdown file of the repository, without blank lines."""
-    blocks = [part.split("```")[0] for part in (ROOT / document).read_text().split("```python\n")[1:]]
-    return ["".join(line for line in block.splitlines(keepends=True) if line.strip()) for block in blocks]
+    """The Python blocks of a Markdown file of the repository."""
+    return [part.split("```")[0] for part in (ROOT / document).read_text().split("```python\n")[1:]]
 
 
 def recomputed(program, folder):
