@@ -114,7 +114,7 @@ def test_ten_lines_compute_every_accuracy_figure_again(pipeline):
             if name != "fp32":
                 assert_printed(change, found[name][row] - found["fp32"][row], scale)
     trials, targets = (int(number) for number in found["fp32"][:2])
-    assert f"{trials:,} trials, {targets:,} of them target trials" in (folder / "metrics/report.md").read_text()
+    assert f"{trials:,} trials, {targets:,} target trials" in (folder / "metrics/report.md").read_text()
 
 
 def test_ten_more_lines_compute_cllr_again(pipeline):
