@@ -39,6 +39,6 @@ def parameters(results: Results) -> str:
     shown = results.params.model_dump(mode="json", exclude={"pretrain": True, "qat_search": {"storage"}})
     text = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.dump(shown, text)
     return text.getvalue().rstrip()
