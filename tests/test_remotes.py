@@ -24,7 +24,7 @@ def ran(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["folder", "s3"])
-def test_what_one_clone_pushed_another_pulls_and_runs_nothing(kind, ran, tmp_path):
+def test_what_one_clone_pushed_another_pulls_and_runs_only_the_links(kind, ran, tmp_path):
     missing = [name for name in ("dvc_s3", "moto", "flask_cors", "boto3") if importlib.util.find_spec(name) is None]
     if kind == "s3" and missing:
         pytest.skip(f"{', '.join(missing)} not installed: pip install -r requirements-dev.txt")
@@ -52,6 +52,7 @@ def test_what_one_clone_pushed_another_pulls_and_runs_nothing(kind, ran, tmp_pat
         for path in (first / "data/audio").iterdir():
             assert (second / "data/audio" / path.name).read_bytes() == path.read_bytes()
         printed = call(second, "dvc", "repro", STAGE, **env)
-        assert "Running" not in printed
-        assert all(f"Stage '{stage}' didn't change, skipping" in printed for stage in ("pretrain", STAGE))
+        # Links are made anew on every machine.
+        assert [line for line in printed.splitlines() if "Running" in line] == ["Running stage 'link_data':"]
+        assert f"Stage '{STAGE}' didn't change, skipping" in printed
         assert call(second, "git", "status", "--porcelain") == ""

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from src import profile
+from src.common import layout
 from src.cost import latency
 from src.encoder import export, load
 from src.runtime.errors import InputError
@@ -33,8 +34,8 @@ def test_files_of_the_stage(workplace, capsys):
     export.export_onnx(torch.nn.Sequential(*load.plain("tiny")).eval(), latency.FP32)
     profile.main()
 
-    metrics = json.loads(Path(profile.METRICS).read_text())
-    layers = list(csv.DictReader(Path(profile.LAYERS).open()))
+    metrics = json.loads(layout.details("profile").read_text())
+    layers = list(csv.DictReader(layout.table("macs").open()))
     frames = 51
     assert sum(float(row["gmacs"]) for row in layers) == pytest.approx(metrics["gmacs"], abs=1e-9)
     assert sum(float(row["share"]) for row in layers) == pytest.approx(1, abs=1e-4)
@@ -47,7 +48,7 @@ def test_files_of_the_stage(workplace, capsys):
     assert metrics["int8_mac_share"] == 0
     assert metrics["size_mb"] == Path(latency.FP32).stat().st_size / 1e6
 
-    timings = json.loads(Path(profile.LATENCY).read_text())
+    timings = json.loads(layout.latency("fp32").read_text())
     assert list(timings["models"]) == ["speechbrain", "fp32"] and timings["rounds"] == 4
     assert len(capsys.readouterr().out.splitlines()) == 3
     assert not list(workplace.glob("metrics/*.partial"))
