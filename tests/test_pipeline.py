@@ -1,6 +1,5 @@
 """dvc.yaml: what it lists is what the stages use."""
 
-import ast
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import yaml
 
 from src.common import layout
 from src.common.params import Params
+from tests.test_imports import imported
 
 ROOT = Path(__file__).parent.parent
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -16,24 +16,9 @@ STAGES = PIPELINE["stages"]
 UNLISTED = {"src/__init__.py"}
 
 
-def imports(path):
-    """The project's modules that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            file = ROOT / (name.replace(".", "/") + ".py")
-            if name.startswith("src.") and file.is_file():
-                yield file
-
-
 def reached(path, known=None):
     known = set() if known is None else known
-    for file in imports(path):
+    for file in imported(path):
         if file not in known:
             known.add(file)
             reached(file, known)
