@@ -56,7 +56,7 @@ def main(worker=False):
     if result is None:  # a worker is done
         return
     network, layer_ranks = _winner(setup, settings, result.chosen)
-    export_onnx(torch.nn.Sequential(setup.front_end.cpu(), ptq.convert(network.cpu())), MODEL)
+    export_onnx(torch.nn.Sequential(setup.front_end.cpu(), ptq.convert(network.cpu())), MODEL, config.quantize.weights)
     summary = evaluate(MODEL, "qat", rows, config, reference="fp32")
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
     columns = list(result.trials[0])

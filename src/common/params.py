@@ -98,7 +98,7 @@ class WeightBits(Section):
 
 class Quantize(Section):
     weight_bits: WeightBits
-    reduce_range: bool | Literal["auto"]
+    weights: Literal["portable", "full"]
 
 
 class Ptq(Section):
