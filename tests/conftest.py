@@ -2,6 +2,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 
+from src.common.command import command
 from tests.workspace import PASSWORD, free_port
 
 
@@ -20,6 +22,19 @@ def shared():
     if not folder:
         pytest.skip("SPEAKER_SHARED is not set: no real speech, no stand-in for the hub")
     return Path(folder)
+
+
+@pytest.fixture
+def called(monkeypatch, capsys):
+    """Runs a command in this process. Gives its exit status, standard output and standard error."""
+
+    def call(module, *arguments, failed=1):
+        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            command(module, failed)
+        return end.value.code or 0, *capsys.readouterr()
+
+    return call
 
 
 def program(name):
