@@ -9,12 +9,10 @@ from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 import yaml
 from datasets import ClassLabel, Dataset
 
 from tests.workspace import ROOT, run
-
 
 
 def served(shared, root, tmp_path, *command):
