@@ -1,7 +1,6 @@
 """What happens to a machine: a full disk, a folder that cannot be written to, a stage that is killed, two stages at
 once. Nothing half-written stays under a final name, and the same command completes, with the same bytes."""
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from tests.workspace import ROOT, SMALL, run, workspace
 # One for each way of writing: a folder of audio, an ONNX file with metrics, a study that outlives its stage.
 STAGES = ("sample_data", "baseline", "qat_search")
 KILLS = 2
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,7 @@ def assert_complete(folder, after):
     assert [path for path in folder.rglob(".*") if path.name.endswith((".partial", ".before"))] == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("stage", "left"), [("sample_data", 100_000), ("baseline", 0), ("qat_search", 0), ("qat_search", 500_000)]
-)
+@pytest.mark.parametrize(("stage", "left"), [("sample_data", 100_000), ("baseline", 0), ("qat_search", 500_000)])
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(stage, left, states, disk):
     before, after, _ = states[stage]
     folder = shutil.copytree(before, disk / "run")
@@ -80,7 +77,6 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(stage, left, st
     assert_complete(folder, after)
 
 
-@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_to_is_one_line(states, tmp_path):
     folder = shutil.copytree(states["baseline"][0], tmp_path / "run")
     (folder / "models").chmod(0o555)
@@ -100,7 +96,6 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(states, tmp_path):
     assert made(folder) == made(states["baseline"][0])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_killed_at_random_moments_completes_with_the_same_bytes(stage, states, tmp_path):
     before, after, seconds = states[stage]
@@ -123,22 +118,3 @@ def test_a_stage_killed_at_random_moments_completes_with_the_same_bytes(stage, s
     output = run(folder, stage)
     assert output.returncode == 0, output.stderr
     assert_complete(folder, after)
-
-
-def test_a_stage_waits_for_another_in_the_same_folder(tmp_path):
-    folder = workspace(tmp_path / "run", SMALL)
-    other = os.open(folder, os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_EX)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "src.sample_data"],
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert process.stderr.readline() == f"waiting for another stage that runs in {folder}\n"
-    assert process.poll() is None and not (folder / "data").exists()
-    os.close(other)
-    assert process.communicate(timeout=300)[1] == "" and process.returncode == 0
-    assert (folder / "data/manifest.csv").is_file()

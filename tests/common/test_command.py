@@ -1,5 +1,6 @@
 """The way in of every command: options, exit status, errors in one line, whatever the terminal's encoding."""
 
+import fcntl
 import importlib
 import os
 import re
@@ -19,7 +20,7 @@ COMMAND = '''
 if __name__ == "__main__":
     from src.common.command import command
 
-    command("made", failed={failed})
+    command("made", failed=2, alone={alone})
 
 {imports}
 from pathlib import Path
@@ -39,9 +40,9 @@ def main(names, count, rates, loud_):
 '''
 
 
-def write(place, body, imports=""):
+def write(place, body, imports="", alone=False):
     body = textwrap.indent(body, "    ").lstrip()
-    (place / "made.py").write_text(COMMAND.format(failed=2, imports=imports, body=body))
+    (place / "made.py").write_text(COMMAND.format(imports=imports, body=body, alone=alone))
 
 
 def run(place, body, imports="", env=None, **options):
@@ -148,11 +149,26 @@ def test_what_cannot_be_printed_is_no_success(tmp_path):
     assert output.returncode == 2 and output.stderr == b"error: Broken pipe\n"
 
 
+def test_a_stage_waits_for_another_in_the_same_folder(tmp_path):
+    write(tmp_path, "print('ran')", alone=True)
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-m", "made", "a"], cwd=tmp_path, env=environment, **pipes) as process:
+        assert process.stderr.readline() == f"waiting for another stage that runs in {tmp_path}\n"
+        assert process.poll() is None
+        os.close(other)
+        assert process.communicate(timeout=60) == ("ran\n", "") and process.returncode == 0
+
+
 def test_every_command_comes_in_this_way():
     """Before its imports, so that one that fails is reported too."""
     paths = [*ROOT.glob("src/*.py"), *ROOT.glob("bench/__main__.py"), *ROOT.glob("bench/op_profile.py")]
     commands = [path for path in paths if "__main__" in path.read_text() and path.name != "__init__.py"]
     assert len(commands) >= 13
+    alone = {path.stem for path in commands if "alone=" in path.read_text()}
+    assert alone == {path.stem for path in ROOT.glob("src/*.py")} - {"__init__", "verify", "embed"}
     for path in commands:
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         start = rf'""".*?"""\n\nif __name__ == "__main__":\n(    import sys\n\n)?    from src.common.command import command\n\n    command\("{re.escape(name)}"'
