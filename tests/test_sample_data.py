@@ -1,5 +1,6 @@
 import csv
 import hashlib
+import os
 import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -127,6 +128,34 @@ def test_an_error_leaves_no_output(work):
     with pytest.raises(InputError, match="data.path: nowhere: no such folder"):
         run(path="nowhere")
     assert not list(Path("data").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("data/audio/mine.flac", write),
+        ("data/audio", Path.touch),
+        ("data/audio", lambda path: path.symlink_to("../speech")),
+        ("data/manifest.csv", Path.mkdir),
+    ],
+)
+def test_what_this_stage_did_not_make_is_not_replaced(work, name, make):
+    (work / name).parent.mkdir(parents=True)
+    make(work / name)
+    before = sorted(work.rglob("*"))
+    with pytest.raises(InputError, match="cannot be (replaced|written)"):
+        run()
+    assert sorted(work.rglob("*")) == sorted([*before, work / "params.yaml"])
+
+
+def test_a_link_in_the_place_of_an_output_is_replaced_and_its_target_stays(work):
+    (work / "elsewhere").mkdir()
+    (work / "mine").write_text("mine")
+    (work / "data").symlink_to("elsewhere")
+    (work / "elsewhere/skipped.csv").symlink_to(work / "mine")
+    run()
+    assert (work / "mine").read_text() == "mine" and (work / "data").is_symlink()
+    assert sorted(os.listdir("elsewhere")) == ["audio", "manifest.csv", "skipped.csv"]
 
 
 def test_unseen_speakers_make_the_evaluation(work, capsys):
