@@ -1,3 +1,5 @@
+import fcntl
+import json
 import os
 import pwd
 import shutil
@@ -12,7 +14,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import pytest
 
 from src.common.command import command
-from tests.workspace import PASSWORD, free_port
+from tests.workspace import PASSWORD, SMALL, STAGES, free_port, run, workspace
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +37,26 @@ def called(monkeypatch, capsys):
         return end.value.code or 0, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory):
+    """(a folder in which every stage ran on a small configuration, {stage: its standard error}): one for all workers."""
+    top = tmp_path_factory.getbasetemp()
+    top = top.parent if "PYTEST_XDIST_WORKER" in os.environ else top
+    folder, errors = top / "pipeline", top / "pipeline.json"
+    with open(top / "pipeline.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            workspace(folder, SMALL)
+            outputs = {}
+            for stage in STAGES:
+                output = run(folder, stage)
+                assert output.returncode == 0, output.stderr
+                outputs[stage] = output.stderr
+            errors.write_text(json.dumps(outputs))
+    assert errors.exists(), "the pipeline failed in the tests before"
+    return folder, json.loads(errors.read_text())
 
 
 def program(name):

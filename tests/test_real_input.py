@@ -15,6 +15,7 @@ import soundfile
 from tests.workspace import ROOT, SMALL, read, run, workspace
 
 
+@pytest.mark.slow
 def test_pretrain_makes_an_encoder_that_the_pipeline_loads(tmp_path):
     from src.encoder.labels import training_speakers
     from src.encoder.load import load

@@ -109,14 +109,3 @@ def test_a_killed_worker_loses_no_finished_trial_and_its_running_one_is_given_to
     for row, trial in zip(rows, complete):
         assert float(row["objective"]) == pytest.approx(trial.values[0])
     assert (prepared / "models/qat.onnx").stat().st_size > 0
-
-
-def test_a_wrong_password_is_one_line_and_is_not_shown(server, tmp_path):
-    storage = server.replace("me@", "me:not-this-one@")
-    folder = workspace(tmp_path, {"qat_search": {"storage": storage}})
-    for arguments in ((), ("--worker",)):
-        process = start(folder, *arguments)
-        output, _ = process.communicate(timeout=400)
-        assert process.returncode == 1 and len(output.splitlines()) == 1, output
-        assert output.startswith("error: qat_search.storage: ") and "password authentication failed" in output
-        assert "not-this-one" not in output and PASSWORD not in output

@@ -17,6 +17,7 @@ import yaml
 from src.common import layout
 
 ROOT = Path(__file__).parent.parent
+STAGES = ("link_data", "sample_data", "baseline", "profile", "ptq", "qat_search", "breakdown", "report", "release")
 PASSWORD = "kept-to-itself"  # of the PostgreSQL server of the tests
 SMALL = {
     "data": {"speakers": 16, "utterances_per_speaker": 4, "max_seconds": 3.0},

@@ -201,6 +201,12 @@ def test_a_database_that_cannot_be_used_is_one_line_without_the_password(url, sa
     assert "secret" not in message and "\n" not in message
 
 
+def test_a_wrong_password_is_one_line_and_is_not_shown(server):
+    with pytest.raises(InputError, match="^qat_search.storage: .*password authentication failed") as caught:
+        study.connect(server.replace("me@", "me:not-this-one@"))
+    assert "not-this-one" not in str(caught.value) and "\n" not in str(caught.value)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of the heartbeat
 def test_a_database_that_is_lost_is_one_line(database, quick, tmp_path):
     def lost(trial, _number):
