@@ -77,7 +77,8 @@ def test_own_recordings(place, shared, tmp_path):
     shell(place, command, {"/path/to/speech": speech})
     with open(place / "data/manifest.csv") as file:
         speakers = {row["speaker"] for row in csv.DictReader(file)}
-    assert speakers <= {folder.name for folder in speech.iterdir()} and metric(place, "baseline")["eer"] < 0.5
+    assert speakers <= {folder.name for folder in speech.iterdir()} and metric(place, "baseline")["eer"] < 0.45
+    assert abs(metric(place, "ptq")["eer_difference"]) < 0.05
 
 
 def test_the_published_encoder_and_data_set(place, shared):

@@ -122,14 +122,6 @@ def test_the_hub_can_read_the_card(folder, about):
         assert each.dataset_args["trials"] == about["metrics"]["trials"] and "95 % interval" in each.metric_name
 
 
-def test_the_card_says_what_must_be_known(folder):
-    text = ModelCard.load(folder / "README.md").text
-    assert "Do not use this model in production" in text and "say nothing about real voices" in text
-    for title in ("What it is for", "How it was evaluated", "Where it fails"):
-        assert f"\n## {title}\n" in text
-    assert "GPL-3.0-or-later" in text and "| seconds: 1 s" in text
-
-
 def test_the_program_in_the_card_runs(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     (program,) = [part.split("```")[0] for part in (folder / "README.md").read_text().split("```python\n")[1:]]
