@@ -39,7 +39,7 @@ def hub():
         def do_GET(self):
             self.server.answer(self)
 
-        do_HEAD = do_POST = do_GET
+        do_HEAD = do_POST = do_GET  # noqa: N815
 
         def log_message(self, *_):
             pass

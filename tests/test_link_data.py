@@ -43,7 +43,7 @@ def test_what_changes_in_the_users_files_is_seen_and_they_are_left_alone(project
     ):
         change()
         before = {path: path.read_bytes() for path in outside.rglob("*.wav")}
-        assert f"data/{watched}:" in call(folder, "dvc", "status").replace("\n", ":\n")
+        assert f"data/{watched}\n" in call(folder, "dvc", "status")
         call(folder, "dvc", "repro")
         assert listed() == expected
         assert {path: path.read_bytes() for path in outside.rglob("*.wav")} == before

@@ -201,14 +201,6 @@ def test_a_trial_list_makes_the_test_split_uncut(work, capsys):
         run(trials="trials.txt")
 
 
-def test_hidden_folders_are_passed_over_and_it_is_said_once(work, capsys):
-    shutil.copytree("speech/s0", "speech/.ipynb_checkpoints")
-    shutil.copytree("speech/s0", "speech/s1/.cache")
-    rows, out = run(capsys)
-    assert len({row.speaker for row in rows}) == 10 and skipped() == {}
-    assert out.count("passed over: 2 names that begin with a dot\n") == 1
-
-
 def test_of_one_utterance_in_two_encodings_or_from_two_microphones_one_is_kept(work):
     rng = np.random.default_rng(7)
     for file in sorted(Path("speech/s3").glob("*.wav")):

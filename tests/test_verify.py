@@ -61,9 +61,12 @@ def by_hand(*paths):
     return enrolled @ unit[-1] / np.linalg.norm(enrolled)
 
 
-def test_score_is_the_cosine_to_the_mean_of_the_enrolments(place):
+def test_score_is_the_cosine_to_the_mean_of_the_enrolments(place, run):
     for paths in (("a.wav", "b.wav"), ("a.wav", "b.wav", "c.flac", "d.wav")):
-        found, _ = verify.verify(paths[:-1], paths[-1], "models/qat.onnx")
+        status, printed, _ = run(*paths, "--json")
+        found = json.loads(printed)
+        assert (found["enrol"], found["test"]) == ([*paths[:-1]], paths[-1])
+        assert status == (0 if found["score"] >= 0.5 else 1) and found["seconds"]["embed"] > 0
         assert found["score"] == pytest.approx(by_hand(*paths), abs=2e-6)
         assert found["log_likelihood_ratio"] == pytest.approx(8 * found["score"] - 3, abs=1e-4)
         assert (found["threshold"], found["decision"]) == (
@@ -88,16 +91,6 @@ def test_a_score_at_the_threshold_is_the_same_speaker(place):
     for threshold, decision in ((score, "same speaker"), (np.nextafter(score, 2), "different speakers")):
         found, status = verify.verify(["a.wav"], "b.wav", "models/qat.onnx", threshold)
         assert (found["decision"], status) == (decision, int(decision != "same speaker"))
-
-
-def test_json(place, run):
-    status, printed, _ = run("a.wav", "c.flac", "b.wav", "--json")
-    found = json.loads(printed)
-    assert found["enrol"] == ["a.wav", "c.flac"] and found["test"] == "b.wav"
-    assert found["score"] == pytest.approx(by_hand("a.wav", "c.flac", "b.wav"), abs=2e-6)
-    assert status == (0 if found["score"] >= found["threshold"] else 1)
-    assert found["seconds"]["audio"] == pytest.approx((8000 + 8200 + 8100) / 16_000, abs=1e-3)
-    assert found["seconds"]["load"] > 0 and found["seconds"]["embed"] > 0
 
 
 def test_the_threshold_is_that_of_the_file_beside_the_model(place):
@@ -138,8 +131,6 @@ def test_what_cannot_be_used_is_named(place):
     soundfile.write("silent.wav", np.zeros(16_000), 16_000)
     with pytest.raises(InputError, match="silent.wav: silent"):
         verify.verify(["a.wav"], "silent.wav", "models/qat.onnx")
-    with pytest.raises(InputError, match="a.wav: not a model"):
-        verify.verify(["a.wav"], "b.wav", "a.wav")
     (place / "metrics/evaluation/qat/calibration.json").write_text("{")
     with pytest.raises(InputError, match="calibration.json: not a calibration"):
         verify.verify(["a.wav"], "b.wav", "models/qat.onnx")

@@ -205,13 +205,3 @@ def test_a_wrong_password_is_one_line_and_is_not_shown(server):
     with pytest.raises(InputError, match="^qat_search.storage: .*password authentication failed") as caught:
         study.connect(server.replace("me@", "me:not-this-one@"))
     assert "not-this-one" not in str(caught.value) and "\n" not in str(caught.value)
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of the heartbeat
-def test_a_database_that_is_lost_is_one_line(database, quick, tmp_path):
-    def lost(trial, _number):
-        (tmp_path / "study.db").unlink()
-        return objective(trial)
-
-    with pytest.raises(InputError, match="^qat_search.storage: .+; the same command goes on where this stopped$"):
-        run(study.open_study("a", database, None), 2, lost, shared=True)
