@@ -1,10 +1,7 @@
 """The stages on real speech and on the published architecture, and the training of the shipped encoder."""
 
 import csv
-import os
 import shutil
-import subprocess
-import sys
 from collections import defaultdict
 
 import numpy as np
@@ -12,7 +9,7 @@ import onnxruntime
 import pytest
 import soundfile
 
-from tests.workspace import ROOT, SMALL, read, run, workspace
+from tests.workspace import ROOT, SMALL, hub_program, read, run, workspace
 
 
 @pytest.mark.slow
@@ -30,18 +27,6 @@ def test_pretrain_makes_an_encoder_that_the_pipeline_loads(tmp_path):
     assert sum(path.stat().st_size for path in (ROOT / "models/pretrained/ecapa-mini").iterdir()) <= 8e6
 
 
-def run_on_hub(folder, stage, shared, cache):
-    """As `run`, with the stand-in for the hub served beside it and downloads kept in `cache`."""
-    return subprocess.run(
-        [shared / "hub/serve.py", shared / "hub/root", "--", sys.executable, "-m", f"src.{stage}"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(cache)},
-    )
-
-
 def test_published_encoder_on_superb_si_from_the_hub(shared, tmp_path):
     """Top-1 is that of a loop over the embeddings that shares nothing with the trials."""
     folder = workspace(
@@ -54,7 +39,7 @@ def test_published_encoder_on_superb_si_from_the_hub(shared, tmp_path):
         },
     )
     for stage in ("sample_data", "baseline"):
-        served = run_on_hub(folder, stage, shared, tmp_path / "hub")
+        served = run(folder, stage, before=(*hub_program(shared), "--"), HF_HOME=str(tmp_path / "hub"))
         assert served.returncode == 0, served.stderr
     with open(folder / "data/manifest.csv") as file:
         rows = list(csv.DictReader(file))

@@ -3,8 +3,6 @@
 import json
 import os
 import shlex
-import subprocess
-import sys
 from dataclasses import asdict
 
 import numpy as np
@@ -20,7 +18,7 @@ from src.runtime.audio import waveform
 from src.runtime.errors import InputError
 from src.runtime.scoring import mean_direction, normalised
 from tests.evaluate.conftest import save_model
-from tests.workspace import ROOT
+from tests.workspace import ROOT, python
 
 FITTED = calibration.Calibration(8.0, -3.0, 0.5)
 HEAVY = ("torch", "scipy", "speechbrain", "pandas", "datasets", "onnx", "soxr", "yaml", "matplotlib")
@@ -46,11 +44,7 @@ def run(called):
 
 
 def process(*arguments, **env):
-    return subprocess.run(
-        [sys.executable, "-m", "src.verify", *arguments],
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-    )
+    return python(".", "-m", "src.verify", *arguments, **env)
 
 
 def by_hand(*paths):
@@ -77,11 +71,11 @@ def test_score_is_the_cosine_to_the_mean_of_the_enrolments(place, run):
 
 def test_exit_status_is_the_decision(place):
     score, _ = verify.verify(["a.wav"], "b.wav", "models/qat.onnx")
-    for threshold, status, decision in ((score["score"] - 0.01, 0, b"same"), (score["score"] + 0.01, 1, b"different")):
+    for threshold, status, decision in ((score["score"] - 0.01, 0, "same"), (score["score"] + 0.01, 1, "different")):
         output = process("a.wav", "b.wav", "--threshold", str(threshold))
-        assert output.returncode == status and decision in output.stdout and b"ms" in output.stdout
+        assert output.returncode == status and decision in output.stdout and "ms" in output.stdout
     output = process("a.wav", "nowhere.wav")
-    assert output.returncode == 2 and output.stderr == b"error: nowhere.wav: no such file\n"
+    assert output.returncode == 2 and output.stderr == "error: nowhere.wav: no such file\n"
 
 
 def test_a_score_at_the_threshold_is_the_same_speaker(place):
@@ -121,9 +115,7 @@ def test_other_rates_and_channels(place):
     assert verify.verify(["a.wav"], "twice.wav", "models/qat.onnx")[0]["score"] == pytest.approx(1, abs=1e-4)
     assert verify.verify(["a.wav"], "fast.wav", "models/qat.onnx")[0]["seconds"]["audio"] == pytest.approx(0.5 + 0.75)
     program = "import sys; sys.modules['soxr'] = None; from src.runtime.audio import waveform; waveform('fast.wav')"
-    output = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    output = python(".", "-c", program)
     assert "32000 Hz; to convert it to 16000 Hz, install soxr" in output.stderr
 
 
@@ -183,7 +175,7 @@ def test_no_broken_installation_passes_for_a_decision(place, name):
     """A dependency whose import raises whatever it likes is no decision either."""
     (place / f"{name}.py").write_text("raise SystemError('broken')")
     output = process("a.wav", "a.wav", PYTHONPATH=f"{place}:{ROOT}")
-    assert output.returncode == 2 and output.stderr.startswith(b"error: ") and output.stderr.count(b"\n") == 1
+    assert output.returncode == 2 and output.stderr.startswith("error: ") and output.stderr.count("\n") == 1
 
 
 def test_infinite_seconds_cut_nothing(place, run):
@@ -216,7 +208,7 @@ def test_a_name_of_any_bytes_is_shown(place):
     assert output.returncode in (0, 1) and json.loads(output.stdout)["enrol"] == [name]
     os.truncate(name, 0)
     output = process(name, "a.wav", PYTHONIOENCODING="ascii")
-    assert output.returncode == 2 and output.stderr.endswith(b".wav: empty\n") and output.stderr.count(b"\n") == 1
+    assert output.returncode == 2 and output.stderr.endswith(".wav: empty\n") and output.stderr.count("\n") == 1
 
 
 def test_enrolments_that_cancel_each_other_out_are_no_decision(place, monkeypatch):
@@ -229,5 +221,5 @@ def test_enrolments_that_cancel_each_other_out_are_no_decision(place, monkeypatc
 @pytest.mark.parametrize("module", ["verify", "embed"])
 def test_what_makes_a_start_slow_is_not_imported(module):
     program = f"import sys, src.{module}; print([name for name in {HEAVY} if name in sys.modules])"
-    output = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    output = python(".", "-c", program)
     assert output.stdout.strip() == "[]"

@@ -135,15 +135,25 @@ def s3_server():
     return served([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], f"http://127.0.0.1:{port}")
 
 
-def run(folder, stage, **env):
+def python(folder, *arguments, before=(), **env):
+    """The interpreter of the tests in a folder, with the project on its path. before: a program that runs it."""
     return subprocess.run(
-        [sys.executable, "-m", f"src.{stage}"],
+        [*before, sys.executable, *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
     )
+
+
+def run(folder, stage, *arguments, **options):
+    return python(folder, "-m", f"src.{stage}", *arguments, **options)
+
+
+def hub_program(shared, root=None):
+    """The stand-in for the hub, as a program that runs another beside it."""
+    return (sys.executable, shared / "hub/serve.py", root or shared / "hub/root")
 
 
 def read(folder, stage):

@@ -1,10 +1,7 @@
 """The benchmark as a user runs it, on a small configuration of the real thing."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -13,7 +10,7 @@ pytest.importorskip("nncf", reason="requirements-bench.txt is not installed")
 
 from bench import extraction, plot, scaling, table, timing
 from bench.models import ours
-from tests.workspace import ROOT, workspace
+from tests.workspace import ROOT, python, workspace
 
 NAMES = [
     "speechbrain",
@@ -30,14 +27,7 @@ NAMES = [
 
 
 def bench(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    return python(folder, "-m", "bench", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -4,17 +4,14 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from src.common.hub import LOCK, Lock
 from src.runtime.errors import InputError
-from tests.workspace import SMALL, change_parameters, run, workspace
+from tests.workspace import SMALL, change_parameters, hub_program, python, run, workspace
 
-ROOT = Path(__file__).parents[2]
 ENCODER, OTHER, DATA = "speechbrain/spkrec-ecapa-voxceleb", "example/ecapa-small", "s3prl/superb"
 ASK = f"""
 import sys, tempfile
@@ -47,21 +44,9 @@ def hub(shared, tmp_path):
     shutil.copytree(shared / "hub/root", root, copy_function=os.link)
 
     def ask(*expressions, cache="first", serve=True):
-        environment = {
-            "HF_HOME": str(tmp_path / cache),
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
-            "HF_ENDPOINT": "http://127.0.0.1:9",
-        }
-        command = [sys.executable, shared / "hub/serve.py", root, "--"] if serve else []
-        done = subprocess.run(
-            [*command, sys.executable, "-c", ASK, *expressions],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env=os.environ | environment,
-        )
+        before = (*hub_program(shared, root), "--") if serve else ()
+        environment = {"HF_HOME": str(tmp_path / cache), "OMP_NUM_THREADS": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
+        done = python(tmp_path, "-c", ASK, *expressions, before=before, **environment)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
@@ -157,9 +142,7 @@ assert _http._GLOBAL_CLIENT is None
 def test_no_proxy_matters_before_a_hub_is_asked_and_then_it_is_named_in_a_line(tmp_path):
     folder = workspace(tmp_path, {**SMALL, "data": {**SMALL["data"], "speakers": 8, "utterances_per_speaker": 2}})
     socks, nonsense = {"all_proxy": "socks5://127.0.0.1:1"}, {"HTTPS_PROXY": "nonsense://me:secret@127.0.0.1:1"}
-    environment = {**os.environ, **socks, **nonsense, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    local = [sys.executable, "-c", LOCAL]
-    local = subprocess.run(local, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    local = python(folder, "-c", LOCAL, **socks, **nonsense)
     assert local.returncode == 0, local.stderr
     change_parameters(folder, {"encoder": {"source": OTHER}})
     hub = run(folder, "sample_data", **nonsense, HF_HOME=str(tmp_path), HF_ENDPOINT="https://127.0.0.1:9")

@@ -1,8 +1,6 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from dataclasses import asdict
 
 import pytest
@@ -10,7 +8,7 @@ import pytest
 from src.evaluate import score_calibration
 from src.runtime import calibration
 from src.runtime.errors import InputError
-from tests.workspace import ROOT
+from tests.workspace import ROOT, python
 
 
 def test_a_calibration_is_read_as_it_was(tmp_path):
@@ -68,7 +66,7 @@ print(calibration.of_model("/model.onnx")[1])
 """
     if os.geteuid():
         pytest.skip("chroot is for root")
-    output = subprocess.run([sys.executable, "-c", program, tmp_path], cwd=ROOT, capture_output=True, text=True)
+    output = python(ROOT, "-c", program, tmp_path)
     assert output.stdout.splitlines() == [
         f"{FITTED} /config.json",
         f"{FITTED} /config.json",

@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 
 import pyarrow as pa
@@ -12,22 +9,14 @@ import pyarrow.parquet as pq
 import yaml
 from datasets import ClassLabel, Dataset
 
-from tests.workspace import ROOT, run
+from tests.workspace import ROOT, hub_program, python, run
 
 
 def served(shared, root, tmp_path, *command):
     """Run a command with the hub served from `root`: (process, bytes served, bytes stored)."""
     report = tmp_path / "report.json"
-    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT)}
-    server = [sys.executable, shared / "hub" / "serve.py", root, "--report", report]
-    process = subprocess.run(
-        [*server, "--", sys.executable, *command],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    before = (*hub_program(shared, root), "--report", report, "--")
+    process = python(tmp_path, *command, before=before, HF_HOME=str(tmp_path / "hf"))
     counts = json.loads(report.read_text())
     return process, counts["served"], counts["stored"]
 
