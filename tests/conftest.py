@@ -14,7 +14,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import pytest
 
 from src.common.command import command
-from tests.workspace import PASSWORD, SMALL, STAGES, free_port, run, workspace
+from tests.workspace import PASSWORD, SMALL, STAGES, free_port, run_all, workspace
 
 
 @pytest.fixture(scope="session")
@@ -48,13 +48,7 @@ def pipeline(tmp_path_factory):
     with open(top / "pipeline.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            workspace(folder, SMALL)
-            outputs = {}
-            for stage in STAGES:
-                output = run(folder, stage)
-                assert output.returncode == 0, output.stderr
-                outputs[stage] = output.stderr
-            errors.write_text(json.dumps(outputs))
+            errors.write_text(json.dumps(run_all(workspace(folder, SMALL), *STAGES)))
     assert errors.exists(), "the pipeline failed in the tests before"
     return folder, json.loads(errors.read_text())
 

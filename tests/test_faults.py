@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.test_reproducible import made
-from tests.workspace import ROOT, SMALL, run, workspace
+from tests.workspace import ROOT, SMALL, run, run_all, workspace
 
 # One for each way of writing: a folder of audio, an ONNX file with metrics, a study that outlives its stage.
 STAGES = ("sample_data", "baseline", "qat_search")
@@ -26,8 +26,7 @@ def states(tmp_path_factory):
     before = workspace(top / "begin", SMALL)
     for stage in STAGES:
         after, begun = shutil.copytree(before, top / stage), time.monotonic()
-        output = run(after, stage)
-        assert output.returncode == 0, output.stderr
+        run_all(after, stage)
         states[stage] = before, after, time.monotonic() - begun
         before = after
     return states
@@ -72,8 +71,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(stage, left, st
     assert "No space left on device" in output.stderr or "database or disk is full" in output.stderr, output.stderr
     assert_whole_or_absent(folder, after)
     (disk / "filler").unlink()
-    output = run(folder, stage)
-    assert output.returncode == 0, output.stderr
+    run_all(folder, stage)
     assert_complete(folder, after)
 
 
@@ -96,6 +94,5 @@ def test_a_stage_killed_at_random_moments_completes_with_the_same_bytes(stage, s
             process.wait()
             kills += 1
         assert_whole_or_absent(folder, after)
-    output = run(folder, stage)
-    assert output.returncode == 0, output.stderr
+    run_all(folder, stage)
     assert_complete(folder, after)

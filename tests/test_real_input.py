@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import soundfile
 
-from tests.workspace import ROOT, SMALL, hub_program, read, run, workspace
+from tests.workspace import ROOT, SMALL, hub_program, read, run_all, workspace
 
 
 @pytest.mark.slow
@@ -19,8 +19,7 @@ def test_pretrain_makes_an_encoder_that_the_pipeline_loads(tmp_path):
 
     folder = workspace(tmp_path / "run", {"pretrain": {"speakers": 8, "utterances_per_speaker": 4, "epochs": 1}})
     shutil.rmtree(folder / "models/pretrained")
-    output = run(folder, "pretrain")
-    assert output.returncode == 0, output.stderr
+    run_all(folder, "pretrain")
     made = folder / "models/pretrained/ecapa-mini"
     assert load(made).mods["embedding_model"].fc.conv.out_channels == 192
     assert len(training_speakers(str(made), None)) == 8
@@ -38,9 +37,8 @@ def test_published_encoder_on_superb_si_from_the_hub(shared, tmp_path):
             "evaluate": {"bootstrap": 100, "protocol": "superb-si", "enrolments": 2},
         },
     )
-    for stage in ("sample_data", "baseline"):
-        served = run(folder, stage, before=(*hub_program(shared), "--"), HF_HOME=str(tmp_path / "hub"))
-        assert served.returncode == 0, served.stderr
+    hub = (*hub_program(shared), "--")
+    run_all(folder, "sample_data", "baseline", before=hub, HF_HOME=str(tmp_path / "hub"))
     with open(folder / "data/manifest.csv") as file:
         rows = list(csv.DictReader(file))
     assert {row["split"] for row in rows if row["seen"] == "0"} == {"validation", "test"}

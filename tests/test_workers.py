@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from src.search import study
-from tests.workspace import PASSWORD, ROOT, SMALL, run, workspace
+from tests.workspace import PASSWORD, ROOT, SMALL, run_all, workspace
 
 TRIALS = 4
 
@@ -18,9 +18,7 @@ def test_a_worker_and_the_stage_share_the_trials_of_a_study(server, tmp_path, mo
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     search = {**SMALL["qat_search"], "n_trials": TRIALS, "storage": server}
     folder = workspace(tmp_path / "run", {**SMALL, "qat_search": search})
-    for stage in ("sample_data", "baseline"):
-        output = run(folder, stage)
-        assert output.returncode == 0, output.stderr
+    run_all(folder, "sample_data", "baseline")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "src.qat_search"]
     processes = [

@@ -151,6 +151,16 @@ def run(folder, stage, *arguments, **options):
     return python(folder, "-m", f"src.{stage}", *arguments, **options)
 
 
+def run_all(folder, *stages, **options):
+    """Run stages, none of which fails. Gives {stage: its standard error}."""
+    errors = {}
+    for stage in stages:
+        output = run(folder, stage, **options)
+        assert output.returncode == 0, output.stderr
+        errors[stage] = output.stderr
+    return errors
+
+
 def hub_program(shared, root=None):
     """The stand-in for the hub, as a program that runs another beside it."""
     return (sys.executable, shared / "hub/serve.py", root or shared / "hub/root")
