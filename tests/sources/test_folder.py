@@ -103,18 +103,6 @@ def test_a_missing_or_empty_folder_is_an_error(tmp_path):
         folder.listing(tmp_path, 8)
 
 
-def test_candidates_have_the_sex_of_their_speaker(tmp_path):
-    for name in ("ann/1.wav", "bob/1.wav"):
-        write(tmp_path / name)
-    (tmp_path / "speakers.csv").write_text("speaker,sex\nann,f\n")
-    listed = folder.listing(tmp_path, 8).candidates
-    for found in (listed, folder.named(tmp_path, ["ann/1.wav", "bob/1.wav"], listed)):
-        assert [(candidate.speaker, candidate.sex, candidate.part) for candidate in found] == [
-            ("ann", "f", ""),
-            ("bob", "", ""),
-        ]
-
-
 def test_what_is_decoded_is_found_by_trying_and_the_rest_is_counted_or_listed(tmp_path):
     speaker = tmp_path / "s"
     write(speaker / "1.wav")
