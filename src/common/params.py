@@ -75,6 +75,7 @@ class Encoder(Section):
 class Evaluate(Section):
     protocol: Literal["pairs", "superb-si"]
     enrolments: int = Field(ge=1, le=100)
+    max_trials: int = Field(ge=1000, le=100_000_000)
     bootstrap: int = Field(ge=100, le=100_000)
     normalisation: Literal["none", "s-norm", "as-norm"]
     cohort_top: int = Field(ge=2, le=100_000)

@@ -62,16 +62,20 @@ def score_test(
 
     fitted: the calibration that goes with them; cohort, top: as for `normalise.s_norm`.
     """
-    verification, trials = _scores(embeddings, test.verification, cohort, top), test.identification
-    identification = verification if trials is test.verification else _scores(embeddings, trials, cohort, top)
-    grid = identification.reshape(len(trials.enrol_names), len(trials.test_names))
-    ranks = {}
-    for group, probes in test.probes().items():
-        enrolled, tested = test.identified(group)
-        right = trials.enrol_speakers[enrolled][:, None] == trials.test_speakers[tested]
-        places = metrics.identification_ranks(grid[np.ix_(enrolled, tested)], right.argmax(axis=0))
-        ranks[group] = [(*probe, int(place)) for probe, place in zip(probes, places)]
-    return Result(verification, ranks, fitted)
+    places: dict[str, list[int]] = {group: [] for group in test.groups}
+    for part, grid in normalise.grid(embeddings, test.identification, cohort, top):
+        for group, speakers in test.groups.items():
+            enrolled = np.flatnonzero(speakers[test.identification.enrol_speakers])
+            tested = test.identification.test_speakers[part]
+            chosen = np.flatnonzero(speakers[tested])
+            right = test.identification.enrol_speakers[enrolled][:, None] == tested[chosen]
+            ranked = metrics.identification_ranks(grid[np.ix_(enrolled, chosen)], right.argmax(axis=0))
+            places[group] += ranked.tolist()
+    ranks = {
+        group: [(*probe, place) for probe, place in zip(probes, places[group], strict=True)]
+        for group, probes in test.probes().items()
+    }
+    return Result(_scores(embeddings, test.verification, cohort, top), ranks, fitted)
 
 
 def score_uncalibrated(embeddings: np.ndarray, test: Test) -> Result:
