@@ -81,7 +81,7 @@ def grid(
     spreads = None if cohort is None else [_spread(side, cohort, top) for side in (enrolled, tests)]
     step = max(1, _CELLS // len(enrolled))
     for start in range(0, len(tests), step):
-        part = slice(start, start + step)
+        part = slice(start, min(start + step, len(tests)))
         cosines = (enrolled @ tests[part].T).round(scores.DECIMALS)
         yield part, cosines if spreads is None else _normalised(cosines, spreads[0][..., None], spreads[1][:, None, part])
 

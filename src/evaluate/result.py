@@ -62,19 +62,18 @@ def score_test(
 
     fitted: the calibration that goes with them; cohort, top: as for `normalise.s_norm`.
     """
-    places: dict[str, list[int]] = {group: [] for group in test.groups}
-    for part, grid in normalise.grid(embeddings, test.identification, cohort, top):
-        for group, speakers in test.groups.items():
-            enrolled = np.flatnonzero(speakers[test.identification.enrol_speakers])
-            tested = test.identification.test_speakers[part]
-            chosen = np.flatnonzero(speakers[tested])
-            right = test.identification.enrol_speakers[enrolled][:, None] == tested[chosen]
-            ranked = metrics.identification_ranks(grid[np.ix_(enrolled, chosen)], right.argmax(axis=0))
-            places[group] += ranked.tolist()
-    ranks = {
-        group: [(*probe, place) for probe, place in zip(probes, places[group], strict=True)]
-        for group, probes in test.probes().items()
-    }
+    sides, ranks = test.identification, {}
+    places = {group: np.zeros(len(sides.test_names), dtype=int) for group in test.groups}
+    for block, grid in normalise.grid(embeddings, sides, cohort, top):  # of all at once, memory may not hold the scores
+        for group in test.groups:
+            enrolled, tested = test.identified(group)
+            tested = tested[(block.start <= tested) & (tested < block.stop)]
+            right = sides.enrol_speakers[enrolled][:, None] == sides.test_speakers[tested]
+            ranked = metrics.identification_ranks(grid[np.ix_(enrolled, tested - block.start)], right.argmax(axis=0))
+            places[group][tested] = ranked
+    for group, probes in test.probes().items():
+        ranked = places[group][test.identified(group)[1]].tolist()
+        ranks[group] = [(*probe, place) for probe, place in zip(probes, ranked, strict=True)]
     return Result(_scores(embeddings, test.verification, cohort, top), ranks, fitted)
 
 

@@ -120,8 +120,8 @@ def _fields(names: Iterable[str]) -> list[str]:
     fields = []
     for name in names:
         text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow([name])
-        fields.append(text.getvalue())
+        csv.writer(text, lineterminator="\n").writerow([name])
+        fields.append(text.getvalue()[:-1])
     return fields
 
 

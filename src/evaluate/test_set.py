@@ -21,7 +21,7 @@ class Test:
     """What every model is evaluated on.
 
     rows: of the manifest, that the trials are between. verification: for EER and minDCF; identification: every
-    enrolment with every test utterance, for top-1. groups: {"all", and "seen" and "unseen" where there are speakers of both kinds: bool [speakers]}; the
+    enrolment with every test utterance, for top-1; the same object where `verification` is all of these pairs. groups: {"all", and "seen" and "unseen" where there are speakers of both kinds: bool [speakers]}; the
     trials of a group are those of which both speakers belong to it. A group in which no metric can be computed, such
     as that of one speaker, is left out. trials_missing: how many trials of a list have utterances that are not among
     the rows; None without a list. shared_speakers: how many test speakers are in the split finetune too.
@@ -34,15 +34,17 @@ class Test:
     trials_missing: int | None = None
     shared_speakers: int = 0
 
+    def identified(self, group: str) -> tuple[np.ndarray, np.ndarray]:
+        """The enrolments and the test utterances of a group's identification, as indexes."""
+        mask, trials = self.groups[group], self.identification
+        return np.flatnonzero(mask[trials.enrol_speakers]), np.flatnonzero(mask[trials.test_speakers])
+
     def probes(self) -> dict[str, list[tuple[str, str]]]:
         """{group: (test utterance, speaker) of each of its identifications}."""
-        sides = self.identification
+        trials = self.identification
         return {
-            group: [
-                (sides.test_names[i], sides.speakers[sides.test_speakers[i]])
-                for i in np.flatnonzero(speakers[sides.test_speakers])
-            ]
-            for group, speakers in self.groups.items()
+            group: [(trials.test_names[i], trials.speakers[trials.test_speakers[i]]) for i in self.identified(group)[1]]
+            for group in self.groups
         }
 
 
@@ -67,8 +69,9 @@ def make_test(
     seed: int = 0,
 ) -> Test:
     """The trials for these rows: of a list (see `trials.from_list`), or all pairs (see `trials.all_pairs`)."""
-    identification = all_sides(rows, enrolments)
     verification = from_list(rows, trial_list) if trial_list else all_pairs(rows, enrolments, most, seed)
+    whole = not trial_list and verification.sampled_from is None
+    identification: Sides = verification if whole else all_sides(rows, enrolments)
     seen = {row.speaker for row in rows if row.seen}
     unseen = np.array([speaker not in seen for speaker in identification.speakers])
     groups = {ALL: np.ones(len(unseen), dtype=bool)}

@@ -4,8 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.evaluate import scores
+from src.evaluate import normalise, result, scores, test_set
 from src.evaluate.trials import all_pairs
+from src.runtime.calibration import Calibration
 from src.runtime.errors import InputError
 from tests.evaluate.simulation import embeddings, rows
 
@@ -87,3 +88,19 @@ def test_ranks_are_read_as_they_were(tmp_path):
     path.write_text("group,test,speaker,rank\nall,a,x,0\n")
     with pytest.raises(InputError, match="rank '0'"):
         scores.read_ranks(path, {"all": [("a", "x")]})
+
+
+@pytest.mark.parametrize("top", [None, 2])
+def test_ranks_in_blocks_are_those_of_the_whole_grid(monkeypatch, top):
+    some = rows(6, 5, seen=3)
+    model = embeddings(np.random.default_rng(1), 6, 5, 1.5)[0]
+    cohort = None if top is None else normalise.speaker_models(EMBEDDINGS, [f"c{row // 3}" for row in range(12)])
+    test, fitted = test_set.make_test(some, 1), Calibration(1.0, 0.0, 0.0)
+    whole = result.score_test(model, test, fitted, cohort, top)
+    grid = whole.scores.reshape(6, 24)
+    right = np.repeat(np.arange(6), 4)
+    assert [rank for *_, rank in whole.ranks["all"]] == (grid >= grid[right, range(24)]).sum(axis=0).tolist()
+    assert len(whole.ranks["unseen"]) == 12 and max(rank for *_, rank in whole.ranks["unseen"]) > 1
+    monkeypatch.setattr(normalise, "_CELLS", 40)  # six test utterances at a time
+    blocks = result.score_test(model, test, fitted, cohort, top)
+    assert blocks.ranks == whole.ranks and np.array_equal(blocks.scores, whole.scores)
