@@ -61,7 +61,7 @@ lock: .venv/installed-dev ## pin what pyproject.toml asks for in requirements*.t
 	$(LOCK) --group pip -c requirements.txt -o requirements-pip.txt
 
 clean: ## remove the environment and what tools keep here
-	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache .optuna
+	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache .optuna .embeddings
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile

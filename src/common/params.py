@@ -176,6 +176,7 @@ class Params(Section):
     seed: int = Field(ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda"]
     threads: int = Field(ge=1, le=256)
+    scheduler: str | None = Field(pattern=r"^(local|(tcp|tls|ucx)://\S+)$")
     data: Data
     encoder: Encoder
     evaluate: Evaluate

@@ -83,7 +83,10 @@ def grid(
     for start in range(0, len(tests), step):
         part = slice(start, min(start + step, len(tests)))
         cosines = (enrolled @ tests[part].T).round(scores.DECIMALS)
-        yield part, cosines if spreads is None else _normalised(cosines, spreads[0][..., None], spreads[1][:, None, part])
+        yield (
+            part,
+            cosines if spreads is None else _normalised(cosines, spreads[0][..., None], spreads[1][:, None, part]),
+        )
 
 
 def _normalised(values, enrolled, tests):

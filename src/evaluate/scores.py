@@ -58,7 +58,9 @@ def write_scores(path: Path | str, trials: Trials, scores: np.ndarray) -> None:
     with atomic_write(path) as new, open(new, "w", encoding="utf-8", newline="") as file:
         file.write(",".join(SCORES) + "\n")
         for start in range(0, len(trials), _LINES):
-            columns = (side[start : start + _LINES].tolist() for side in (trials.enrol, trials.test, trials.targets, scores))
+            columns = (
+                side[start : start + _LINES].tolist() for side in (trials.enrol, trials.test, trials.targets, scores)
+            )
             file.writelines(
                 f"{enrolled[enrol]},{tests[test]},{target:d},{score:.{DECIMALS}f}\n"
                 for enrol, test, target, score in zip(*columns, strict=True)
@@ -95,9 +97,7 @@ def write_ranks(path: Path | str, ranks: dict[str, list[tuple[str, str, int]]]) 
     write_csv(path, RANKS, ((group, *line) for group, lines in ranks.items() for line in lines))
 
 
-def read_ranks(
-    path: Path | str, probes: dict[str, list[tuple[str, str]]]
-) -> dict[str, list[tuple[str, str, int]]]:
+def read_ranks(path: Path | str, probes: dict[str, list[tuple[str, str]]]) -> dict[str, list[tuple[str, str, int]]]:
     """Such a file's content for {group: [(test utterance, speaker), ...]}.
 
     Raises InputError when the file is missing or damaged, or holds other test utterances, or in another
