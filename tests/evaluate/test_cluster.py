@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from src import embed
 from src.evaluate import cluster, extract, store
@@ -61,13 +63,22 @@ def workers(scheduler, tmp_path_factory):
         yield running
 
 
+@pytest.fixture
+def paths(project):
+    """Recordings in the folder speech, beside the models of `project`."""
+    os.mkdir("speech")
+    for number in range(24):
+        noise = np.random.default_rng(number).uniform(-0.5, 0.5, 8000 + 100 * number)
+        soundfile.write(f"speech/{number:02}.wav", noise, 16_000)
+    return [f"speech/{number:02}.wav" for number in range(24)]
+
+
 def values(results):
     by_number = dict(results)
     return np.stack([by_number[number].values for number in range(len(by_number))])
 
 
-def test_a_worker_that_is_killed_loses_nothing(project, scheduler, workers):
-    paths = [row.path for row in project]
+def test_a_worker_that_is_killed_loses_nothing(paths, scheduler, workers):
     with store.opened(extract.STORES / "alone.jsonl", {}) as done:
         expected = values(embeddings("a.onnx", paths, waveform, done))
     with (
@@ -89,19 +100,18 @@ def test_a_worker_that_is_killed_loses_nothing(project, scheduler, workers):
         assert len(done) == len(paths)
 
 
-def test_the_commands_and_the_stages_get_the_same_bytes_from_workers(project, scheduler, workers):
-    embed.embed(".", "alone.npz", "a.onnx")
-    embed.embed(".", "cluster.npz", "a.onnx", scheduler=scheduler)
-    assert (ROOT / os.path.abspath("alone.npz")).read_bytes() == (ROOT / os.path.abspath("cluster.npz")).read_bytes()
+def test_embed_and_the_stages_get_the_same_bytes_from_workers(project, paths, scheduler, workers):
+    embed.embed("speech", "alone.npz", "a.onnx")
+    embed.embed("speech", "workers.npz", "a.onnx", scheduler=scheduler)
+    assert Path("alone.npz").read_bytes() == Path("workers.npz").read_bytes()
     alone = evaluate("a.onnx", "alone", project, CONFIG)
     assert evaluate("a.onnx", "workers", project, CONFIG.model_copy(update={"scheduler": scheduler})) == alone
-    with open("metrics/scores/alone.csv") as one, open("metrics/scores/workers.csv") as other:
-        assert one.read() == other.read()
+    assert Path("metrics/scores/alone.csv").read_bytes() == Path("metrics/scores/workers.csv").read_bytes()
     assert os.listdir(extract.STORES) == []
 
 
-def test_only_what_is_not_done_goes_to_workers_and_faults_are_reasons(project, scheduler, workers, capsys):
-    paths = [row.path for row in project[:6]]
+def test_only_what_is_not_done_goes_to_workers_and_faults_are_reasons(paths, scheduler, workers, capsys):
+    paths = paths[:6]
     with store.opened(extract.STORES / "a.jsonl", {}) as done, cluster.connected(scheduler) as client:
         dict(embeddings("a.onnx", paths[:4], waveform, done))
         for name in paths[4:]:
@@ -111,13 +121,13 @@ def test_only_what_is_not_done_goes_to_workers_and_faults_are_reasons(project, s
     assert "4 of 6 were done before" in capsys.readouterr().err
 
 
-def test_another_model_at_the_workers_is_refused(project, scheduler, workers):
+def test_another_model_at_the_workers_is_refused(paths, scheduler, workers):
     job = extract._Job(os.path.abspath("b.onnx"), extract.sha256("a.onnx"), extract.onnxruntime.__version__, waveform)
     with cluster.connected(scheduler) as client, pytest.raises(InputError, match="b.onnx: is another model here"):
-        list(cluster.run(client, job, [project[0].path]))
+        list(cluster.run(client, job, paths[:1]))
 
 
-def test_workers_outside_of_a_checkout_are_explained(scheduler, tmp_path, project):
+def test_workers_outside_of_a_checkout_are_explained(tmp_path, paths):
     address = f"tcp://127.0.0.1:{free_port()}"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with (
@@ -127,19 +137,23 @@ def test_workers_outside_of_a_checkout_are_explained(scheduler, tmp_path, projec
         pytest.raises(InputError, match="start workers in a checkout of this commit"),
     ):
         client.wait_for_workers(1, timeout=60)
-        list(cluster.run(client, waveform, [project[0].path]))
+        list(cluster.run(client, waveform, paths[:1]))
 
 
-def test_a_scheduler_that_is_not_there_or_is_lost_is_one_line(project, tmp_path):
+def test_a_scheduler_that_is_lost_is_one_line(paths):
     address = f"tcp://127.0.0.1:{free_port()}"
-    with process("dask_scheduler", "--host", address, "--no-dashboard") as lost, worker(address):
-        with cluster.connected(address) as client, pytest.raises(InputError, match="scheduler: lost"):
-            client.wait_for_workers(1, timeout=60)
-            for _ in cluster.run(client, slow_waveform, [row.path for row in project]):
-                lost.kill()
+    with (
+        process("dask_scheduler", "--host", address, "--no-dashboard") as lost,
+        worker(address),
+        cluster.connected(address) as client,
+        pytest.raises(InputError, match="scheduler: lost"),
+    ):
+        client.wait_for_workers(1, timeout=60)
+        for _ in cluster.run(client, slow_waveform, paths):
+            lost.kill()
 
 
-def test_dask_on_this_machine_needs_no_set_up(project):
+def test_dask_on_this_machine_needs_no_set_up():
     with cluster.connected(cluster.LOCAL) as client:
         counts = Counter(dict(cluster.run(client, functools.partial(os.path.join, "a"), ["b", "c"])).values())
     assert counts == Counter(["a/b", "a/c"])
