@@ -57,7 +57,7 @@ bench: .venv/installed-bench ## compare the models' speed with peers' (BENCH="--
 
 lock: .venv/installed-dev ## pin what pyproject.toml asks for in requirements*.txt
 	$(LOCK) pyproject.toml -o requirements.txt
-	for group in bench dev; do $(LOCK) --group $$group --excludes requirements.txt -o requirements-$$group.txt; done
+	for group in bench cluster dev; do $(LOCK) --group $$group --excludes requirements.txt -o requirements-$$group.txt; done
 	$(LOCK) --group pip -c requirements.txt -o requirements-pip.txt
 
 clean: ## remove the environment and what tools keep here

@@ -5,8 +5,9 @@ They need what this process has: the recordings and the model under the same pat
 """
 
 import contextlib
-from asyncio import CancelledError
+import pickle
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 from src.runtime.errors import InputError, one_line
@@ -51,11 +52,14 @@ def run(client: Any, function: Callable[[str], T], items: Sequence[str]) -> Iter
     size = min(_MOST, max(1, len(items) // (_TASKS * max(1, threads))))
     numbers = [range(start, min(start + size, len(items))) for start in range(0, len(items), size)]
     try:
-        futures = client.map(_batch, [(function, [items[i] for i in part]) for part in numbers], pure=False)
+        tasks = [pickle.dumps(_Task(function, [items[i] for i in part])) for part in numbers]
+        futures = client.map(pickle.loads, tasks, pure=False)  # a scheduler need not import this code
         parts = {future.key: part for future, part in zip(futures, numbers, strict=True)}
         completed = as_completed(futures, loop=client.loop, with_results=True)
         del futures  # a result is forgotten, by the scheduler too, once it was seen
         for future, results in completed:
+            if isinstance(results, CancelledError):
+                raise results
             yield from zip(parts[future.key], results, strict=True)
     except ModuleNotFoundError as error:
         raise InputError(f"scheduler: {error} on a worker; start workers in a checkout of this commit") from None
@@ -65,6 +69,15 @@ def run(client: Any, function: Callable[[str], T], items: Sequence[str]) -> Iter
         raise InputError(f"scheduler: lost: {one_line(error)}; the same command goes on from here") from None
 
 
-def _batch(work):
-    function, items = work
+class _Task:
+    """To unpickle it is to run it: the results of the function."""
+
+    def __init__(self, function, items):
+        self._work = function, items
+
+    def __reduce__(self):
+        return _results, self._work
+
+
+def _results(function, items):
     return [function(item) for item in items]
