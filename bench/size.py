@@ -61,7 +61,9 @@ def main(speakers, utterances, trials, part):
             total, worst = total + seconds, max(worst, megabytes)
             print(f"{' and '.join(names):<16}{seconds:>8.1f} s{megabytes:>8.0f} MB", flush=True)
         print(f"{'all':<16}{total:>8.1f} s{worst:>8.0f} MB at most")
-        print(f"scores of a model: {layout.scores('ptq').name}, {Path(folder, layout.scores('ptq')).stat().st_size / 1e6:.0f} MB")
+        print(
+            f"scores of a model: {layout.scores('ptq').name}, {Path(folder, layout.scores('ptq')).stat().st_size / 1e6:.0f} MB"
+        )
 
 
 def _measured(folder, part):
@@ -85,7 +87,9 @@ def _part(names):
         report.main()
     else:
         config, rows = params.load(), manifest.read()
-        summaries = [evaluate(_model(name), name, rows, config, None if name in STAGES[0] else "fp32") for name in names]
+        summaries = [
+            evaluate(_model(name), name, rows, config, None if name in STAGES[0] else "fp32") for name in names
+        ]
         path = layout.details(layout.STAGES[names[0]])
         before = YAML(typ="safe").load(path.read_text())
         log_mel = {layout.LOGMEL: summaries[1]} if len(names) > 1 else {}
@@ -133,7 +137,8 @@ def _data(folder, speakers, utterances, trials):
         same = np.arange(trials) % 2 == 0
         second = np.where(same, starts[speaker] + rng.integers(0, counts[speaker]), rng.integers(0, test, trials))
         lines = (
-            f"{int(rows[a].speaker == rows[b].speaker)} {rows[a].utt_id} {rows[b].utt_id}\n" for a, b in zip(first, second)
+            f"{int(rows[a].speaker == rows[b].speaker)} {rows[a].utt_id} {rows[b].utt_id}\n"
+            for a, b in zip(first, second)
         )
         (folder / "list.txt").write_text("".join(lines))
         config["data"] |= {"source": "folder", "path": str(folder), "trials": "list.txt"}

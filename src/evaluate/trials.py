@@ -130,9 +130,9 @@ def all_sides(rows: Sequence[Row], enrolments: int) -> Sides:
     return _sides(rows, enrolled, [index for own in enough.values() for index in own[enrolments:]])
 
 
-def all_pairs(rows: Sequence[Row], enrolments: int, most: int = MOST, seed: int = 0) -> Trials:
+def all_pairs(rows: Sequence[Row], enrolments: int, most: int | None = None, seed: int = 0) -> Trials:
     """Every enrolment of `all_sides` against every test utterance, enrolment by enrolment; a sample where they are more
-    than `most`.
+    than `most` (None: always all).
 
     The sample has all target trials, or of more than half of `most` that many, and of the non-target trials as many as
     are left, each with the same chance. EER, DCF and Cllr weigh target and non-target trials separately, so that the
@@ -140,7 +140,7 @@ def all_pairs(rows: Sequence[Row], enrolments: int, most: int = MOST, seed: int 
     """
     sides = all_sides(rows, enrolments)
     tests, total = len(sides.test_names), len(sides.enrol_names) * len(sides.test_names)
-    if total <= most:
+    if most is None or total <= most:
         return _trials(sides, *np.divmod(np.arange(total), tests))
     own = np.argsort(sides.enrol_speakers)[np.searchsorted(np.sort(sides.enrol_speakers), sides.test_speakers)]
     rng = np.random.default_rng([seed, 3])
