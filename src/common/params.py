@@ -75,6 +75,7 @@ class Encoder(Section):
 class Evaluate(Section):
     protocol: Literal["pairs", "superb-si"]
     enrolments: int = Field(ge=1, le=100)
+    max_trials: int = Field(ge=1000, le=100_000_000)
     bootstrap: int = Field(ge=100, le=100_000)
     normalisation: Literal["none", "s-norm", "as-norm"]
     cohort_top: int = Field(ge=2, le=100_000)
@@ -175,6 +176,7 @@ class Params(Section):
     seed: int = Field(ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda"]
     threads: int = Field(ge=1, le=256)
+    scheduler: str | None = Field(pattern=r"^(local|(tcp|tls|ucx)://\S+)$")
     data: Data
     encoder: Encoder
     evaluate: Evaluate

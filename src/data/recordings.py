@@ -26,7 +26,13 @@ def load_audio(row):
 
     Raises InputError when the file is missing or is not what sample_data wrote.
     """
-    return Waveform(row)[:]
+    return load_path(row.path)
+
+
+def load_path(path):
+    """`load_audio` of the row with this path."""
+    with _opened(path) as sound:
+        return sound.read(dtype="float32")
 
 
 class Waveform:
@@ -38,25 +44,25 @@ class Waveform:
 
     @functools.cached_property
     def _samples(self):
-        with self._opened() as sound:
+        with _opened(self.row.path) as sound:
             return sound.frames
 
     def __len__(self):
         return self._samples
 
     def __getitem__(self, part):
-        with self._opened() as sound:
+        with _opened(self.row.path) as sound:
             start, stop, _ = part.indices(sound.frames)
             sound.seek(start)
             return sound.read(max(0, stop - start), dtype="float32")
 
-    @contextlib.contextmanager
-    def _opened(self):
-        path = self.row.path
-        try:
-            with soundfile.SoundFile(path) as sound:
-                if sound.samplerate != SAMPLE_RATE or sound.channels != 1:
-                    raise InputError(f"{path}: not {SAMPLE_RATE} Hz mono; run the stage sample_data")
-                yield sound
-        except (OSError, soundfile.SoundFileError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); run the stage sample_data") from None
+
+@contextlib.contextmanager
+def _opened(path):
+    try:
+        with soundfile.SoundFile(path) as sound:
+            if sound.samplerate != SAMPLE_RATE or sound.channels != 1:
+                raise InputError(f"{path}: not {SAMPLE_RATE} Hz mono; run the stage sample_data")
+            yield sound
+    except (OSError, soundfile.SoundFileError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); run the stage sample_data") from None

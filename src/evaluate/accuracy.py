@@ -18,12 +18,15 @@ _HEADLINE_DIGITS = 4
 
 def summarise(test: Test, result: Result, params: Params, reference: Result | None = None) -> dict:
     """What `figures` gives with the resamples, seed and margin of the parameters, `calibration` {scale, offset} and
-    `threshold_eer` (see `Calibration`), and `trials_missing` and `shared_speakers` of a test that has any."""
+    `threshold_eer` (see `Calibration`), and `trials_missing`, `trials_sampled_from` and `shared_speakers` of a test that
+    has any."""
     summary = figures(test, result, params.evaluate.bootstrap, params.seed, reference, params.evaluate.margin)
     summary["calibration"] = {"scale": result.calibration.scale, "offset": result.calibration.offset}
     summary["threshold_eer"] = result.calibration.threshold_eer
     if test.trials_missing is not None:
         summary["trials_missing"] = test.trials_missing
+    if test.verification.sampled_from is not None:
+        summary["trials_sampled_from"] = test.verification.sampled_from
     if test.shared_speakers:
         summary["shared_speakers"] = test.shared_speakers
     return summary

@@ -1,10 +1,11 @@
 """The evaluation of a model, as every stage that makes one does it."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from src.common.params import Params
 from src.data.manifest import Row
-from src.evaluate import accuracy, result, test_set
+from src.evaluate import accuracy, extract, result, test_set
 
 
 def evaluate(model: result.Model, name: str, rows: Sequence[Row], params: Params, reference: str | None = None) -> dict:
@@ -16,6 +17,9 @@ def evaluate(model: result.Model, name: str, rows: Sequence[Row], params: Params
     """
     setup = test_set.prepare(rows, params)
     other = result.read(reference, setup.test) if reference else None
-    outcome = result.score(result.embed(model, setup), setup)
-    result.write(name, setup.test, outcome)
+    path = extract.STORES / f"{name}.jsonl"
+    embedder = extract.resumable(model, path, params.scheduler) if not callable(model) else nullcontext(model)
+    with embedder as embed:
+        outcome = result.score(result.embed(embed, setup), setup)
+        result.write(name, setup.test, outcome)
     return accuracy.summarise(setup.test, outcome, params, other)

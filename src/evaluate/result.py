@@ -62,16 +62,19 @@ def score_test(
 
     fitted: the calibration that goes with them; cohort, top: as for `normalise.s_norm`.
     """
-    verification, trials = _scores(embeddings, test.verification, cohort, top), test.identification
-    identification = verification if trials is test.verification else _scores(embeddings, trials, cohort, top)
-    grid = identification.reshape(len(trials.enrol_names), len(trials.test_names))
-    ranks = {}
+    sides, ranks = test.identification, {}
+    places = {group: np.zeros(len(sides.test_names), dtype=int) for group in test.groups}
+    for block, grid in normalise.grid(embeddings, sides, cohort, top):  # of all at once, memory may not hold the scores
+        for group in test.groups:
+            enrolled, tested = test.identified(group)
+            tested = tested[(block.start <= tested) & (tested < block.stop)]
+            right = sides.enrol_speakers[enrolled][:, None] == sides.test_speakers[tested]
+            ranked = metrics.identification_ranks(grid[np.ix_(enrolled, tested - block.start)], right.argmax(axis=0))
+            places[group][tested] = ranked
     for group, probes in test.probes().items():
-        enrolled, tested = test.identified(group)
-        right = trials.enrol_speakers[enrolled][:, None] == trials.test_speakers[tested]
-        places = metrics.identification_ranks(grid[np.ix_(enrolled, tested)], right.argmax(axis=0))
-        ranks[group] = [(*probe, int(place)) for probe, place in zip(probes, places)]
-    return Result(verification, ranks, fitted)
+        ranked = places[group][test.identified(group)[1]].tolist()
+        ranks[group] = [(*probe, place) for probe, place in zip(probes, ranked, strict=True)]
+    return Result(_scores(embeddings, test.verification, cohort, top), ranks, fitted)
 
 
 def score_uncalibrated(embeddings: np.ndarray, test: Test) -> Result:

@@ -115,7 +115,7 @@ def write(seen_speakers=0, damage=DAMAGE, sexes=False, parts=("",), **changes):
 
 
 def _accuracies(rows, damage, config):
-    test = test_set.make_test(rows, config.evaluate.enrolments)
+    test = test_set.make_test(rows, config.evaluate.enrolments, None, config.evaluate.max_trials, config.seed)
     rng = np.random.default_rng(7)
     clean = np.repeat(rng.standard_normal((SPEAKERS, DIM)), UTTERANCES, axis=0)
     clean += 0.8 * rng.standard_normal(clean.shape)

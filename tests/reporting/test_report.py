@@ -126,6 +126,14 @@ def test_seen_speakers_have_marked_rows_of_their_own(place):
     assert "- Test: 10 speakers," in text  # the verdict is about those that are unseen
 
 
+def test_a_sample_of_the_trials_is_named(place):
+    write(evaluate={"max_trials": 1000})
+    report.main()
+    text = Path(report.REPORT).read_text(encoding="utf-8")
+    assert "a seeded sample of the 1,280 pairs of an enrolment and a test utterance, with 1,000 trials in all" in text
+    assert "1,000 trials, 80 target trials" in text
+
+
 def test_breakdown_by_sex_is_shown_and_explained_where_there_is_one(place):
     write()
     report.main()
