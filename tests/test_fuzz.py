@@ -146,7 +146,7 @@ def test_labels_of_any_text(tmp_path_factory, text):
 def test_trial_lists_of_any_text(tmp_path_factory, text, checked):
     file = tmp_path_factory.getbasetemp() / "trials.txt"
     file.write_bytes(text.encode("utf-8", "surrogatepass"))
-    outcome(lambda path: read_trial_list(path, path.parent if checked else None), file)
+    outcome(lambda path: read_trial_list(path, ("a/1.wav", "a/1.flac", "a/2.wav") if checked else ()), file)
 
 
 def usable(data):

@@ -8,7 +8,7 @@ import numpy as np
 from src.common.params import Params
 from src.data import manifest
 from src.data.manifest import Row
-from src.data.trial_list import read_trial_list
+from src.data.trial_list import left_out, read_trial_list
 from src.evaluate import normalise, score_calibration
 from src.evaluate.trials import Trials, all_pairs, evaluated_rows, from_list, within
 from src.runtime.errors import InputError
@@ -80,13 +80,17 @@ def make_test(rows: Sequence[Row], enrolments: int, trial_list: list[tuple[int, 
 def load(rows: Sequence[Row], params: Params) -> Test:
     """The test that the parameters ask for.
 
-    rows: all of the manifest. Raises InputError as `shared_speakers`, `read_trial_list`, `evaluated_rows` and
-    `make_test`.
+    rows: all of the manifest. Raises InputError as `shared_speakers`, `read_trial_list`, `left_out`, `evaluated_rows`
+    and `make_test`.
     """
     wanted = params.evaluate
     shared = shared_speakers(rows, wanted.allow_shared_speakers)
-    trial_list = read_trial_list(params.data.trials) if params.data.trials else None
-    test = make_test(evaluated_rows(rows, wanted.protocol, wanted.enrolments), wanted.enrolments, trial_list)
+    tested, trial_list = evaluated_rows(rows, wanted.protocol, wanted.enrolments), None
+    if params.data.trials:
+        names = [row.utt_id for row in tested]
+        trial_list = read_trial_list(params.data.trials, names, params.data.level)
+        left_out(trial_list, names, params.data.trials, wanted.max_missing_trials)
+    test = make_test(tested, wanted.enrolments, trial_list)
     return replace(test, shared_speakers=len(shared))
 
 
