@@ -17,7 +17,7 @@ from src.common import params
 from src.common.files import temporary_folder, write_csv
 from src.common.params import SPLITS
 from src.data import manifest
-from src.data.trial_list import read_trial_list
+from src.data.trial_list import Trial, left_out, locate, read_trial_list
 from src.encoder.labels import training_speakers
 from src.runtime.errors import InputError
 from src.sources import folder, synthetic
@@ -60,7 +60,7 @@ class _Source:
 
     candidates: list[Candidate]
     tested: list[Candidate] = field(default_factory=list)
-    trials: list[tuple[int, str, str]] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
     skipped: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -79,13 +79,18 @@ class _Source:
         listing = folder.listing(data.path, data.max_seconds, data.level)
         if not data.trials:
             return cls(listing.candidates, skipped=listing.skipped, notes=listing.notes)
-        trials = read_trial_list(data.trials, data.path, data.level)
-        names = sorted({name for _, *names in trials for name in names})
-        tested = folder.named(data.path, names, listing.candidates, data.level)
+        unusable = {name for name, *_ in listing.skipped}
+        listed = {candidate.utt_id for candidate in listing.candidates}
+        trials = read_trial_list(data.trials, listed | unusable, data.level)
+        names = {name for _, *pair in trials for name in pair}
+        absent = {name for name in names - listed if name.count("/") < data.level or not locate(data.path, name)}
+        left_out(trials, names - absent, data.trials, config.evaluate.max_missing_trials)
+        tested = folder.named(data.path, sorted(names - absent), listing.candidates, data.level)
         speakers = {candidate.speaker for candidate in tested}
         others = [candidate for candidate in listing.candidates if candidate.speaker not in speakers]
+        skipped = [*listing.skipped, *((name, "", "no such file") for name in sorted(absent - unusable))]
         note = f"{data.trials}: {len(trials)} trials of {len(names)} recordings of {len(speakers)} speakers"
-        return cls(others, tested, trials, listing.skipped, [*listing.notes, note])
+        return cls(others, tested, trials, skipped, [*listing.notes, note])
 
 
 @contextlib.contextmanager

@@ -71,6 +71,10 @@ TEXTS = {
     ),
     "label_encoder.txt": ("'train0001' => 0\n'train0002' => 1\n====\n'starting_index' => 0\n", labels.parse),
     "trials.txt": ("1 a/1.wav a/2.wav\n0 a/1.wav b/1.wav\n", read_trial_list),
+    "trials of files.txt": (
+        "1 a/1.wav a/2.wav\n0 a/1.wav b/1.wav\n",
+        lambda path: read_trial_list(path, ("a/1.wav", "a/1.flac", "a/2.wav")),
+    ),
 }
 
 

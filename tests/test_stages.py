@@ -165,8 +165,14 @@ def test_breakdown_has_every_model_in_every_condition(pipeline):
     assert [(row["condition"], row["level"]) for row in rows[::3]] == [
         ("seconds", "1"),
         ("seconds", "full"),
+        ("enrolment_seconds", "1"),
+        ("enrolment_seconds", "full"),
         ("snr", "clean"),
         ("snr", "5"),
+        ("channel", "clean"),
+        ("channel", "gsm"),
+        ("channel_both", "clean"),
+        ("channel_both", "gsm"),
         ("sex", "same"),
     ]  # the voices of these few test speakers are all men's
     for row in rows:

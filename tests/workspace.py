@@ -25,7 +25,7 @@ SMALL = {
     "profile": {"rounds": 3},
     "ptq": {"utterances": 6},
     "qat_search": {"n_trials": 2, "steps": 2, "final_steps": 2, "crop_seconds": 0.5, "batch_size": [4]},
-    "breakdown": {"seconds": [1.0], "snr": [5], "utterances": 2},
+    "breakdown": {"seconds": [1.0], "snr": [5], "channels": ["gsm"], "utterances": 2},
 }
 
 

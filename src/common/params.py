@@ -77,6 +77,7 @@ class Evaluate(Section):
     enrolments: int = Field(ge=1, le=100)
     max_trials: int = Field(ge=1000, le=100_000_000)
     bootstrap: int = Field(ge=100, le=100_000)
+    max_missing_trials: float = Field(ge=0, lt=1)
     normalisation: Literal["none", "s-norm", "as-norm"]
     cohort_top: int = Field(ge=2, le=100_000)
     allow_shared_speakers: bool
@@ -157,11 +158,12 @@ class Pretrain(Section):
 class Breakdown(Section):
     seconds: list[Annotated[float, Field(ge=0.3, le=600)]] = Field(min_length=1)
     snr: list[Annotated[float, Field(ge=-40, le=80)]] = Field(min_length=1)
+    channels: list[Literal["alaw", "gsm", "opus", "mp3", "reverberation"]]
     utterances: int = Field(ge=1, le=100_000)
 
     @model_validator(mode="after")
     def distinct(self) -> Self:
-        for name in ("seconds", "snr"):
+        for name in ("seconds", "snr", "channels"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"{name}: a value is there twice")
         return self

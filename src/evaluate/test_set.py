@@ -8,7 +8,7 @@ import numpy as np
 from src.common.params import Params
 from src.data import manifest
 from src.data.manifest import Row
-from src.data.trial_list import read_trial_list
+from src.data.trial_list import left_out, read_trial_list
 from src.evaluate import normalise, score_calibration
 from src.evaluate.trials import MOST, Sides, Trials, all_pairs, all_sides, evaluated_rows, from_list, within
 from src.runtime.errors import InputError
@@ -87,13 +87,16 @@ def make_test(
 def load(rows: Sequence[Row], params: Params) -> Test:
     """The test that the parameters ask for.
 
-    rows: all of the manifest. Raises InputError as `shared_speakers`, `read_trial_list`, `evaluated_rows` and
-    `make_test`.
+    rows: all of the manifest. Raises InputError as `shared_speakers`, `read_trial_list`, `left_out`, `evaluated_rows`
+    and `make_test`.
     """
     wanted = params.evaluate
     shared = shared_speakers(rows, wanted.allow_shared_speakers)
-    trial_list = read_trial_list(params.data.trials) if params.data.trials else None
-    tested = evaluated_rows(rows, wanted.protocol, wanted.enrolments)
+    tested, trial_list = evaluated_rows(rows, wanted.protocol, wanted.enrolments), None
+    if params.data.trials:
+        names = [row.utt_id for row in tested]
+        trial_list = read_trial_list(params.data.trials, names, params.data.level)
+        left_out(trial_list, names, params.data.trials, wanted.max_missing_trials)
     test = make_test(tested, wanted.enrolments, trial_list, wanted.max_trials, params.seed)
     return replace(test, shared_speakers=len(shared))
 

@@ -160,17 +160,25 @@ def from_list(rows, trial_list) -> Trials:
     InputError when a trial's label contradicts the manifest's speakers, or when nothing remains.
     """
     where = {row.utt_id: index for index, row in enumerate(rows)}
-    kept = [trial for trial in trial_list if trial[1] in where and trial[2] in where]
-    if not kept:
+    triples = ((target, where.get(first, -1), where.get(second, -1)) for target, first, second in trial_list)
+    targets, first, second = np.fromiter(triples, (np.int32, 3), len(trial_list)).T
+    here = (first >= 0) & (second >= 0)
+    if not here.any():
         raise InputError(f"trial list: none of its {len(trial_list)} trials has both utterances here")
-    for target, *names in kept:
-        first, second = (rows[where[name]].speaker for name in names)
-        if bool(target) != (first == second):
-            raise InputError(f"trial list: {target} {' '.join(names)}: the speakers are {first} and {second}")
-    enrolled, tests = (sorted({where[trial[side]] for trial in kept}) for side in (1, 2))
-    enrol = np.searchsorted(enrolled, [where[name] for _, name, _ in kept])
-    test = np.searchsorted(tests, [where[name] for _, _, name in kept])
-    return _trials(_sides(rows, [(rows[index].utt_id, (index,)) for index in enrolled], tests), enrol, test)
+    targets, first, second = targets[here], first[here], second[here]
+    speakers = np.unique([row.speaker for row in rows], return_inverse=True)[1]
+    wrong = np.flatnonzero((speakers[first] == speakers[second]) != targets)
+    if len(wrong):
+        target, *pair = (side[wrong[0]] for side in (targets, first, second))
+        names, voices = (
+            " ".join(rows[index].utt_id for index in pair),
+            " and ".join(rows[index].speaker for index in pair),
+        )
+        raise InputError(f"trial list: {target} {names}: the speakers are {voices}")
+    enrolled, enrol = np.unique(first, return_inverse=True)
+    tests, test = np.unique(second, return_inverse=True)
+    sides = _sides(rows, [(rows[index].utt_id, (int(index),)) for index in enrolled], tests)
+    return _trials(sides, enrol, test)
 
 
 def _trials(sides, enrol, test, sampled_from=None):

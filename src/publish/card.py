@@ -110,6 +110,7 @@ def text(results: Results, model: Model) -> dict:
     """What the template shows, beside `metadata`."""
     figures, rows = model.over(results.groups[0]), breakdown.load()[0]
     compared = "difference" in figures
+    compared_rows = [row for row in rows if row["model"] in ("fp32", model.name)]
     table = [
         [
             MEASURES[key].title + (f",{MEASURES[key].unit}" if MEASURES[key].unit else ""),
@@ -125,5 +126,6 @@ def text(results: Results, model: Model) -> dict:
         "stated": results.params.release.license or results.params.encoder.source == layout.SHIPPED,
         "table": markdown(["measure", "value [95 %]", *["less fp32’s [95 %]"] * compared], table),
         "about_conditions": breakdown.ABOUT,
-        "conditions": breakdown.conditions_table([row for row in rows if row["model"] in ("fp32", model.name)]),
+        "condition_losses": breakdown.losses(compared_rows) if compared else "",
+        "conditions": breakdown.conditions_table(compared_rows),
     }

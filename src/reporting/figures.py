@@ -75,10 +75,12 @@ class Picture:
     svg: Markup
 
 
-def picture(name: str, title: str, description: str, caption: str, draw: Callable[[Figure], None]) -> Picture:
-    """A Picture of what `draw` draws on a matplotlib Figure."""
+def picture(
+    name: str, title: str, description: str, caption: str, draw: Callable[[Figure], None], height: float = SIZE[1]
+) -> Picture:
+    """A Picture of what `draw` draws on a matplotlib Figure, `height` inches high."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=SIZE)
+        figure = Figure(figsize=(SIZE[0], height))
         draw(figure)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -40,6 +40,7 @@ def context(results: Results, curves: dict[str, Curve]) -> dict:
         ],
         "about_conditions": breakdown.ABOUT,
         "mark": broken_down,
+        "condition_losses": breakdown.losses(conditions),
         "conditions": breakdown.conditions_table(conditions),
         "sensitivity": breakdown.layers_table(layers),
     }
