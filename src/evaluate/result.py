@@ -29,11 +29,13 @@ class Embeddings:
 @dataclass(frozen=True)
 class Result:
     """What a model did: the score of every verification trial, its ranks, {group: (test utterance, speaker, rank of the
-    right speaker)}, and how its scores become log-likelihood ratios, for Cllr."""
+    right speaker)}, and how its scores become log-likelihood ratios, for Cllr. identification: the scores [enrolments,
+    test utterances] of all pairs, None where they were not kept: no file has them where the trials are of a list."""
 
     scores: np.ndarray
     ranks: dict[str, list[tuple[str, str, int]]]
     calibration: Calibration
+    identification: np.ndarray | None = None
 
 
 def embed(model: Model, setup: Setup) -> Embeddings:
@@ -71,7 +73,7 @@ def score_test(
         right = trials.enrol_speakers[enrolled][:, None] == trials.test_speakers[tested]
         places = metrics.identification_ranks(grid[np.ix_(enrolled, tested)], right.argmax(axis=0))
         ranks[group] = [(*probe, int(place)) for probe, place in zip(probes, places)]
-    return Result(verification, ranks, fitted)
+    return Result(verification, ranks, fitted, grid)
 
 
 def score_uncalibrated(embeddings: np.ndarray, test: Test) -> Result:
@@ -96,8 +98,9 @@ def write(name: str, test: Test, result: Result) -> None:
 
 def read(name: str, test: Test) -> Result:
     """What `write` wrote. Raises InputError when a file is missing or damaged, or of another test."""
-    return Result(
-        scores.read_scores(layout.scores(name), test.verification),
-        scores.read_ranks(layout.ranks(name), test.probes()),
-        calibration.read(layout.calibration(name)),
-    )
+    verification, trials = scores.read_scores(layout.scores(name), test.verification), test.identification
+    grid = None
+    if trials is test.verification:
+        grid = verification.reshape(len(trials.enrol_names), len(trials.test_names))
+    ranks = scores.read_ranks(layout.ranks(name), test.probes())
+    return Result(verification, ranks, calibration.read(layout.calibration(name)), grid)
