@@ -127,9 +127,14 @@ def min_dcf_from_rates(p_miss: np.ndarray, p_fa: np.ndarray, prior: float) -> np
     and rejecting all costs, min(prior, 1 - prior) (NIST 2016 Speaker Recognition Evaluation Plan, section 3).
     Shapes as in `eer_from_rates`.
     """
+    return (prior * p_miss + (1 - prior) * p_fa).min(axis=0) / _blind_cost(prior)
+
+
+def _blind_cost(prior):
+    """What the better of accepting all and rejecting all costs."""
     if not 0 < prior < 1:
         raise InputError(f"prior {prior}: not between 0 and 1")
-    return (prior * p_miss + (1 - prior) * p_fa).min(axis=0) / min(prior, 1 - prior)
+    return min(prior, 1 - prior)
 
 
 def fnmr_from_rates(p_miss: np.ndarray, p_fa: np.ndarray, fmr: float) -> np.ndarray:
@@ -167,9 +172,8 @@ def trial_costs(llrs: np.ndarray, targets: np.ndarray, priors: Sequence[float] =
     """
     costs = {"cllr": np.logaddexp(0, np.where(targets, -llrs, llrs)) / np.log(2) / 2}
     for prior in priors:
-        accepted = llrs >= np.log((1 - prior) / prior)
-        wrong = np.where(targets, prior * ~accepted, (1 - prior) * accepted)
-        costs[act_dcf_key(prior)] = wrong / min(prior, 1 - prior)
+        blind, accepted = _blind_cost(prior), llrs >= np.log((1 - prior) / prior)
+        costs[act_dcf_key(prior)] = np.where(targets, prior * ~accepted, (1 - prior) * accepted) / blind
     return costs
 
 

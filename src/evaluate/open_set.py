@@ -96,7 +96,7 @@ def fnir(searched: Searches, size: int, columns: np.ndarray, weights: np.ndarray
     right = accepted(found, run[mated], columns)
     with np.errstate(invalid="ignore"):
         false, missed = (np.vstack([part, 0 * totals]) / totals for part in (false, right))
-    return metrics.fnmr_from_rates(1 - missed, false, fpir)
+    return metrics.fnmr_from_rates(1 - missed, false, fpir + 1e-12)  # sums of shares are not exact
 
 
 def enough(probes: int, fpir: float = FPIR) -> bool:
