@@ -16,7 +16,7 @@ def figures(
     counts: np.ndarray,
     reference: Result | None = None,
 ) -> dict:
-    """`cmc`, [{rank, share, ci {low, high}}], how many probes of a group of speakers are identified within a rank, and
+    """`cmc`, [{rank, share, share_ci {low, high}}], how many probes of a group of speakers are identified within a rank, and
     `galleries`, [{size, top1, top1_ci, fnir, fnir_ci}] (see `open_set`), where `result` has the scores.
 
     probes: int [probes] twice, each one's column of `drawn` [resamples, columns], how often it counts, and of `counts`
@@ -30,7 +30,7 @@ def figures(
     cmc = []
     for rank in open_set.cmc_ranks(len(enrolled)):
         share, interval = _level((ranks <= rank).astype(float), columns, drawn, counts)
-        cmc.append({"rank": rank, "share": share, "ci": interval})
+        cmc.append({"rank": rank, "share": share, "share_ci": interval})
     if result.identification is None:
         return {"cmc": cmc}
 

@@ -177,7 +177,8 @@ def everything(results: Results) -> list[Section]:
         figures = [model.over(group) for model in models]
         levels, changes = map(list, zip(*(_rows(key, figures) for key in ROWS), strict=True))
         searched, searched_changes = _identification([each["identification"] for each in figures])
-        changes += searched_changes + _non_inferiority(figures, results.params.evaluate.margin)
+        changes = [row for row in changes + searched_changes if any(cell.value != "–" for cell in row[1])]
+        changes += _non_inferiority(figures, results.params.evaluate.margin)
         sections += [
             Section(f"Accuracy, {name}", levels),
             Section(f"Identification, {name}", searched),
@@ -226,14 +227,13 @@ def everything(results: Results) -> list[Section]:
 def _rows(key, figures, of=""):
     """The rows of a key, its levels and its differences to fp32. of: what the figures are about, behind the title."""
     refused = figures[0].get("refused", {}).get(key)
-    note = of + (f" (none: {refused})" if refused else "")
+    note = f" (none: {refused})" if refused else ""
+    measure = MEASURES[key]
+    title = measure.title + of
     return (
+        (_united(title, measure.unit) + note, [Cell(*level(key, each)) if key in each else Cell() for each in figures]),
         (
-            _titled(key, MEASURES[key].unit) + note,
-            [Cell(*level(key, each)) if key in each else Cell() for each in figures],
-        ),
-        (
-            _titled(key, MEASURES[key].points) + note,
+            _united(title, measure.points),
             [Cell(*difference(key, each)) if key in each.get("difference", ()) else Cell() for each in figures],
         ),
     )
@@ -251,7 +251,7 @@ def _identification(figures):
             levels.append(row)
             changes.append(change)
     for places in zip(*(each["cmc"][1:] for each in figures), strict=True):
-        cells = [Cell(*level("share", point | {"share_ci": point["ci"]})) for point in places]
+        cells = [Cell(*level("share", point)) for point in places]
         levels.append((f"within rank {places[0]['rank']} (CMC), %", cells))
     return levels, changes
 
@@ -268,8 +268,8 @@ def _non_inferiority(figures, margin):
     ]
 
 
-def _titled(key, unit):
-    return f"{MEASURES[key].title}, {unit.strip()}" if unit else MEASURES[key].title
+def _united(title, unit):
+    return f"{title}, {unit.strip()}" if unit else title
 
 
 def markdown(header: Sequence, rows: Sequence[Sequence]) -> str:
