@@ -6,6 +6,8 @@ from src.evaluate import bootstrap, open_set
 from src.evaluate.result import Result
 from src.evaluate.test_set import Test
 
+_MOST = 20_000_000  # scores that are sorted; of larger tests every n-th probe is searched
+
 
 def figures(
     test: Test,
@@ -16,8 +18,9 @@ def figures(
     counts: np.ndarray,
     reference: Result | None = None,
 ) -> dict:
-    """`cmc`, [{rank, share, share_ci {low, high}}], how many probes of a group of speakers are identified within a rank, and
-    `galleries`, [{size, top1, top1_ci, fnir, fnir_ci}] (see `open_set`), where `result` has the scores.
+    """`cmc`, [{rank, share, share_ci {low, high}}], how many probes of a group of speakers are identified within a rank,
+    and, where `result` has the scores, `galleries`, [{size, top1, top1_ci, fnir, fnir_ci}] (see `open_set`), of
+    `searches`, so many probes.
 
     probes: int [probes] twice, each one's column of `drawn` [resamples, columns], how often it counts, and of `counts`
     [resamples, speakers], the resamples. With `reference`, another model's Result that has scores too, every gallery
@@ -34,7 +37,13 @@ def figures(
     if result.identification is None:
         return {"cmc": cmc}
 
-    models = [_searches(test, group, each) for each in (result, reference) if each and each.identification is not None]
+    thinned = slice(None, None, -(-len(enrolled) * len(tested) // _MOST))
+    tested, columns, speakers = tested[thinned], columns[thinned], speakers[thinned]
+    models = [
+        _searches(test, enrolled, tested, each)
+        for each in (result, reference)
+        if each and each.identification is not None
+    ]
     refused, galleries, weights = {}, [], drawn.T.astype(np.float64)
     if not open_set.enough(len(tested)):
         refused["fnir"] = (
@@ -61,11 +70,10 @@ def figures(
                 ends = bootstrap.difference_interval(change, missed[0][1] - missed[1][1], counts, by_pairs=True)
                 difference["fnir"] = bootstrap.rounded(change, *ends)
         galleries.append(gallery | ({"difference": difference} if difference else {}))
-    return {"cmc": cmc, "galleries": galleries} | ({"refused": refused} if refused else {})
+    return {"cmc": cmc, "searches": len(tested), "galleries": galleries} | ({"refused": refused} if refused else {})
 
 
-def _searches(test, group, result):
-    enrolled, tested = test.identified(group)
+def _searches(test, enrolled, tested, result):
     trials = test.identification
     right = trials.enrol_speakers[enrolled][:, None] == trials.test_speakers[tested]
     return open_set.searches(result.identification[np.ix_(enrolled, tested)], right.argmax(axis=0))

@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 
 from src.evaluate import metrics
 
-SIZES = (10, 50, 250, 1000)  # of galleries, as far as there are speakers for them, and all but one
+SIZES = (10, 50, 250, 1000)  # of galleries
 FPIR = 0.01
 CMC_RANKS = (1, 2, 3, 5, 10, 20)
 _KEPT = 10  # times FPIR: up to here non-mated scores are looked at, since a resample's threshold may lie lower
@@ -49,8 +49,9 @@ def searches(scores: np.ndarray, own: np.ndarray) -> Searches:
 
 
 def sizes(speakers: int) -> list[int]:
-    """The sizes of galleries of so many enrolled speakers; the last leaves out just the probe's own."""
-    return [size for size in SIZES if size < speakers - 1] + [speakers - 1]
+    """The sizes of galleries of so many enrolled speakers: SIZES, as far as they are well below the last, which leaves
+    out just the probe's own."""
+    return [size for size in SIZES if 1.5 * size < speakers - 1] + [speakers - 1]
 
 
 def top1(ranks: np.ndarray, size: int, others: int) -> np.ndarray:

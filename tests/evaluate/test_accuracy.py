@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.common import params
-from src.evaluate import accuracy, metrics, test_set
+from src.evaluate import accuracy, identification, metrics, test_set
 from src.evaluate.evaluation import evaluate
 from src.evaluate.result import score_test
 from src.runtime.calibration import Calibration
@@ -194,6 +194,18 @@ def test_identification_by_gallery_and_by_rank():
     assert shares == sorted(shares) and shares[0] == found["top1_accuracy"]
     ranks = np.array([rank for _, _, rank in result.ranks["all"]])
     assert shares == pytest.approx([np.mean(ranks <= point["rank"]) for point in identified["cmc"]], abs=1e-6)
+
+
+def test_of_many_searches_every_nth_is_made(monkeypatch):
+    rows, (first, _) = models(40, 21)
+    test = test_set.make_test(rows, 1)
+    result = score_test(first, test, FITTED)
+    everything = accuracy.figures(test, result, 100, 0)["identification"]
+    monkeypatch.setattr(identification, "_MOST", 40 * 400)
+    half = accuracy.figures(test, result, 100, 0)["identification"]
+    assert (everything["searches"], half["searches"]) == (800, 400) and half["cmc"] == everything["cmc"]
+    for gallery, of_half in zip(everything["galleries"], half["galleries"], strict=True):
+        assert of_half["fnir"] != gallery["fnir"] == pytest.approx(of_half["fnir"], abs=0.05)
 
 
 def test_noninferior_is_below_the_margin():
