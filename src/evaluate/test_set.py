@@ -9,11 +9,12 @@ from src.common.params import Params
 from src.data import manifest
 from src.data.manifest import Row
 from src.data.trial_list import left_out, read_trial_list
-from src.evaluate import normalise, score_calibration
+from src.evaluate import normalise, score_calibration, sessions
 from src.evaluate.trials import MOST, Sides, Trials, all_pairs, all_sides, evaluated_rows, from_list, within
 from src.runtime.errors import InputError
 
 ALL = "all"
+MOST_SEARCHED = 20_000_000  # scores of searches in galleries, which are sorted
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Test:
     enrolment with every test utterance, for top-1; the same object where `verification` is all of these pairs. groups: {"all", and "seen" and "unseen" where there are speakers of both kinds: bool [speakers]}; the
     trials of a group are those of which both speakers belong to it. A group in which no metric can be computed, such
     as that of one speaker, is left out. trials_missing: how many trials of a list have utterances that are not among
-    the rows; None without a list. shared_speakers: how many test speakers are in the split finetune too.
+    the rows; None without a list. shared_speakers: how many test speakers are in the split finetune too. sessions: of
+    each row (see `sessions.of`); None where the data do not tell them.
     """
 
     rows: Sequence[Row]
@@ -33,6 +35,13 @@ class Test:
     groups: dict[str, np.ndarray]
     trials_missing: int | None = None
     shared_speakers: int = 0
+    sessions: tuple[str, ...] | None = None
+
+    @property
+    def search_step(self) -> int:
+        """Of the test utterances, in order, every how many-th is searched with in galleries of a given size."""
+        sides = self.identification
+        return -(-len(sides.enrol_names) * len(sides.test_names) // MOST_SEARCHED)
 
     def identified(self, group: str) -> tuple[np.ndarray, np.ndarray]:
         """The enrolments and the test utterances of a group's identification, as indexes."""
@@ -81,7 +90,7 @@ def make_test(
             if targets.any() and not targets.all() and mask[identification.enrol_speakers].sum() > 1:
                 groups[group] = mask
     missing = len(trial_list) - len(verification) if trial_list else None
-    return Test(rows, verification, identification, groups, missing)
+    return Test(rows, verification, identification, groups, missing, sessions=sessions.of(rows))
 
 
 def load(rows: Sequence[Row], params: Params) -> Test:
