@@ -6,7 +6,7 @@ from src.evaluate import bootstrap, open_set
 from src.evaluate.result import Result
 from src.evaluate.test_set import Test
 
-_MOST = 20_000_000  # scores that are sorted; of larger tests every n-th probe is searched
+_MOST = 5_000_000  # scores that are sorted; of larger tests every n-th probe is searched
 
 
 def figures(
