@@ -30,6 +30,12 @@ What each needed:
 - top-1 of models much alike, which identify 2 of 432 utterances differently: resamples hold the difference in 86 %. With one
   more change each way it is held always, since so few changes cannot be told from none; with independent changes in
   94 to 98 % from six of them on, all one way, or from nine on (test_bootstrap.py).
+
+Sessions resampled too (120 sets of 48 speakers with 3 sessions each, half of the variance within a speaker between them, 300
+resamples; in brackets, of the same sets, speakers alone): top1_accuracy 99.2 (97.5), eer 96.7 (93.3), min_dcf_0.05 100.0
+(98.3), act_dcf_0.05 99.2 (97.5), cllr 93.3 (93.3). They make the quantiles 15 to 30 % wider: what a speaker's sessions vary
+by is in the speakers' variance already, and is counted again (Davison and Hinkley, "Bootstrap Methods and their
+Application", 1997, section 3.8). Student's t, of the differences too, counts it once.
 """
 
 from collections import defaultdict
@@ -111,7 +117,8 @@ def test_intervals_hold_the_truth(speakers, utterances, noise, kind):
     found = coverage(1, speakers, utterances, noise, sets=600, resamples=500, truth_sets=2000, **kind)
     for name, (share, width) in found.items():
         print(f"{speakers} speakers, {utterances} utterances, {kind}, {name}: {share:.1%}, width {width:.2f}")
-    # A point of chance beyond 93 and 97 %; a difference between models much alike may be held more often.
+    # A point of chance beyond 93 and 97 %; a difference between models much alike, and a figure whose sessions are
+    # resampled too, may be held more often.
     for name, (share, _) in found.items():
-        alike = "damage" in kind and "difference" in str(name)
-        assert 0.92 <= share <= (1 if alike else 0.98), name
+        wider = "sessions" in kind or ("damage" in kind and "difference" in str(name))
+        assert 0.92 <= share <= (1 if wider else 0.98), name
