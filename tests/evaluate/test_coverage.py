@@ -16,6 +16,9 @@ whose models are much alike (`damage` 0.05 instead of 0.25), with 500 and 400 re
     cllr                95.7      96.3          94.5      96.2
     min_cllr            95.5      97.7          96.2      96.2
 
+Of 200 sets of 48 speakers with 10 utterances, noise 0.4, 300 resamples: FNIR in galleries of 10 96.0, its difference 94.0; of 47
+94.0 and 94.5.
+
 What each needed:
 
 - differences that hang on few non-target trials: the noise of such a trial by itself counts for both of its speakers.
