@@ -23,29 +23,29 @@ from src.evaluate import metrics
 SIZES = (10, 50, 250, 1000)  # of galleries
 FPIR = 0.01
 CMC_RANKS = (1, 2, 3, 5, 10, 20)
-_KEPT = 10  # times FPIR: up to here non-mated scores are looked at, since a resample's threshold may lie lower
+_HEADROOM = 10  # times FPIR: up to here non-mated scores are looked at, since a resample's threshold may lie lower
 
 
 @dataclass(frozen=True)
 class Searches:
-    """Every probe's scores: own, float64 [probes], with its speaker's enrolment; others, float64 [probes, speakers - 1],
-    with the others', falling, and order, int [probes * (speakers - 1)], where all of these fall; ranks, int [probes],
-    of its own among all, ties against it."""
+    """Every probe's scores: mates, float64 [probes], with its speaker's enrolment; others, float64 [probes, speakers - 1],
+    with the others', falling, and order, int [probes * (speakers - 1)], in which all of these fall; ranks, int [probes],
+    of the mate among all, ties against it."""
 
-    own: np.ndarray
+    mates: np.ndarray
     others: np.ndarray
     order: np.ndarray
     ranks: np.ndarray
 
 
-def searches(scores: np.ndarray, own: np.ndarray) -> Searches:
-    """scores: float [enrolments, probes], one enrolment a speaker; own: int [probes], the enrolment of the probe's."""
+def searches(scores: np.ndarray, mates: np.ndarray) -> Searches:
+    """scores: float [enrolments, probes], one enrolment a speaker; mates: int [probes], the enrolment of the probe's."""
     probes = np.arange(scores.shape[1])
     others = np.ones(scores.shape, dtype=bool)
-    others[own, probes] = False
+    others[mates, probes] = False
     others = -np.sort(-scores.T[others.T].reshape(len(probes), -1), axis=1)
     order = np.argsort(-others, axis=None, kind="stable")
-    return Searches(scores[own, probes], others, order, metrics.identification_ranks(scores, own))
+    return Searches(scores[mates, probes], others, order, metrics.identification_ranks(scores, mates))
 
 
 def sizes(speakers: int) -> list[int]:
@@ -76,14 +76,14 @@ def fnir(searched: Searches, size: int, columns: np.ndarray, weights: np.ndarray
     none does. The enrolments stay as they are, as for top-1.
     """
     others = searched.others.shape[1]
-    best, found = best_of_gallery(size, others), top1(searched.ranks, size, others)
+    best, identified = best_of_gallery(size, others), top1(searched.ranks, size, others)
     # Non-mated scores as far down as a threshold can lie.
     order = searched.order
-    reached = np.cumsum(best[order % others]) > _KEPT * fpir * len(searched.own)
+    reached = np.cumsum(best[order % others]) > _HEADROOM * fpir * len(searched.mates)
     order = order[: np.argmax(reached) + 1] if reached.any() else order
     probe, rank = np.divmod(order, others)
-    mated = np.repeat([True, False], [len(searched.own), len(order)])
-    ranking = metrics.rank(np.concatenate([searched.own, searched.others.flat[order]]), mated)
+    mated = np.repeat([True, False], [len(searched.mates), len(order)])
+    ranking = metrics.rank(np.concatenate([searched.mates, searched.others.flat[order]]), mated)
     corners = ranking.corners()
     run = np.empty(len(mated), dtype=int)
     run[ranking.order] = np.repeat(np.arange(len(corners)), np.diff(corners, append=len(mated)))
@@ -94,7 +94,7 @@ def fnir(searched: Searches, size: int, columns: np.ndarray, weights: np.ndarray
         return np.flip(np.cumsum(np.flip(on_roc @ weights, axis=0), axis=0), axis=0)
 
     false = accepted(best[rank], run[~mated], columns[probe])
-    right = accepted(found, run[mated], columns)
+    right = accepted(identified, run[mated], columns)
     with np.errstate(invalid="ignore"):
         false, missed = (np.vstack([part, 0 * totals]) / totals for part in (false, right))
     return metrics.fnmr_from_rates(1 - missed, false, fpir + 1e-12)  # sums of shares are not exact

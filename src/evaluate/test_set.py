@@ -14,7 +14,7 @@ from src.evaluate.trials import MOST, Sides, Trials, all_pairs, all_sides, evalu
 from src.runtime.errors import InputError
 
 ALL = "all"
-MOST_SEARCHED = 20_000_000  # scores of searches in galleries, which are sorted
+MOST_SEARCHED = 5_000_000  # scores of searches in galleries, which are sorted
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ from src.evaluate import open_set
 
 def scores(seed, speakers=6, probes=4, decimals=8):
     rng = np.random.default_rng(seed)
-    own = np.repeat(np.arange(speakers), probes)
-    grid = rng.normal(size=(speakers, len(own)))
-    grid[own, np.arange(len(own))] += 1.5
-    return grid.round(decimals), own
+    mates = np.repeat(np.arange(speakers), probes)
+    grid = rng.normal(size=(speakers, len(mates)))
+    grid[mates, np.arange(len(mates))] += 1.5
+    return grid.round(decimals), mates
 
 
-def enumerated(grid, own, size, fpir):
+def enumerated(grid, mates, size, fpir):
     """FNIR and top-1 by searching every probe in every gallery of the size, mated and not."""
     speakers, thresholds = range(len(grid)), np.append(np.unique(grid), np.inf)
     best, mated = [], []
-    for probe, speaker in enumerate(own):
+    for probe, speaker in enumerate(mates):
         others = [other for other in speakers if other != speaker]
         best.append([max(grid[list(gallery), probe]) for gallery in itertools.combinations(others, size)])
         rivals = [
@@ -34,27 +34,29 @@ def enumerated(grid, own, size, fpir):
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("fpir", [0.05, 0.201, 0.5])
 def test_rates_are_the_means_over_all_galleries(size, fpir, decimals):
-    grid, own = scores(size, decimals=decimals)
-    searched = open_set.searches(grid, own)
-    missed, right = enumerated(grid, own, size, fpir)
-    found = open_set.fnir(searched, size, own, np.ones((6, 1)), fpir)
-    assert found == pytest.approx([missed])
+    grid, mates = scores(size, decimals=decimals)
+    searched = open_set.searches(grid, mates)
+    missed, right = enumerated(grid, mates, size, fpir)
+    rates = open_set.fnir(searched, size, mates, np.ones((6, 1)), fpir)
+    assert rates == pytest.approx([missed])
     assert open_set.top1(searched.ranks, size, 5).mean() == pytest.approx(right)
 
 
 def test_a_resample_repeats_its_speakers_probes():
-    grid, own = scores(1, speakers=12)
+    grid, mates = scores(1, speakers=12)
     counts = np.random.default_rng(0).multinomial(12, np.full(12, 1 / 12), 20)
-    found = open_set.fnir(open_set.searches(grid, own), 4, own, counts.T.astype(float), 0.1)
-    for value, count in zip(found, counts, strict=True):
-        chosen = np.repeat(np.arange(len(own)), count[own])
-        again = open_set.fnir(open_set.searches(grid[:, chosen], own[chosen]), 4, own[chosen], np.ones((12, 1)), 0.1)
+    rates = open_set.fnir(open_set.searches(grid, mates), 4, mates, counts.T.astype(float), 0.1)
+    for value, count in zip(rates, counts, strict=True):
+        chosen = np.repeat(np.arange(len(mates)), count[mates])
+        again = open_set.fnir(
+            open_set.searches(grid[:, chosen], mates[chosen]), 4, mates[chosen], np.ones((12, 1)), 0.1
+        )
         assert value == pytest.approx(again[0])
 
 
 def test_no_probe_no_rate():
-    grid, own = scores(0)
-    assert np.isnan(open_set.fnir(open_set.searches(grid, own), 2, own, np.zeros((6, 1)))).all()
+    grid, mates = scores(0)
+    assert np.isnan(open_set.fnir(open_set.searches(grid, mates), 2, mates, np.zeros((6, 1)))).all()
 
 
 def test_sizes_leave_room_for_one_who_is_not_enrolled():
