@@ -175,7 +175,9 @@ def everything(results: Results) -> list[Section]:
         ]
         sections += [
             Section(f"Accuracy, {name}", levels),
-            Section(f"Difference to fp32, {name}", changes + _non_inferiority(figures, results.params.evaluate.margin)),
+            Section(
+                f"Difference to fp32, {name}", changes + _non_inferiority(figures, results.params.evaluate.margins.eer)
+            ),
         ]
 
     def row(label: str, cell: Callable[[Model], Cell]) -> tuple[str, list[Cell]]:

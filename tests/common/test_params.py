@@ -48,7 +48,7 @@ def test_shipped_parameters_are_valid():
         ("evaluate.protocol", "superb-si", "needs data.source: hub"),
         ("evaluate.enrolments", 0, "greater than or equal to 1"),
         ("evaluate.normalisation", "z-norm", "'none', 's-norm' or 'as-norm'"),
-        ("evaluate.margin", 0, "greater than 0"),
+        ("evaluate.margins.eer", 0, "greater than 0"),
         ("ptq.observer", "mean", "'histogram' or 'minmax'"),
         ("qat_search.n_trials", 0, "greater than or equal to 1"),
         ("qat_search.learning_rate", {"low": 1e-3, "high": 1e-4}, "is above high"),
@@ -96,7 +96,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path, where, value, sai
         ("data.config", "NO", "NO"),
         ("data.config", "1:30", "1:30"),
         ("seed", "010", 10),
-        ("evaluate.margin", "1e-2", 0.01),
+        ("evaluate.margins.top1", "1e-2", 0.01),
     ],
 )
 def test_values_are_read_as_dvc_writes_them_in_yaml_1_2(tmp_path, where, text, value):
