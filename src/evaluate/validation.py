@@ -232,7 +232,9 @@ def speakers_needed(losses: dict[str, Loss], margins: Margins, level: float = LE
     return max(losses[key].speakers_for(getattr(margins, key), level) for key in METRICS)
 
 
-def summary(speech: Speech, figures: Figures, compared: dict[str, Loss] | None = None, margins: Margins | None = None):
+def summary(
+    speech: Speech, figures: Figures, compared: dict[str, Loss] | None = None, margins: Margins | None = None
+) -> dict:
     """For a stage's details: speakers, utterances, the size of the gallery, how many of the speakers the encoder was
     trained on, `eer` and `top1_accuracy`; of a model that is compared (see `losses`) also `difference` {key: {value,
     low, high}}, less fp32's, with 95 % intervals, its `verdict` and the `speakers_needed` for the margins."""
