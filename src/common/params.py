@@ -72,6 +72,13 @@ class Encoder(Section):
         return section
 
 
+class Margins(Section):
+    """Losses against fp32, fractions, that are to be excluded for a model to be chosen."""
+
+    eer: float = Field(gt=0, lt=1)
+    top1: float = Field(gt=0, lt=1)
+
+
 class Evaluate(Section):
     protocol: Literal["pairs", "superb-si"]
     enrolments: int = Field(ge=1, le=100)
@@ -81,7 +88,7 @@ class Evaluate(Section):
     normalisation: Literal["none", "s-norm", "as-norm"]
     cohort_top: int = Field(ge=2, le=100_000)
     allow_shared_speakers: bool
-    margin: float = Field(gt=0, lt=1)
+    margins: Margins
 
 
 class Profile(Section):
@@ -134,7 +141,6 @@ class QatSearch(Section):
     final_steps: int = Field(ge=1, le=1_000_000)
     structure: bool
     kept_macs: ShareRange
-    eer_margin: float = Field(gt=0, lt=1)
     storage: str | None
     crop_seconds: float = Field(ge=0.3, le=30)
     learning_rate: LogRange

@@ -24,7 +24,7 @@ def summarise(test: Test, result: Result, params: Params, reference: Result | No
     """What `figures` gives with the resamples, seed and margin of the parameters, `calibration` {scale, offset} and
     `threshold_eer` (see `Calibration`), and `trials_missing`, `trials_sampled_from` and `shared_speakers` of a test that
     has any."""
-    summary = figures(test, result, params.evaluate.bootstrap, params.seed, reference, params.evaluate.margin)
+    summary = figures(test, result, params.evaluate.bootstrap, params.seed, reference, params.evaluate.margins.eer)
     summary["calibration"] = {"scale": result.calibration.scale, "offset": result.calibration.offset}
     summary["threshold_eer"] = result.calibration.threshold_eer
     if test.trials_missing is not None:

@@ -114,12 +114,15 @@ def prepare(rows: Sequence[Row], params: Params) -> Setup:
     """All that an evaluation needs of the manifest. Raises InputError as `load`, `score_calibration.rows_and_trials`
     and `normalise.cohort_rows`."""
     test, wanted = load(rows, params), params.evaluate
-    # A trial list's enrolments are single utterances.
-    enrolments = 1 if params.data.trials else wanted.enrolments
-    validation = score_calibration.rows_and_trials(rows, enrolments, wanted.max_trials, params.seed)
+    validation = score_calibration.rows_and_trials(rows, enrolments(params), wanted.max_trials, params.seed)
     top = wanted.cohort_top if wanted.normalisation == "as-norm" else None
     cohort = None if wanted.normalisation == "none" else normalise.cohort_rows(rows, top)
     return Setup(test, validation, wanted.normalisation, cohort, top)
+
+
+def enrolments(params: Params) -> int:
+    """How many utterances a validation speaker is enrolled with; a trial list's enrolments are single ones."""
+    return 1 if params.data.trials else params.evaluate.enrolments
 
 
 def shared_speakers(rows: Sequence[Row], allowed: bool) -> list[str]:

@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from src.common import layout
 from src.evaluate.accuracy import KEYS
-from src.reporting import breakdown, prose
+from src.reporting import breakdown, decision, prose
 from src.reporting.numbers import MEASURES, difference, level
 from src.reporting.results import Model, Results
 from src.reporting.tables import markdown
@@ -29,8 +29,8 @@ def card(results: Results, model: Model) -> str:
 
 
 def facts(results: Results, model: Model) -> dict:
-    """What `config.json` says of the model: its name and title, its accuracy on the speakers that the verdict is about,
-    and what it costs."""
+    """What `config.json` says of the model: its name and title, its accuracy on the test speakers that the figures are
+    about, what it costs, and how it was chosen."""
     group = results.groups[0]
     figures = model.over(group)
     keys = [*(key + end for key in KEYS for end in ("", "_ci")), "difference", "trials", "target_trials", "speakers"]
@@ -39,7 +39,7 @@ def facts(results: Results, model: Model) -> dict:
         **{key: figures[key] for key in keys if key in figures},
         **{key: model.cost[key] for key in COST},
     }
-    return {"model": model.name, "title": model.title, "metrics": metrics}
+    return {"model": model.name, "title": model.title, "metrics": metrics, "choice": decision.facts(results)}
 
 
 def metadata(results: Results, model: Model) -> ModelCardData:

@@ -289,8 +289,8 @@ def front(rows: list[dict], search: dict, margin: float) -> Picture:
         "The search: operations against accuracy",
         f"Points of {len(rows)} trials from {gmacs.min():.4f} to {gmacs.max():.4f} GMACs, with EER differences to fp32 "
         f"from {value.min():+.2f} to {value.max():+.2f} points; {listing}.",
-        "After each trial’s training, with 95 % intervals. The Pareto-optimal trial with the fewest operations whose whole "
-        "interval lies below the margin is chosen. metrics/trials.csv has every trial, metrics/pareto.csv the "
+        "After each trial’s training, with 95 % intervals. The trial with the fewest operations that is shown to lose less "
+        "than the margins, in EER and in top-1, is chosen. metrics/trials.csv has every trial, metrics/pareto.csv the "
         "Pareto-optimal ones.",
         draw,
     )

@@ -178,7 +178,7 @@ def everything(results: Results) -> list[Section]:
         levels, changes = map(list, zip(*(_rows(key, figures) for key in ROWS), strict=True))
         searched, searched_changes = _identification([each["identification"] for each in figures])
         changes = [row for row in changes + searched_changes if any(cell.value != "–" for cell in row[1])]
-        changes += _non_inferiority(figures, results.params.evaluate.margin)
+        changes += _non_inferiority(figures, results.params.evaluate.margins.eer)
         sections += [
             Section(f"Accuracy, {name}", levels),
             Section(f"Identification, {name}", searched),

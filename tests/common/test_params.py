@@ -43,6 +43,7 @@ def test_shipped_parameters_are_valid():
         ("data.source", "folder", "path is needed"),
         ("data.trials", "list.txt", "only for source: folder"),
         ("evaluate.protocol", "superb-si", "needs data.source: hub"),
+        ("evaluate.margins.eer", 0, "greater than 0"),
         ("qat_search.learning_rate", {"low": 1e-3, "high": 1e-4}, "is above high"),
         ("qat_search.batch_size", [1], "between 2 and 4096"),
         ("breakdown.snr", [5, 5], "twice"),
@@ -79,7 +80,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path, where, value, sai
         ("release.license", "cc-by-nc-4.0", "cc-by-nc-4.0"),
         ("data.config", "1:30", "1:30"),
         ("seed", "010", 10),
-        ("evaluate.margin", "1e-2", 0.01),
+        ("evaluate.margins.top1", "1e-2", 0.01),
     ],
 )
 def test_values_are_read_as_dvc_writes_them_in_yaml_1_2(tmp_path, where, text, value):

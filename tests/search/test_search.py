@@ -7,13 +7,15 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from src.common.params import QatSearch
+from src.common.params import Margins, QatSearch
 from src.data.manifest import Row
-from src.evaluate import test_set
+from src.evaluate import validation
 from src.quantize import ptq, qat
 from src.quantize.quantizer import GROUPS
-from src.search import factorise, search, student, trial
+from src.search import factorise, search, student, study, trial
 from tests.quantize.conftest import FRAMES, Frames, exported
+
+MARGINS = Margins(eer=0.9, top1=0.9)
 
 
 def settings(**changes):
@@ -29,7 +31,6 @@ def settings(**changes):
             "speaker_loss_weight": {"low": 0.0, "high": 0.3},
             "structure": True,
             "kept_macs": {"low": 0.7, "high": 1.0},
-            "eer_margin": 0.1,
             "storage": None,
             **changes,
         }
@@ -43,8 +44,10 @@ def setup(network, features, speech, other_speech):
     source = student.Source(
         network, features, factorise.spectra(network, features), "minmax", {**dict.fromkeys(GROUPS, 8), "mfa": 4}
     )
-    test = test_set.make_test(rows, 1)
-    return trial.Setup(source, copy.deepcopy(network), Frames(), speech, other_speech, test, FRAMES, 100, "cpu", 5)
+    validated = validation.Speech(rows, 1, 2)
+    return trial.Setup(
+        source, copy.deepcopy(network), Frames(), speech, other_speech, validated, MARGINS, FRAMES, "cpu", 5
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +60,8 @@ def test_all_trials_complete_and_have_what_is_known_of_them(setup, undisturbed):
     assert len({row["learning_rate"] for row in undisturbed.trials}) == 3
     whole = factorise.multiplications(setup.source.network)
     for row in undisturbed.trials:
-        low, value, high = (row[name] for name in ("eer_difference_low", "eer_difference", "eer_difference_high"))
-        assert low <= value <= high
-        assert row["noninferior"] == (high < 0.1 and row["top1_difference_high"] >= 0)
+        for key in ("eer", "top1"):
+            assert row[f"{key}_difference_low"] <= row[f"{key}_difference"] <= row[f"{key}_difference_high"]
         left = factorise.multiplications(
             factorise.factorise(setup.source.network, setup.source.spectra, setup.source.layer_ranks(row["kept_macs"]))
         )
@@ -135,3 +137,19 @@ def test_without_structure_every_operation_stays(setup, tmp_path):
 def test_the_objective_of_the_teacher_is_lower_than_that_of_noise(setup, undisturbed):
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal((24, 24)).astype("float32"))
     assert undisturbed.reference < trial.objective(noise, setup)
+
+
+def test_a_trial_has_to_pass_at_a_confidence_for_all_of_them_and_margins_are_no_part_of_the_study(
+    setup, undisturbed, tmp_path
+):
+    """Its losses are kept: other margins, or more trials, only judge them anew."""
+    search.run(setup, settings(), tmp_path)
+    trials = study.open_study(search.fingerprint(setup, settings()), None, tmp_path)
+    for number, (row, attempt) in enumerate(zip(undisturbed.trials, study.complete(trials, 3))):
+        losses = {key: validation.Loss(**loss) for key, loss in attempt.user_attrs["losses"].items()}
+        high = losses["eer"].high(validation.trial_level(3))
+        assert high > losses["eer"].high()
+        assert row["eer_difference_high"] == pytest.approx(losses["eer"].high(), abs=1e-6)
+        for eer, passes in ((high * 1.001, 1), (high * 0.999, 0)):
+            judged = dataclasses.replace(setup, margins=MARGINS.model_copy(update={"eer": eer, "top1": 10}))
+            assert search.run(judged, settings(), tmp_path).trials[number]["noninferior"] == passes
