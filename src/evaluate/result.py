@@ -14,6 +14,7 @@ from src.evaluate.trials import Trials
 from src.runtime import calibration
 from src.runtime.calibration import Calibration
 
+MOST_KEPT = 1 << 22  # scores of identification
 Model = Path | str | Callable[[Sequence[Row]], np.ndarray]  # an ONNX file, or what embeds manifest rows
 
 
@@ -29,11 +30,14 @@ class Embeddings:
 @dataclass(frozen=True)
 class Result:
     """What a model did: the score of every verification trial, its ranks, {group: (test utterance, speaker, rank of the
-    right speaker)}, and how its scores become log-likelihood ratios, for Cllr."""
+    right speaker)}, and how its scores become log-likelihood ratios, for Cllr. identification: the scores [enrolments,
+    test utterances] of all pairs, None where they were not kept: no file has them where the trials are of a list or a
+    sample, and more than MOST_KEPT are not held."""
 
     scores: np.ndarray
     ranks: dict[str, list[tuple[str, str, int]]]
     calibration: Calibration
+    identification: np.ndarray | None = None
 
 
 def embed(model: Model, setup: Setup) -> Embeddings:
@@ -62,9 +66,12 @@ def score_test(
 
     fitted: the calibration that goes with them; cohort, top: as for `normalise.s_norm`.
     """
-    sides, ranks = test.identification, {}
+    sides, ranks, kept = test.identification, {}, []
+    keep = len(sides.enrol_names) * len(sides.test_names) <= MOST_KEPT
     places = {group: np.zeros(len(sides.test_names), dtype=int) for group in test.groups}
     for block, grid in normalise.grid(embeddings, sides, cohort, top):  # of all at once, memory may not hold the scores
+        if keep:
+            kept.append(grid)
         for group in test.groups:
             enrolled, tested = test.identified(group)
             tested = tested[(block.start <= tested) & (tested < block.stop)]
@@ -74,7 +81,8 @@ def score_test(
     for group, probes in test.probes().items():
         ranked = places[group][test.identified(group)[1]].tolist()
         ranks[group] = [(*probe, place) for probe, place in zip(probes, ranked, strict=True)]
-    return Result(_scores(embeddings, test.verification, cohort, top), ranks, fitted)
+    verification = _scores(embeddings, test.verification, cohort, top)
+    return Result(verification, ranks, fitted, np.concatenate(kept, axis=1) if keep else None)
 
 
 def score_uncalibrated(embeddings: np.ndarray, test: Test) -> Result:
@@ -99,8 +107,9 @@ def write(name: str, test: Test, result: Result) -> None:
 
 def read(name: str, test: Test) -> Result:
     """What `write` wrote. Raises InputError when a file is missing or damaged, or of another test."""
-    return Result(
-        scores.read_scores(layout.scores(name), test.verification),
-        scores.read_ranks(layout.ranks(name), test.probes()),
-        calibration.read(layout.calibration(name)),
-    )
+    verification, trials = scores.read_scores(layout.scores(name), test.verification), test.identification
+    grid = None
+    if trials is test.verification and len(verification) <= MOST_KEPT:
+        grid = verification.reshape(len(trials.enrol_names), len(trials.test_names))
+    ranks = scores.read_ranks(layout.ranks(name), test.probes())
+    return Result(verification, ranks, calibration.read(layout.calibration(name)), grid)

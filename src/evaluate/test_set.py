@@ -9,7 +9,7 @@ from src.common.params import Params
 from src.data import manifest
 from src.data.manifest import Row
 from src.data.trial_list import read_trial_list
-from src.evaluate import normalise, score_calibration
+from src.evaluate import normalise, score_calibration, sessions
 from src.evaluate.trials import MOST, Sides, Trials, all_pairs, all_sides, evaluated_rows, from_list, within
 from src.runtime.errors import InputError
 
@@ -21,10 +21,12 @@ class Test:
     """What every model is evaluated on.
 
     rows: of the manifest, that the trials are between. verification: for EER and minDCF; identification: every
-    enrolment with every test utterance, for top-1; the same object where `verification` is all of these pairs. groups: {"all", and "seen" and "unseen" where there are speakers of both kinds: bool [speakers]}; the
+    enrolment with every test utterance, for top-1, the same object where `verification` is all of these pairs. groups:
+    {"all", and "seen" and "unseen" where there are speakers of both kinds: bool [speakers]}; the
     trials of a group are those of which both speakers belong to it. A group in which no metric can be computed, such
     as that of one speaker, is left out. trials_missing: how many trials of a list have utterances that are not among
-    the rows; None without a list. shared_speakers: how many test speakers are in the split finetune too.
+    the rows; None without a list. shared_speakers: how many test speakers are in the split finetune too. sessions: of
+    each row (see `sessions.of`); None where the data do not tell them.
     """
 
     rows: Sequence[Row]
@@ -33,6 +35,7 @@ class Test:
     groups: dict[str, np.ndarray]
     trials_missing: int | None = None
     shared_speakers: int = 0
+    sessions: tuple[str, ...] | None = None
 
     def identified(self, group: str) -> tuple[np.ndarray, np.ndarray]:
         """The enrolments and the test utterances of a group's identification, as indexes."""
@@ -81,7 +84,7 @@ def make_test(
             if targets.any() and not targets.all() and mask[identification.enrol_speakers].sum() > 1:
                 groups[group] = mask
     missing = len(trial_list) - len(verification) if trial_list else None
-    return Test(rows, verification, identification, groups, missing)
+    return Test(rows, verification, identification, groups, missing, sessions=sessions.of(rows))
 
 
 def load(rows: Sequence[Row], params: Params) -> Test:

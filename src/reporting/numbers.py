@@ -25,6 +25,13 @@ MEASURES = {
     "min_dcf_0.05": Measure("minDCF 0.05"),
     "cllr": Measure("Cllr"),
     "min_cllr": Measure("minimum Cllr"),
+    "act_dcf_0.01": Measure("actual DCF 0.01"),
+    "act_dcf_0.05": Measure("actual DCF 0.05"),
+    "fnmr_at_fmr_0.01": Measure("FNMR at FMR 1 %", 100, " %", " points", 2),
+    "fnmr_at_fmr_0.001": Measure("FNMR at FMR 0.1 %", 100, " %", " points", 2),
+    "top1": Measure("top-1", 100, " %", " points", 2, higher_is_better=True),
+    "fnir": Measure("FNIR at FPIR 1 %", 100, " %", " points", 2),
+    "share": Measure("identified", 100, " %", " points", 2, higher_is_better=True),
 }
 MOST_DECIMALS = 4
 
