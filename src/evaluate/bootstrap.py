@@ -48,6 +48,7 @@ def within_speakers(counts: np.ndarray, speakers: np.ndarray, whole: np.ndarray,
     many of the speaker's sessions as there are are drawn with replacement (the joint bootstrap over speakers and
     sessions of Ferrer et al., "A Speaker Verification Backend with Robust Performance across Conditions", Computer
     Speech & Language 71, 2022, and its DCA-PLDA, which draws sessions from those of all the drawn speakers at once).
+    Quantiles are wider than those over speakers alone, on the safe side (tests/evaluate/test_coverage.py).
     """
     rng = np.random.default_rng([seed, *counts.shape, len(speakers)])
     drawn = counts[:, speakers]

@@ -186,7 +186,7 @@ def test_all_figures_have_what_identification_needs_and_what_is_refused(place):
     assert actual == minimum - 1
     for label in (
         "FNMR at FMR 1 %, % (none: 1,200 non-target trials; 3,000 are needed)",
-        "FNIR at FPIR 1 %, gallery of 10, % (none: 80 probes; 300 are needed for an FPIR of 0.01)",
+        "FNIR at FPIR 1 %, gallery of 15, % (none: 80 probes; 300 are needed for an FPIR of 0.01)",
         "top-1, gallery of 15, %",
         "within rank 5 (CMC), %",
     ):
