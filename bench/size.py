@@ -13,6 +13,7 @@ if __name__ == "__main__":
     command("bench.size")
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -55,19 +56,20 @@ def main(speakers, utterances, trials, part):
         os.symlink(os.path.abspath("models"), Path(folder, "models"))
         made = _data(Path(folder), speakers, utterances, trials)
         print(f"{speakers:,} speakers, {utterances:,} utterances, {made}")
-        total, worst = 0.0, 0.0
+        print(f"{'':<16}{'seconds':>10}{'CPU':>10}{'peak MB':>10}")
+        parts = []
         for names in STAGES:
-            seconds, megabytes = _measured(folder, ",".join(names))
-            total, worst = total + seconds, max(worst, megabytes)
-            print(f"{' and '.join(names):<16}{seconds:>8.1f} s{megabytes:>8.0f} MB", flush=True)
-        print(f"{'all':<16}{total:>8.1f} s{worst:>8.0f} MB at most")
-        print(
-            f"scores of a model: {layout.scores('ptq').name}, {Path(folder, layout.scores('ptq')).stat().st_size / 1e6:.0f} MB"
-        )
+            parts.append(_measured(folder, ",".join(names)))
+            print(f"{' and '.join(names):<16}" + "".join(f"{number:>10.1f}" for number in parts[-1]), flush=True)
+        seconds, cpu, megabytes = zip(*parts, strict=True)
+        print(f"{'all':<16}{sum(seconds):>10.1f}{sum(cpu):>10.1f}{max(megabytes):>10.1f}")
+        path = layout.scores("ptq")
+        print(f"{path}: {Path(folder, path).stat().st_size / 1e6:.0f} MB")
 
 
 def _measured(folder, part):
-    start = time.perf_counter()
+    """(seconds, seconds of the processor, peak MB) of a part."""
+    start, before = time.perf_counter(), _processor()
     done = subprocess.run(
         [sys.executable, "-m", "bench.size", "--part", part],
         cwd=folder,
@@ -77,7 +79,12 @@ def _measured(folder, part):
     )
     if done.returncode:
         raise SystemExit(f"error: the part {part} failed")
-    return time.perf_counter() - start, float(done.stdout.splitlines()[-1])
+    return time.perf_counter() - start, _processor() - before, float(done.stdout.splitlines()[-1])
+
+
+def _processor():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _part(names):

@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import Field
 
 from src.common.files import atomic_write
-from src.common.options import DIFFER, ModelOptions
+from src.common.options import DIFFER, ModelOptions, Scheduler
 from src.evaluate import cluster, extract, store
 from src.runtime import engine
 from src.runtime.audio import MAX_SECONDS, waveform
@@ -37,9 +37,8 @@ class Options(ModelOptions):
     folder: Path = Field(description="the folder of recordings")
     out: Path = Field(Path("embeddings.npz"), description="the file to write; one that embed wrote is replaced")
     workers: int = Field(min(os.cpu_count() or 1, 256), ge=1, le=256, description="threads")
-    scheduler: str | None = Field(
+    scheduler: Scheduler | None = Field(
         None,
-        pattern=rf"^({cluster.PATTERN})$",
         description="address of a Dask scheduler, such as tcp://host:8786, whose workers do the work and read the files; "
         "local: Dask on this machine",
     )

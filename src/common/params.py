@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from ruamel.yaml import YAML
 
 from src.common.hub_ids import check_language, check_license
+from src.common.options import Scheduler
 from src.common.schema import Section, validate
 from src.runtime.errors import InputError, one_line
 
@@ -184,7 +185,7 @@ class Params(Section):
     seed: int = Field(ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda"]
     threads: int = Field(ge=1, le=256)
-    scheduler: str | None = Field(pattern=r"^(local|(tcp|tls|ucx)://\S+)$")
+    scheduler: Scheduler | None
     data: Data
     encoder: Encoder
     evaluate: Evaluate

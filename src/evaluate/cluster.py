@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from src.runtime.errors import InputError, one_line
 
 LOCAL = "local"  # in place of an address: processes of Dask on this machine
-PATTERN = r"local|(tcp|tls|ucx)://\S+"
 _MOST = 32  # recordings a task
 _TASKS = 8  # at least, for every thread, so that none waits long for the last
 T = TypeVar("T")

@@ -72,7 +72,7 @@ def resumable(
 
         def embedded(rows: Sequence[Row]) -> np.ndarray:
             values = np.empty((len(rows), dimensions), dtype=np.float32)
-            for number, result in embeddings(model, [row.path for row in rows], _manifest_audio, done, client=client):
+            for number, result in embeddings(model, [row.path for row in rows], manifest_audio, done, client=client):
                 if isinstance(result, str):
                     raise InputError(f"{rows[number].path}: {result}")
                 values[number] = result.values
@@ -157,7 +157,8 @@ def _session(model, checksum, version):
     return session
 
 
-def _manifest_audio(path):
+def manifest_audio(path: str) -> tuple[np.ndarray, bool]:
+    """What `embeddings` reads of a manifest row's path."""
     return load_path(path), False
 
 

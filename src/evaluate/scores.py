@@ -25,6 +25,7 @@ SCORES = ("enrol", "test", "target", "score")
 RANKS = ("group", "test", "speaker", "rank")
 _CHUNK = 1 << 12  # trials scored at once
 _LINES = 1 << 16  # lines written at once
+_QUOTED = set('",\r\n')  # a field with one of these needs quotes
 # Of few distinct values, such as names, arrow keeps numbers.
 _NAMES = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
 
@@ -119,6 +120,9 @@ def _fields(names: Iterable[str]) -> list[str]:
     """Names as fields of a line of CSV."""
     fields = []
     for name in names:
+        if name and not _QUOTED & set(name):
+            fields.append(name)
+            continue
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow([name])
         fields.append(text.getvalue()[:-1])

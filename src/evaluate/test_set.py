@@ -22,8 +22,8 @@ class Test:
     """What every model is evaluated on.
 
     rows: of the manifest, that the trials are between. verification: for EER and minDCF; identification: every
-    enrolment with every test utterance, for top-1; the same object where `verification` is all of these pairs. groups: {"all", and "seen" and "unseen" where there are speakers of both kinds: bool [speakers]}; the
-    trials of a group are those of which both speakers belong to it. A group in which no metric can be computed, such
+    enrolment with every test utterance, for top-1, the same object where `verification` is all of these pairs. groups:
+    {"all", and "seen" and "unseen" where there are speakers of both kinds: bool [speakers]}; the trials of a group are those of which both speakers belong to it. A group in which no metric can be computed, such
     as that of one speaker, is left out. trials_missing: how many trials of a list have utterances that are not among
     the rows; None without a list. shared_speakers: how many test speakers are in the split finetune too. sessions: of
     each row (see `sessions.of`); None where the data do not tell them.

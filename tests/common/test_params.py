@@ -38,6 +38,8 @@ def test_shipped_parameters_are_valid():
         ("qat_serch", {}, "did you mean 'qat_search'?"),
         ("data.source", "web", "'synthetic', 'folder' or 'hub'"),
         ("data.speakers", 1, "greater than or equal to 8"),
+        ("evaluate.max_trials", 10, "greater than or equal to 1000"),
+        ("scheduler", "host:8786", "such as tcp://host:8786, or local is needed, got 'host:8786'"),
         ("data.min_seconds", 9.0, "is above max_seconds"),
         ("data.splits.test", 0.5, "must add up to 1"),
         ("data.source", "folder", "path is needed"),
