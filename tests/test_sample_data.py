@@ -135,7 +135,7 @@ def test_an_error_leaves_no_output(work):
     [
         ("data/audio/mine.flac", write),
         ("data/audio", Path.touch),
-        ("data/audio", lambda path: path.symlink_to("../speech")),
+        ("data/audio", lambda path: path.symlink_to("../encoder")),
         ("data/manifest.csv", Path.mkdir),
     ],
 )
