@@ -11,7 +11,9 @@ import soundfile
 import yaml
 
 from src import sample_data
+from src.common import params
 from src.data import manifest
+from src.evaluate import test_set
 from src.runtime.errors import InputError
 from src.sources import channel
 
@@ -36,12 +38,13 @@ def work(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(capsys=None, encoder="encoder", **data):
-    params = yaml.safe_load(PARAMS.read_text())
-    params["encoder"]["source"] = str(encoder)
-    params["data"] |= {"source": "folder", "path": "speech", "speakers": 10, "utterances_per_speaker": 3}
-    params["data"] |= data
-    Path("params.yaml").write_text(yaml.safe_dump(params))
+def run(capsys=None, encoder="encoder", max_missing_trials=0.01, **data):
+    values = yaml.safe_load(PARAMS.read_text())
+    values["encoder"]["source"] = str(encoder)
+    values["data"] |= {"source": "folder", "path": "speech", "speakers": 10, "utterances_per_speaker": 3}
+    values["data"] |= data
+    values["evaluate"]["max_missing_trials"] = max_missing_trials
+    Path("params.yaml").write_text(yaml.safe_dump(values))
     sample_data.main()
     return manifest.read(), capsys.readouterr().out if capsys else None
 
@@ -197,8 +200,28 @@ def test_a_trial_list_makes_the_test_split_uncut(work, capsys):
         "test": 2,
     }
     Path("trials.txt").write_text("1 s0/1.wav s0/2.wav\n0 s0/1.wav s9/77.wav\n")
-    with pytest.raises(InputError, match="trials.txt: line 2: s9/77.wav: no such file"):
+    with pytest.raises(
+        InputError, match=r"trials.txt: 1 of 2 trials .* such as s9/77.wav; evaluate.max_missing_trials"
+    ):
         run(trials="trials.txt")
+    assert {row.utt_id for row in manifest.select(manifest.read(), "test")} >= {"s0/long.wav"}  # as they were
+
+
+def test_trials_without_their_recording_are_left_out_up_to_a_share(work, capsys):
+    trials = ["s0-0 s0-1 target", "s0-1 s1-0 nontarget", "s1/1.flac s1/2 target", "s0-0 s9-77 nontarget"]
+    Path("trials.txt").write_text("\n".join(trials))
+    (work / "speech/notes.txt").write_text("no recording")
+    rows, out = run(capsys, trials="trials.txt", max_missing_trials=0.25)
+    tested = {"s0/0.wav", "s0/1.wav", "s1/0.wav", "s1/1.wav", "s1/2.wav"}
+    assert {row.utt_id for row in manifest.select(rows, "test")} == tested
+    assert "trial list: 3 of 4 trials are of usable recordings" in out
+    assert skipped() == {"s9-77": "no such file"} and "dropped speakers" not in out
+    test = test_set.load(rows, params.load())
+    assert len(test.verification) == 3 and test.trials_missing == 1
+    with pytest.raises(InputError, match=r"1 of 4 trials .* such as s9-77; evaluate.max_missing_trials allows 24 %"):
+        run(trials="trials.txt", max_missing_trials=0.24)
+    with pytest.raises(InputError, match="evaluate.max_missing_trials allows 24 %"):
+        test_set.load(rows, params.load())
 
 
 def test_of_one_utterance_in_two_encodings_or_from_two_microphones_one_is_kept(work):

@@ -157,7 +157,10 @@ def _breakdown(sexes):
         )
         for condition, levels in (
             ("seconds", ("1", "full")),
+            ("enrolment_seconds", ("1", "full")),
             ("snr", ("clean", "0")),
+            ("channel", ("clean", "opus")),
+            ("channel_both", ("clean", "opus")),
             *([("sex", ("same", "different"))] if sexes else []),
         )
         for level, eer in zip(levels, (0.1, 0.05))

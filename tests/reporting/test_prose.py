@@ -37,6 +37,20 @@ def _headline(results):
     return [(figure.value, figure.unit, figure.notes[0]) for figure in tables.headline(results)]
 
 
+@pytest.mark.parametrize(
+    ("missing", "line"),
+    [
+        (None, None),
+        (0, "- Trial list: 0 trials of 1,280 left out because"),
+        (20, "- Trial list: 20 trials of 1,300 (1.5 %) left out because a recording is missing or cannot be used."),
+    ],
+)
+def test_trials_left_out_of_a_list_are_counted(results, missing, line):
+    listed = _said(replace(results, test=replace(results.test, trials_missing=missing)), "material")
+    assert len(results.test.verification) == 1280
+    assert line in listed if line else "Trial list" not in listed
+
+
 def test_headline_is_of_the_chosen_model(results):
     assert _headline(results) == [
         ("4.3", "%", "5.652 → 5.408 GMACs"),
