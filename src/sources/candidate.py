@@ -15,9 +15,9 @@ class Candidate:
 
     `read()` gives (samples float32 [n] or [n, channels], sample rate in Hz) or raises AudioError.
     `batch` names what is fetched in one go: of a speaker's utterances those of the largest batch are
-    taken first. Sources for which every utterance costs the same leave it alone. `sex` is the speaker's, one
-    of SEXES or empty; `part` is the data set's own split, empty where it has none. Names are kept in Unicode's form
-    NFC, in which they are compared.
+    taken first. Sources for which every utterance costs the same leave it alone. `sex` is the speaker's: f, m
+    or empty; `part` is the data set's own split, empty where it has none. Names are kept in Unicode's form NFC, in
+    which they are compared.
     """
 
     utt_id: str

@@ -183,7 +183,7 @@ def test_speakers_may_be_levels_below(tmp_path):
     named = folder.listing(tmp_path, 8, 2, trials)
     assert [c.speaker for c in named.tested] == ["north/ann", "kim"]
     assert [c.speaker for c in named.candidates] == ["bob", "south/ann"]
-    assert "1 of 2 speakers of speakers.csv are not in the folder: ann" in listing.notes
+    assert "1 of 2 speakers of speakers.csv is not in the folder: ann" in listing.notes
 
 
 def hints(folder_, level=1):
