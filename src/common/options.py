@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -23,12 +24,12 @@ class ModelOptions(Section):
 
     @field_validator("max_seconds")
     @classmethod
-    def unlimited(cls, value):
+    def unlimited(cls, value: float | None) -> float | None:
         return None if value == math.inf else value
 
     @field_validator("channel", mode="before")
     @classmethod
-    def numbered(cls, value):
+    def numbered(cls, value: Any) -> int | None:
         if value == "average":
             return None
         if not str(value).isdecimal() or not 1 <= int(value) <= 1024:  # libsndfile's most
