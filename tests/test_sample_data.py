@@ -277,4 +277,4 @@ def test_recordings_whose_channels_differ_are_counted_once(work, capsys):
     soundfile.write("speech/s0/1.wav", noise[::-1, :1] * [1, 0.5], 16_000)
     _, out = run(capsys, utterances_per_speaker=4)
     notes = [line for line in out.splitlines() if line.startswith("note: channels differ")]
-    assert len(notes) == 1 and "in 1 recordings, such as s0/0.wav" in notes[0]
+    assert len(notes) == 1 and "in 1 recording, such as s0/0.wav" in notes[0]

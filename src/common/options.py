@@ -3,7 +3,7 @@
 import math
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -34,12 +34,12 @@ class ModelOptions(Section):
 
     @field_validator("max_seconds")
     @classmethod
-    def unlimited(cls, value):
+    def unlimited(cls, value: float | None) -> float | None:
         return None if value == math.inf else value
 
     @field_validator("channel", mode="before")
     @classmethod
-    def numbered(cls, value):
+    def numbered(cls, value: Any) -> int | None:
         if value == "average":
             return None
         if not str(value).isdecimal() or not 1 <= int(value) <= 1024:  # libsndfile's most

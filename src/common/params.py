@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from ruamel.yaml import YAML
 
+from src.common.files import read_text
 from src.common.hub_ids import check_language, check_license
 from src.common.options import Scheduler
 from src.common.schema import Section, validate
@@ -210,12 +211,9 @@ def load(path: str | Path = "params.yaml") -> Params:
     Raises InputError, one line for each fault, when the file is missing, is not YAML, has an unknown
     or missing key, or a value outside what is allowed.
     """
+    text = read_text(path)
     try:
-        raw = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        raw = YAML(typ="safe").load(text)
     except Exception as error:  # the parser's constructors raise whatever Python does with a bad date or number
         raise InputError(f"{path}: not valid YAML: {one_line(error)}") from None
     return validate(Params, raw, lambda keys: f"{path}: {'.'.join(map(str, keys))[:100] or 'the file'}")

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from src.runtime.errors import count as count
+
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -113,11 +115,6 @@ def share(value: float) -> str:
     if value < 0.0005:
         return "< 0.1 %"
     return "> 99.9 %" if value >= 0.9995 else f"{100 * value:.1f} %"
-
-
-def count(number: int, noun: str) -> str:
-    """`1 speaker`, `2 speakers`, `12,345 trials`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def speed(timing: dict) -> tuple[str, str]:
