@@ -109,7 +109,7 @@ def _options(module, name) -> dict[str, Any]:
         if about.annotation is bool:
             parser.add_argument(_option(field), dest=field, action="store_true", help=text)
             continue
-        shape = {"nargs": "+"} if get_origin(about.annotation) is list else {}
+        shape: dict[str, Any] = {"nargs": "+"} if get_origin(about.annotation) is list else {}
         if about.is_required():
             parser.add_argument(field, help=text, **shape)
         else:

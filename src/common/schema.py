@@ -18,7 +18,7 @@ class Section(BaseModel):
     @classmethod
     def plain(cls, value: Any, info: ValidationInfo) -> Any:
         """Pydantic takes true for 1, and any text for a path."""
-        kind = cls.model_fields[info.field_name].annotation
+        kind = cls.model_fields[info.field_name or ""].annotation  # a validator of fields has a name
         values = value if isinstance(value, list) else [value]
         if kind is not bool and bool not in get_args(kind) and any(isinstance(item, bool) for item in values):
             raise ValueError(f"true and false are not allowed here, got {value!r}")

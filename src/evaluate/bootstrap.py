@@ -97,13 +97,16 @@ def detection(
     chunks = -(-len(counts) * (sum(len(part[2][0]) for part in parts) + len(corners)) // _CELLS)
     by_chunk = []
     for rows in np.array_split(np.arange(len(counts)), min(chunks, len(counts))):
-        by_class, mean_costs = [], 0
+        by_class: list[np.ndarray] = []
+        mean_costs: np.ndarray | float = 0
         for (one, other), on_roc, sums, trials in parts:
             weights = _weights(drawn[rows].T.astype(np.float64), counts[rows].T, speakers, one, other)
             by_class.append(on_roc @ weights)
             with np.errstate(invalid="ignore"):
                 mean_costs = mean_costs + (sums @ weights) / (trials @ weights)
-        by_chunk.append(metrics.from_counts(*by_class, priors) | dict(zip(costs, mean_costs)))
+        by_chunk.append(
+            metrics.from_counts(by_class[0], by_class[1], priors) | dict(zip(costs, np.asarray(mean_costs)))
+        )
     return {key: np.concatenate([chunk[key] for chunk in by_chunk]) for key in by_chunk[0]}
 
 

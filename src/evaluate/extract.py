@@ -43,7 +43,7 @@ def embed(
     work on. audio: gives a row's waveform, float32 [n]. Raises InputError when a file cannot be read or an
     embedding is zero or not finite.
     """
-    session = model if hasattr(model, "run") else engine.session(model)
+    session = model if isinstance(model, InferenceSession) else engine.session(model)
 
     def one(row):
         try:
@@ -117,7 +117,7 @@ def embeddings(
                 print(f"{len(full) - len(todo)} of {len(full)} were done before", file=sys.stderr, flush=True)
         job = _Job(os.path.abspath(model), sha256(model), onnxruntime.__version__, read)
         files = [full[number] for number in todo]
-        results = cluster.run(client, job, files) if client else enumerate(_on_threads(job, files, workers))
+        results: Any = cluster.run(client, job, files) if client else enumerate(_on_threads(job, files, workers))
         with contextlib.closing(results) if client else contextlib.nullcontext():
             for place, result in results:
                 if isinstance(result, Embedding):

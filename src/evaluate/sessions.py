@@ -63,5 +63,5 @@ def draw(
     )
     speakers = np.concatenate([part.enrol, part.test, part.probes])[first]
     drawn = bootstrap.within_speakers(counts, speakers, units >= several, seed)
-    number = np.count_nonzero(units < several)
-    return Drawn(drawn, *np.split(columns, np.cumsum([len(side) for side in sides])), int(number))
+    enrol, test, probes = np.split(columns, np.cumsum([len(side) for side in sides]))
+    return Drawn(drawn, enrol, test, probes, int(np.count_nonzero(units < several)))

@@ -239,7 +239,7 @@ def summary(
     trained on, `eer` and `top1_accuracy`; of a model that is compared (see `losses`) also `difference` {key: {value,
     low, high}}, less fp32's, with 95 % intervals, its `verdict` and the `speakers_needed` for the margins."""
     seen = {row.speaker for row in speech.rows if row.seen}
-    found = {
+    found: dict = {
         "speakers": len(figures.speakers),
         "utterances": int(figures.utterances.sum()),
         "seen_speakers": len(seen.intersection(figures.speakers)),

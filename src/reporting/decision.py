@@ -53,7 +53,7 @@ def choice(results: Results) -> Model | None:
 def undecided(results: Results) -> list[Model]:
     """The INT8 models that would be chosen if they passed, and neither pass nor are shown to lose."""
     models, chosen = by_cost(results), choice(results)
-    return [model for model in models[: chosen and models.index(chosen)] if verdict(model) == "undecided"]
+    return [model for model in models[: models.index(chosen) if chosen else None] if verdict(model) == "undecided"]
 
 
 def confirmed(model: Model, results: Results) -> bool:

@@ -8,6 +8,7 @@ import torch
 
 from src.common.params import Margins, QatSearch
 from src.evaluate import validation
+from src.evaluate.validation import Speech
 from src.quantize import qat
 from src.runtime.audio import SAMPLE_RATE
 from src.search.student import Source
@@ -31,7 +32,7 @@ class Setup:
     front_end: torch.nn.Module
     finetune: tuple
     validation: tuple
-    speech: validation.Speech
+    speech: Speech
     margins: Margins
     frames: int
     device: str

@@ -52,8 +52,8 @@ def candidates(
     files = _files(repo, config, revision, what)
     index = partial(_index, speaker_column, what=f"{what}: data.config {config}")
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
-        shards = pool.map(index, [url for _, url in files])
-        shards = list(tqdm(shards, "speaker labels", len(files), unit="file", disable=None))
+        indexed = pool.map(index, [url for _, url in files])
+        shards = list(tqdm(indexed, "speaker labels", len(files), unit="file", disable=None))
     sexes = defaultdict(set)
     for _, _, rows in shards:
         for speaker, _, sex in rows:
