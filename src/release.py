@@ -72,5 +72,6 @@ def _config(config: Params, chosen: dict, source: Path) -> dict:
         "onnxruntime": f">={OLDEST_ONNXRUNTIME}",
         "padding": "none: zeros after the speech change the embedding",
         "metrics": chosen["metrics"],
+        "choice": chosen["choice"],
         "provenance": provenance.provenance(config, [layout.model("fp32"), source, calibration_file]),
     }

@@ -1,25 +1,34 @@
-"""EER by condition: how long the test utterance is, how much noise is in it, the sexes of the two speakers.
+"""EER by condition: how long the utterances are, how much noise is in them, what codec or room they came through, the
+sexes of the two speakers.
 
-Enrolments stay whole and clean, and every model hears the same audio, so that differences are paired.
+A condition is of the test utterance, of the enrolment or of both; the other side stays whole and clean. Every model
+hears the same audio, so that differences are paired.
 """
 
-from collections import Counter, defaultdict
+import os
+import zlib
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from src.common.params import Breakdown
 from src.data.manifest import Row
 from src.data.recordings import load_audio
 from src.evaluate import bootstrap, metrics, scores
-from src.evaluate.extract import embed
+from src.evaluate.transmission import transmit
 from src.evaluate.trials import Trials, all_pairs, subset
 from src.runtime.audio import SAMPLE_RATE
-from src.runtime.engine import session
-from src.runtime.errors import InputError
+from src.runtime.engine import embedding, session
+from src.runtime.errors import AudioError, InputError
 
 COLUMNS = ("condition", "level", "model", "eer", "low", "high", "difference", "difference_low", "difference_high")
+# Of the test utterance where the name does not say otherwise; `channel` is a codec or a room.
+CONDITIONS = ("seconds", "enrolment_seconds", "snr", "channel", "channel_both", "sex")
 FULL, CLEAN = "full", "clean"
 TALKERS = 6  # voices in a babble
 _DIGITS = 6
@@ -57,48 +66,67 @@ def breakdown(
     cut leaves a shorter utterance as it is. Raises InputError as `embed` and `all_pairs`.
     """
     trials = all_pairs(rows, enrolments)
-    audios = _audios([rows[row] for row in trials.test_rows], pool, section, seed)
-    scored = defaultdict(dict)
-    for name, path in models.items():
-        model = session(path)
-        whole = embed(model, rows)
-        for key in (("seconds", FULL), ("snr", CLEAN)):
-            scored[key][name] = scores.cosine(whole, trials)
-        for key, audio in audios.items():
-            changed = whole.copy()
-            changed[trials.test_rows] = embed(model, [rows[row] for row in trials.test_rows], audio=audio)
-            scored[key][name] = scores.cosine(changed, trials)
+    sessions = {name: session(path) for name, path in models.items()}
+    whole = _embed(sessions, rows, load_audio)
+    scored: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+    for level, sides, audio in _changes(rows, trials, pool, section, seed):
+        changed = np.unique(np.concatenate(list(sides.values())))
+        embedded = _embed(sessions, [rows[row] for row in changed], audio) if audio else None
+        for condition, side in sides.items():
+            scored[condition, level] = {}
+            for name, embeddings in whole.items():
+                heard = embeddings.copy()
+                if embedded:
+                    heard[side] = embedded[name][np.searchsorted(changed, side)]
+                scored[condition, level][name] = scores.cosine(heard, trials)
     parts = dict.fromkeys(scored, subset(trials, np.ones(len(trials), dtype=bool)))
     for level, mask in by_sex(trials, {row.speaker: row.sex for row in rows}).items():
         scored["sex", level], parts["sex", level] = scored["seconds", FULL], subset(trials, mask)
-    order = [
-        *(("seconds", f"{seconds:g}") for seconds in section.seconds),
-        ("seconds", FULL),
-        ("snr", CLEAN),
-        *(("snr", f"{snr:g}") for snr in section.snr),
-    ]
-    order += [key for key in scored if key not in order]
+    order = sorted(scored, key=lambda key: CONDITIONS.index(key[0]))
     return [row for key in order for row in _lines(key, scored[key], parts[key], resamples, seed)]
 
 
-def _audios(rows, pool, section, seed):
-    """{(condition, level): what gives a row's waveform in it}."""
-    number = {row.utt_id: index for index, row in enumerate(rows)}
+def _changes(rows, trials, pool, section, seed):
+    """(level, {condition: the rows that it changes}, what gives a row's waveform in it; None: as it is)."""
+    tested, enrolled = trials.test_rows, np.concatenate(trials.enrol_rows)
+    cuts, noisy = {"seconds": tested, "enrolment_seconds": enrolled}, {"snr": tested}
+    channels = {"channel": tested, "channel_both": np.concatenate([tested, enrolled])}
+    number = {rows[row].utt_id: index for index, row in enumerate(tested)}
 
-    def cut(seconds):
-        return lambda row: load_audio(row)[: round(seconds * SAMPLE_RATE)]
+    def cut(seconds, row):
+        return load_audio(row)[: round(seconds * SAMPLE_RATE)]
 
-    def noisy(snr):
-        def audio(row):
-            clean = load_audio(row)
-            return mix(clean, babble(pool, len(clean), np.random.default_rng([seed, number[row.utt_id]])), snr)
+    def add_babble(snr, row):
+        clean = load_audio(row)
+        return mix(clean, babble(pool, len(clean), np.random.default_rng([seed, number[row.utt_id]])), snr)
 
-        return audio
+    def send(channel, row):
+        return transmit(channel, load_audio(row), np.random.default_rng([seed, zlib.crc32(row.utt_id.encode())]))
 
-    return {
-        **{("seconds", f"{seconds:g}"): cut(seconds) for seconds in section.seconds},
-        **{("snr", f"{snr:g}"): noisy(snr) for snr in section.snr},
-    }
+    yield from ((f"{seconds:g}", cuts, partial(cut, seconds)) for seconds in section.seconds)
+    yield from ((FULL, cuts, None), (CLEAN, noisy, None))
+    yield from ((f"{snr:g}", noisy, partial(add_babble, snr)) for snr in section.snr)
+    if section.channels:
+        yield CLEAN, channels, None
+    yield from ((channel, channels, partial(send, channel)) for channel in section.channels)
+
+
+def _embed(sessions, rows, audio):
+    """{name: embeddings float32 [rows, dim]} of the waveforms that `audio` gives of rows, each made once for all models.
+
+    As `extract.embed` otherwise.
+    """
+
+    def one(row):
+        waveform = audio(row)
+        try:
+            return [embedding(model, waveform) for model in sessions.values()]
+        except AudioError as error:
+            raise InputError(f"{row.path}: {error}") from None
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        by_row = list(tqdm(threads.map(one, rows), "embeddings", len(rows), unit="utterance", disable=None))
+    return {name: np.stack(embeddings) for name, embeddings in zip(sessions, zip(*by_row, strict=True), strict=True)}
 
 
 def babble(pool: Sequence[np.ndarray], samples: int, rng: np.random.Generator) -> np.ndarray:

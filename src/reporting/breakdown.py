@@ -1,4 +1,4 @@
-"""Where quantisation hurts: by length, noise and sex of the test utterances, and by group of layers."""
+"""Where quantisation hurts: by length, noise, codec, room and sex, and by group of layers."""
 
 import numpy as np
 
@@ -7,17 +7,26 @@ from src.reporting.numbers import fixed, places
 from src.reporting.results import TITLES, read_csv
 from src.reporting.tables import markdown
 
+# Of each condition: the title of its axis, what stands before a level, the level's form.
 NAMES = {
-    "seconds": ("seconds of the test utterance", "{} s"),
-    "snr": ("babble, dB signal to noise", "{} dB"),
-    "sex": ("sexes of different speakers", "{}"),
+    "seconds": ("seconds of the test utterance", "test utterance", "{} s"),
+    "enrolment_seconds": ("seconds of the enrolment", "enrolment", "{} s"),
+    "snr": ("babble, dB signal to noise", "babble", "{} dB"),
+    "channel": ("channel of the test utterance", "channel of the test utterance", "{}"),
+    "channel_both": ("channel of both sides", "channel of both sides", "{}"),
+    "sex": ("sexes of different speakers", "sexes", "{}"),
 }
+CHANNELS = {"alaw": "A-law", "gsm": "GSM", "opus": "Opus", "mp3": "MP3", "reverberation": "room"}
 WHOLE = ("full", "clean")
 SEXES = (
     "By sex, all target trials count, and of the non-target trials only those between speakers of the same sex or "
     "of different ones: same-sex trials are the harder ones, because all their impostors sound more alike."
 )
-ABOUT = "Test utterances cut to a length, or with the voices of others added; enrolments stay whole and clean."
+ABOUT = (
+    "Test utterances or enrolments cut to a length, test utterances with the voices of others added, and either test "
+    "utterances or both sides sent through a channel: A-law or GSM 06.10 at 8 kHz, Opus at 12 kbit/s, MP3 at 32 kbit/s, "
+    "a reverberant room. What is not named stays whole and clean."
+)
 
 
 def load() -> tuple[list[dict], list[dict]]:
@@ -33,9 +42,7 @@ def conditions_table(rows: list[dict]) -> str:
         line = lines.setdefault((row["condition"], row["level"]), [])
         text = f"{100 * float(row['eer']):.2f}"
         if row["difference"]:
-            numbers = [100 * float(row[key]) for key in ("difference", "difference_low", "difference_high")]
-            value, low, high = (fixed(number, places(numbers, 2), sign=True) for number in numbers)
-            text += f" ({value}: {low} to {high})"
+            text += f" ({_difference(row)})"
         line.append(text)
     table = markdown(
         ["EER, % (points to fp32)", *(TITLES[model] for model in models)],
@@ -44,9 +51,41 @@ def conditions_table(rows: list[dict]) -> str:
     return f"{table}\n\n{SEXES}" if any(condition == "sex" for condition, _ in lines) else table
 
 
+def losses(rows: list[dict]) -> str:
+    """The conditions in which quantised models were shown to lose, a sentence a model, as Markdown."""
+    sentences = []
+    # The whole and clean trials are there once for every kind of condition, and once more in the two by sex.
+    quantised = [
+        row for row in rows if row["difference"] and (row["level"] not in WHOLE or row["condition"] == "seconds")
+    ]
+    for model in dict.fromkeys(row["model"] for row in quantised):
+        compared = [row for row in quantised if row["model"] == model]
+        worst = sorted(compared, key=lambda row: -float(row["difference"]))
+        lost = [row for row in worst if float(row["difference_low"]) > 0]
+        where = "; ".join(f"{_label(row['condition'], row['level'])} ({_difference(row)})" for row in lost)
+        if lost:
+            sentences.append(
+                f"{TITLES[model]} was shown to lose EER in {len(lost)} of {len(compared)} conditions: {where}."
+            )
+            continue
+        most = max(compared, key=lambda row: float(row["difference_high"]))
+        sentences.append(
+            f"{TITLES[model]} was shown to lose EER in none of {len(compared)} conditions; the largest loss that is not "
+            f"excluded is in {_label(most['condition'], most['level'])} ({_difference(most)})."
+        )
+    chance = "In brackets: points to fp32 and the 95 % interval; of forty such intervals one lies above 0 by chance."
+    return " ".join((*sentences, chance))
+
+
+def _difference(row):
+    numbers = [100 * float(row[key]) for key in ("difference", "difference_low", "difference_high")]
+    value, low, high = (fixed(number, places(numbers, 2), sign=True) for number in numbers)
+    return f"{value}: {low} to {high}"
+
+
 def _label(condition, level):
-    shown = level if level in WHOLE else NAMES[condition][1].format(level)
-    return f"{NAMES[condition][0].split(',')[0].split(' of ')[0]}: {shown}"
+    _, name, form = NAMES[condition]
+    return f"{name}: {level if level in WHOLE else form.format(CHANNELS.get(level, level))}"
 
 
 def layers_table(rows: list[dict]) -> str:
@@ -78,6 +117,7 @@ def conditions(rows: list[dict], mark: str = "") -> Picture:
         f"Equal error rates with 95 % intervals by {_kinds(rows)}, for each model. fp32: {eers}.",
         f"{_about(rows)} metrics/breakdown.csv has the numbers.",
         _panels(rows, ("eer", "low", "high"), "EER, %", from_zero=True),
+        _height(rows),
     )
 
 
@@ -93,13 +133,18 @@ def differences(rows: list[dict], mark: str = "") -> Picture:
         f"Differences of the equal error rate to fp32, with 95 % intervals, by {_kinds(rows)}. The largest is "
         f"{change} points, {where}.",
         "EER less that of fp32 on the same trials, with its 95 % interval: above 0 quantisation costs accuracy. "
-        f"Of so many intervals some miss by chance. {ABOUT}",
+        f"{losses(rows)} {ABOUT}",
         _panels(quantised, ("difference", "difference_low", "difference_high"), "EER less that of fp32, points"),
+        _height(rows),
     )
 
 
 def _about(rows):
     return f"{ABOUT} {SEXES}" if any(row["condition"] == "sex" for row in rows) else ABOUT
+
+
+def _height(rows):
+    return 0.8 + 1.3 * len({row["condition"] for row in rows})
 
 
 def _kinds(rows):
@@ -124,7 +169,7 @@ def _panels(rows, keys, title, from_zero=False):
                 axes.plot(x, value, MARKERS[model], color=COLOURS[model], markersize=5, label=TITLES[model])
             if not from_zero:
                 axes.axhline(0, color=COLOURS["muted"], linewidth=1)
-            axes.set_xticks(range(len(levels)), levels)
+            axes.set_xticks(range(len(levels)), [CHANNELS.get(level, level) for level in levels])
             axes.set(xlabel=NAMES[kind][0], xlim=(-0.5, len(levels) - 0.5))
             axes.grid(visible=False, axis="x")
             axes.locator_params(axis="y", nbins=4)

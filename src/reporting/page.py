@@ -35,11 +35,12 @@ def context(results: Results, curves: dict[str, Curve]) -> dict:
             breakdown.differences(conditions, broken_down),
             figures.layers(results.layers),
             breakdown.layers(layers),
-            figures.front(results.trials, results.search, results.params.qat_search.eer_margin),
+            figures.front(results.trials, results.search, results.params.evaluate.margins.eer),
             *([figures.spectra(results.spectra)] if results.spectra else []),
         ],
         "about_conditions": breakdown.ABOUT,
         "mark": broken_down,
+        "condition_losses": breakdown.losses(conditions),
         "conditions": breakdown.conditions_table(conditions),
         "sensitivity": breakdown.layers_table(layers),
     }

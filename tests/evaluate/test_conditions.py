@@ -1,3 +1,4 @@
+import zlib
 from collections import Counter
 from dataclasses import replace
 
@@ -7,14 +8,14 @@ import pytest
 from src.common.params import Breakdown
 from src.data.manifest import Row
 from src.data.recordings import load_audio, save
-from src.evaluate import conditions, metrics, scores
+from src.evaluate import conditions, metrics, scores, transmission
 from src.evaluate.extract import embed
 from src.evaluate.trials import all_pairs
 from src.runtime.errors import InputError
 from tests.evaluate.conftest import save_model
 
 # Shorter than what a file may ask for: the audio here is a quarter of a second.
-WANTED = Breakdown.model_construct(seconds=[0.1, 0.2], snr=[10.0, -10.0], utterances=2)
+WANTED = Breakdown.model_construct(seconds=[0.1, 0.2], snr=[10.0, -10.0], channels=["reverberation"], utterances=2)
 
 
 def rows(counts, seen=()):
@@ -88,22 +89,22 @@ def test_a_worse_model_is_worse_by_its_own_error_less_that_of_the_first(tones):
 
 
 def heard(rows_, pool, seed):
-    """What `breakdown` lets a model hear: {utterance: waveform} of each of its calls."""
-    calls = []
+    """What `breakdown` lets models hear: {utterance: waveform} of each call."""
+    calls, embed_all = [], conditions._embed
 
-    def listen(model, rows_, audio=load_audio):
+    def listen(sessions, rows_, audio):
         calls.append({row.utt_id: audio(row).astype(float) for row in rows_})
-        return embed(model, rows_, audio=audio)
+        return embed_all(sessions, rows_, audio)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conditions, "embed", listen)
+        patch.setattr(conditions, "_embed", listen)
         conditions.breakdown({"fp32": "a.onnx"}, rows_, pool, WANTED, 1, 20, seed)
     return calls
 
 
 def test_every_utterance_hears_a_babble_of_its_own_at_the_ratio_asked_for(project):
     pool = [load_audio(row) for row in project[24:]]
-    whole, *cuts, louder, softer = heard(project[:8], pool, 0)
+    whole, *cuts, louder, softer, _ = heard(project[:8], pool, 0)
     assert [{len(audio) for audio in cut.values()} for cut in cuts] == [{1600}, {3200}]
     noises = {name: louder[name] - whole[name] for name in louder}
     for name, noise in noises.items():
@@ -112,13 +113,24 @@ def test_every_utterance_hears_a_babble_of_its_own_at_the_ratio_asked_for(projec
             assert 10 * np.log10(power) == pytest.approx(snr, abs=0.05)
         # One babble an utterance, at every ratio.
         assert np.corrcoef(noise, softer[name] - whole[name])[0, 1] > 0.999
-    *_, other, _ = heard(project[:8], pool, 1)
+    *_, other, _, _ = heard(project[:8], pool, 1)
     others = [other[name] - whole[name] for name in other]
     for one, two in ((0, 1), (1, 2), (0, 5)):
         first, second = list(noises.values())[one], list(noises.values())[two]
         assert abs(np.corrcoef(first[:4000], second[:4000])[0, 1]) < 0.7
-    for noise, changed in zip(noises.values(), others):
+    for noise, changed in zip(noises.values(), others, strict=True):
         assert abs(np.corrcoef(noise, changed)[0, 1]) < 0.7
+
+
+def test_an_utterance_is_in_a_room_of_its_own_by_seed_and_name_whatever_others_there_are(project):
+    pool = [load_audio(row) for row in project[24:]]
+    first, fewer, other = (
+        heard(rows_, pool, seed)[-1] for rows_, seed in ((project[:12], 0), (project[4:12], 0), (project[:12], 1))
+    )
+    assert len(first) == 12
+    for name, audio in fewer.items():
+        np.testing.assert_array_equal(audio, first[name])
+        assert not np.array_equal(audio, other[name])
 
 
 def test_sexes_split_the_nontarget_trials_and_leave_out_what_is_not_known():
@@ -161,28 +173,37 @@ def test_table_has_the_sexes_where_they_are_known(project):
         assert float(table["sex", level]["eer"]) == pytest.approx(expected, abs=1e-6)
 
 
-def test_table_is_of_the_audio_as_it_was_changed(project):
+def test_table_is_of_the_audio_as_it_was_changed_on_the_side_that_the_condition_names(project):
     chosen = conditions.choose(project, 1, 2)
     pool = [load_audio(row) for row in project[:5]]
     models = {"fp32": "a.onnx"}
-    found = [
-        dict(zip(conditions.COLUMNS, line)) for line in conditions.breakdown(models, chosen, pool, WANTED, 1, 100, 0)
+    table = conditions.breakdown(models, chosen, pool, WANTED, 1, 100, 0)
+    lines = {line[:2]: dict(zip(conditions.COLUMNS, line, strict=True)) for line in table}
+    assert list(lines) == [
+        *(("seconds", level) for level in ("0.1", "0.2", "full")),
+        *(("enrolment_seconds", level) for level in ("0.1", "0.2", "full")),
+        *(("snr", level) for level in ("clean", "10", "-10")),
+        *((condition, level) for condition in ("channel", "channel_both") for level in ("clean", "reverberation")),
     ]
-    assert [(line["condition"], line["level"]) for line in found] == [
-        ("seconds", "0.1"),
-        ("seconds", "0.2"),
-        ("seconds", "full"),
-        ("snr", "clean"),
-        ("snr", "10"),
-        ("snr", "-10"),
-    ]
-    for line in found:
+    for line in lines.values():
         assert line["difference"] == "" and float(line["low"]) <= float(line["eer"]) <= float(line["high"])
-    trials = all_pairs(chosen, 1)
-    cut = embed("a.onnx", chosen)
-    tests = [chosen[row] for row in trials.test_rows]
-    cut[trials.test_rows] = embed("a.onnx", tests, audio=lambda row: load_audio(row)[:1600])
-    assert float(found[0]["eer"]) == pytest.approx(metrics.eer(scores.cosine(cut, trials), trials.targets), abs=1e-6)
-    assert found[2]["eer"] == found[3]["eer"] and len({line["eer"] for line in found}) > 1
-    again = conditions.breakdown(models, chosen, pool, WANTED, 1, 100, 0)
-    assert [dict(zip(conditions.COLUMNS, line)) for line in again] == found
+    trials, whole = all_pairs(chosen, 1), embed("a.onnx", chosen)
+
+    def room(row):
+        return transmission.transmit(
+            "reverberation", load_audio(row), np.random.default_rng([0, zlib.crc32(row.utt_id.encode())])
+        )
+
+    cut, sent = embed("a.onnx", chosen, audio=lambda row: load_audio(row)[:1600]), embed("a.onnx", chosen, audio=room)
+    is_test = np.isin(np.arange(len(chosen)), trials.test_rows)[:, None]
+    for key, embeddings in {
+        ("seconds", "0.1"): np.where(is_test, cut, whole),
+        ("enrolment_seconds", "0.1"): np.where(is_test, whole, cut),
+        ("channel", "reverberation"): np.where(is_test, sent, whole),
+        ("channel_both", "reverberation"): sent,
+        ("channel", "clean"): whole,
+    }.items():
+        expected = metrics.eer(scores.cosine(embeddings, trials), trials.targets)
+        assert float(lines[key]["eer"]) == pytest.approx(expected, abs=1e-6), key
+    assert len({line["eer"] for line in lines.values()}) > 4
+    assert conditions.breakdown(models, chosen, pool, WANTED, 1, 100, 0) == table
