@@ -57,11 +57,11 @@ bench: .venv/installed-bench ## compare the models' speed with peers' (BENCH="--
 
 lock: .venv/installed-dev ## pin what pyproject.toml asks for in requirements*.txt
 	$(LOCK) pyproject.toml -o requirements.txt
-	for group in bench dev; do $(LOCK) --group $$group --excludes requirements.txt -o requirements-$$group.txt; done
+	for group in bench cluster dev; do $(LOCK) --group $$group --excludes requirements.txt -o requirements-$$group.txt; done
 	$(LOCK) --group pip -c requirements.txt -o requirements-pip.txt
 
 clean: ## remove the environment and what tools keep here
-	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache .optuna
+	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache .optuna .embeddings
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile

@@ -35,6 +35,7 @@ except ImportError as missing:
 
 from bench import accuracy, competitors, plot, scaling, table, timing
 from bench.models import OURS, REFERENCE, ours
+from bench.webassembly import UnavailableError
 
 RESULTS, BARS, SCALING = "bench/results.json", "bench/results.svg", "bench/scaling.svg"
 NAMES = (*competitors.NAMES, *OURS)
@@ -63,7 +64,12 @@ def main(rounds, budget, threads, seconds, batch, only, skip_scaling):
     tested = manifest.needed(rows, "test")
     only = {REFERENCE, *only}
     wanted = [name for name in NAMES if name in only or (name in scaling.MODELS and not skip_scaling)]
-    own = {name: ours(name) for name in wanted if name in OURS}
+    own = {}
+    for name in (name for name in wanted if name in OURS):
+        try:
+            own[name] = ours(name)
+        except UnavailableError as reason:
+            print(f"{name}: not timed: {reason}")
     classifier = load.load(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     with tempfile.TemporaryDirectory() as folder:
         made = competitors.Competitors(classifier, [load_audio(row) for row in calibration], folder)

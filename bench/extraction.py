@@ -50,11 +50,11 @@ def _extract(model, workers, utterances):
         "seconds": seconds,
         "utterances_per_second": utterances / seconds,
         "real_time_factor": seconds / sum(row.seconds for row in rows),
-        "peak_mb": _peak(),
+        "peak_mb": peak_mb(),
     }
 
 
-def _peak():
+def peak_mb():
     """Largest resident memory so far, MB. Linux keeps it; getrusage would count the parent's from before exec."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import openvino
 
+from bench import webassembly
 from src.cost import latency
 from src.runtime.errors import InputError
 
 REFERENCE = "speechbrain"  # what speed-ups and cosines are relative to
 STAGES = {"fp32": "baseline", "ptq": "ptq", "qat": "qat_search"}
-ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "webassembly": "onnxruntime-web, one thread"}
 OURS = tuple(f"{name}-{engine}" for name in STAGES for engine in ENGINES)
 
 
@@ -27,12 +28,19 @@ class Model:
 
 
 def ours(name: str) -> Model:
-    """One of OURS, from models/. Raises InputError when the pipeline has not made its file."""
+    """One of OURS, from models/. Raises InputError when the pipeline has not made its file, UnavailableError when Node is
+    not installed."""
     kind, engine = name.split("-")
     path = Path(f"models/{kind}.onnx")
     if not path.is_file():
         raise InputError(f"{path}: no such file; run the stage {STAGES[kind]}, or dvc repro")
-    on = {"onnxruntime": latency.onnx_file, "openvino": openvino_file}[engine]
+    if engine == "webassembly":
+        webassembly.program("node")
+    on = {
+        "onnxruntime": latency.onnx_file,
+        "openvino": openvino_file,
+        "webassembly": lambda path, _: webassembly.encoder(path),
+    }[engine]
     return Model(
         f"{kind}.onnx, {ENGINES[engine]}",
         "this project's file, front end inside",

@@ -1,5 +1,6 @@
 """The results for a terminal, and as Markdown: what `bench/results.json` holds, in tables."""
 
+from src.cost import cpu
 from src.reporting.tables import markdown
 
 
@@ -18,9 +19,9 @@ def text(results):
 def conditions(results):
     found = results["conditions"]
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    extensions = ", ".join(found["cpu"]["extensions"]) or "none known"
+    kernels = cpu.integer_kernels(found["cpu"]["extensions"])
     return (
-        f"{found['cpu']['model']}, {found['cpu']['cores']} CPUs, {extensions}\n{versions}\n"
+        f"{found['cpu']['model']}, {found['cpu']['cores']} CPUs, integer kernels: {kernels}\n{versions}\n"
         f"encoder {found['encoder']}; accuracy over {found['test_utterances']} test utterances of "
         f"{found['test_speakers']} speakers"
     )

@@ -85,10 +85,10 @@ def _dev_eer(embed, dry, seed):
     return eer(scores[pairs], (speaker[:, None] == speaker)[pairs])
 
 
-def main():
+def main() -> None:
     config = params.load()
-    wanted = config.pretrain
-    if wanted.speakers * wanted.utterances_per_speaker < BATCH:
+    section = config.pretrain
+    if section.speakers * section.utterances_per_speaker < BATCH:
         raise InputError(f"params.yaml: pretrain: speakers x utterances_per_speaker must be at least {BATCH}, a batch")
     prepare_speechbrain()
     from speechbrain.lobes.features import Fbank
@@ -99,7 +99,7 @@ def main():
     torch.manual_seed(config.seed)
     features, norm = Fbank(n_mels=80), InputNormalization(norm_type="sentence", std_norm=False)
     network = ECAPA_TDNN(**ARCHITECTURE)
-    classifier = Classifier(ARCHITECTURE["lin_neurons"], out_neurons=wanted.speakers)
+    classifier = Classifier(ARCHITECTURE["lin_neurons"], out_neurons=section.speakers)
     criterion = LogSoftmaxWrapper(AdditiveAngularMargin(MARGIN, SCALE))
     weights = [*network.parameters(), *classifier.parameters()]
     optimizer = torch.optim.AdamW(weights, weight_decay=2e-4)
@@ -115,18 +115,18 @@ def main():
             return encode(waveforms)[:, 0]
 
     with ThreadPoolExecutor(2) as pool:
-        dry = _speak("train", wanted.speakers, wanted.utterances_per_speaker, config.seed, pool)
+        dry = _speak("train", section.speakers, section.utterances_per_speaker, config.seed, pool)
         dev = _speak("dev", DEV_SPEAKERS, DEV_UTTERANCES, config.seed, pool)
         steps = len(dry) // BATCH
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, PEAK_LEARNING_RATE, total_steps=wanted.epochs * steps, pct_start=0.15
+            optimizer, PEAK_LEARNING_RATE, total_steps=section.epochs * steps, pct_start=0.15
         )
-        for epoch in range(wanted.epochs):
+        for epoch in range(section.epochs):
             network.train()
             losses = []
             for waveforms, speakers in tqdm(
-                _batches(dry, wanted.utterances_per_speaker, config.seed, epoch, pool),
-                f"epoch {epoch + 1}/{wanted.epochs}",
+                _batches(dry, section.utterances_per_speaker, config.seed, epoch, pool),
+                f"epoch {epoch + 1}/{section.epochs}",
                 steps,
                 disable=None,
             ):
@@ -142,5 +142,5 @@ def main():
                 f"EER on {DEV_SPEAKERS} other speakers {_dev_eer(embed, dev, config.seed):.3f}",
                 flush=True,
             )
-    labels = [f"train{index:04d}" for index in range(wanted.speakers)]
+    labels = [f"train{index:04d}" for index in range(section.speakers)]
     save_checkpoint(layout.SHIPPED, ARCHITECTURE, network, classifier, labels)

@@ -15,7 +15,7 @@ from src.common.files import write_csv, write_json
 from src.cost import latency, macs, onnx_macs
 from src.encoder import load
 from src.runtime.audio import SAMPLE_RATE
-from src.runtime.errors import InputError
+from src.runtime.errors import InputError, count
 
 # What a person compares between runs, and its decimals.
 HEADLINE = {"gmacs": 4, "gflops": 4, "params_million": 2, "size_mb": 2}
@@ -60,17 +60,10 @@ def _costs(classifier, seconds):
 
 def _summarise(costs, timings):
     slow, fast = (timings["models"][name] for name in ("speechbrain", "fp32"))
-    print(
-        f"encoder: {costs['gmacs']:.4f} GMACs = {costs['gflops']:.4f} GFLOPs for "
-        f"{costs['seconds']:g} s, {costs['params_million']:.2f} M parameters, "
-        f"checkpoint {costs['checkpoint_mb']:.1f} MB"
-    )
-    print(
-        f"{latency.FP32}: {costs['rewritten_gmacs']:.4f} GMACs and {costs['front_end_gmacs']:.4f} in the front "
-        f"end, {costs['size_mb']:.1f} MB"
-    )
-    print(
-        f"latency on {timings['threads']} thread(s): SpeechBrain {slow['median_ms']:.1f} ms, {latency.FP32} "
-        f"{fast['median_ms']:.1f} ms, {fast['speedup']:.2f} times as fast "
-        f"({fast['speedup_ci']['low']:.2f} to {fast['speedup_ci']['high']:.2f})"
-    )
+    macs = f"{costs['gmacs']:.4f} GMACs = {costs['gflops']:.4f} GFLOPs for {costs['seconds']:g} s"
+    print(f"encoder: {macs}, {costs['params_million']:.2f} M parameters, checkpoint {costs['checkpoint_mb']:.1f} MB")
+    macs = f"{costs['rewritten_gmacs']:.4f} GMACs and {costs['front_end_gmacs']:.4f} in the front end"
+    print(f"{latency.FP32}: {macs}, {costs['size_mb']:.1f} MB")
+    times = f"SpeechBrain {slow['median_ms']:.1f} ms, {latency.FP32} {fast['median_ms']:.1f} ms"
+    speed = f"{fast['speedup']:.2f} times as fast ({fast['speedup_ci']['low']:.2f} to {fast['speedup_ci']['high']:.2f})"
+    print(f"latency on {count(timings['threads'], 'thread')}: {times}, {speed}")

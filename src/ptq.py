@@ -29,7 +29,7 @@ def main() -> None:
     bits = ptq.weight_bits(config.quantize)
     ptq.calibrate_activations(prepared, (front_end(torch.from_numpy(load_audio(row))[None]) for row in chosen))
     write_json(ptq.RANGES, ptq.activation_ranges(prepared))
-    export_onnx(torch.nn.Sequential(front_end, ptq.convert(prepared)), MODEL)
+    export_onnx(torch.nn.Sequential(front_end, ptq.convert(prepared)), MODEL, config.quantize.weights)
     summary = evaluate(MODEL, "ptq", rows, config, reference="fp32")
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
     details = {**summary, **cost, "calibration_utterances": len(chosen), "weight_bits": bits}
@@ -37,8 +37,6 @@ def main() -> None:
     write_json(layout.metrics("ptq"), accuracy.headline(summary) | onnx_macs.headline(cost))
     timings = latency.against_fp32("ptq", MODEL, config.profile, config.seed)
     write_json(layout.latency("ptq"), timings)
-    if 7 in bits.values():
-        print("ptq: 7-bit weights, since this processor may add up products of 8-bit integers in 16 bits")
     print(
         f"ptq: {accuracy.line(summary)}; {cost['int8_mac_share']:.2%} of the multiplications in INT8, "
         f"{cost['size_mb']:.2f} MB, {timings['models']['ptq']['speedup']:.2f} times as fast as fp32.onnx"

@@ -51,7 +51,8 @@ def _config(config: Params, chosen: dict, source: Path) -> dict:
     """config.json: what a program needs to use the model, what was measured, what it was made from."""
     calibration_file = layout.calibration(chosen["model"])
     fitted = calibration.read(calibration_file)
-    outputs = {output.name: output.shape[-1] for output in engine.session(source).get_outputs()}
+    session = engine.session(source)
+    outputs = {output.name: output.shape[-1] for output in session.get_outputs()}
     return {
         "model": chosen["title"],
         "file": "model.onnx",
@@ -60,6 +61,7 @@ def _config(config: Params, chosen: dict, source: Path) -> dict:
         "channels": 1,
         "input": engine.INPUT,
         "output": engine.OUTPUT,
+        "weights": engine.weights(session) or "float",
         "embedding_size": outputs[engine.OUTPUT],
         "score": "cosine",
         "normalisation": fitted.normalisation,
@@ -70,5 +72,6 @@ def _config(config: Params, chosen: dict, source: Path) -> dict:
         "onnxruntime": f">={OLDEST_ONNXRUNTIME}",
         "padding": "none: zeros after the speech change the embedding",
         "metrics": chosen["metrics"],
+        "choice": chosen["choice"],
         "provenance": provenance.provenance(config, [layout.model("fp32"), source, calibration_file]),
     }

@@ -8,89 +8,55 @@ if __name__ == "__main__":
 import contextlib
 import os
 import re
-import unicodedata
-from collections import defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from src.common import params
 from src.common.files import temporary_folder, write_csv
 from src.common.params import SPLITS
 from src.data import manifest
-from src.data.trial_list import Trial, left_out, locate, read_trial_list
 from src.encoder.labels import training_speakers
-from src.runtime.errors import InputError
+from src.runtime.errors import InputError, count
 from src.sources import folder, synthetic
-from src.sources.candidate import Candidate
+from src.sources.candidate import Offer
 from src.sources.sampling import AUDIO, kinds, sample
 
 SKIPPED = "data/skipped.csv"
 _SHOWN = 20  # skipped utterances on the terminal; the file has all
 
 
-def main():
+def main() -> None:
     config = params.load()
-    seen = {
-        unicodedata.normalize("NFC", name) for name in training_speakers(config.encoder.source, config.encoder.revision)
-    }
+    seen = training_speakers(config.encoder.source, config.encoder.revision)
     with _partial() as partial:
-        source = _Source.of(config, partial)
-        for note in source.notes:
+        offer = _offer(config, partial / "fetched")
+        for note in offer.notes:
             print(note)
         result = sample(
-            source.candidates,
+            offer,
             config.data,
             seed=config.seed,
             enrolments=config.evaluate.enrolments,
             seen=seen,
             folder=partial / "audio",
             official=config.evaluate.protocol == "superb-si",
-            tested=source.tested,
-            skipped=source.skipped,
         )
         manifest.write(result.rows, partial / "manifest.csv")
         write_csv(partial / "skipped.csv", ("utt_id", "speaker", "reason"), result.skipped)
         _publish(partial)
-    _summarise(result, source.trials)
+    _summarise(result, offer.trials)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """What may be sampled, what a trial list names and its trials, what cannot be used, and what is to be said."""
+def _offer(config, spool):
+    data = config.data
+    if data.source == "folder":
+        return folder.listing(data.path, data.max_seconds, data.level, data.trials, config.evaluate.max_missing_trials)
+    if data.source == "hub":
+        from src.sources import hub_dataset
 
-    candidates: list[Candidate]
-    tested: list[Candidate] = field(default_factory=list)
-    trials: list[Trial] = field(default_factory=list)
-    skipped: list[tuple[str, str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, config, partial):
-        data = config.data
-        if data.source == "synthetic":
-            # More than are taken, at no cost: what is not read is not made, and a short one has a substitute.
-            return cls(synthetic.candidates(data.speakers, 2 * data.utterances_per_speaker, config.seed))
-        if data.source == "hub":
-            from src.sources import hub_dataset
-
-            repository = data.repo, data.config, data.revision
-            spool = partial / "fetched"
-            return cls(hub_dataset.candidates(*repository, data.max_seconds, spool, data.speaker_column))
-        listing = folder.listing(data.path, data.max_seconds, data.level)
-        if not data.trials:
-            return cls(listing.candidates, skipped=listing.skipped, notes=listing.notes)
-        unusable = {name for name, *_ in listing.skipped}
-        listed = {candidate.utt_id for candidate in listing.candidates}
-        trials = read_trial_list(data.trials, listed | unusable, data.level)
-        names = {name for _, *pair in trials for name in pair}
-        absent = {name for name in names - listed if name.count("/") < data.level or not locate(data.path, name)}
-        left_out(trials, names - absent, data.trials, config.evaluate.max_missing_trials)
-        tested = folder.named(data.path, sorted(names - absent), listing.candidates, data.level)
-        speakers = {candidate.speaker for candidate in tested}
-        others = [candidate for candidate in listing.candidates if candidate.speaker not in speakers]
-        skipped = [*listing.skipped, *((name, "", "no such file") for name in sorted(absent - unusable))]
-        note = f"{data.trials}: {len(trials)} trials of {len(names)} recordings of {len(speakers)} speakers"
-        return cls(others, tested, trials, skipped, [*listing.notes, note])
+        repository = data.repo, data.config, data.revision
+        return Offer(hub_dataset.candidates(*repository, data.max_seconds, spool, data.speaker_column))
+    # More than are taken, at no cost: what is not read is not made, and a short one has a substitute.
+    return Offer(synthetic.candidates(data.speakers, 2 * data.utterances_per_speaker, config.seed))
 
 
 @contextlib.contextmanager
@@ -132,10 +98,9 @@ def _summarise(result, trials):
     print(f"{'split':<12}{'speakers':>9}{'unseen':>9}{'utterances':>12}{'minutes':>9}")
     for split in SPLITS:
         rows = manifest.select(result.rows, split)
-        seen = {row.speaker: row.seen for row in rows}
+        speakers, unseen = {row.speaker for row in rows}, {row.speaker for row in rows if not row.seen}
         minutes = sum(row.seconds for row in rows) / 60
-        unseen = sum(not known for known in seen.values())
-        print(f"{split:<12}{len(seen):>9}{unseen:>9}{len(rows):>12}{minutes:>9.1f}")
+        print(f"{split:<12}{len(speakers):>9}{len(unseen):>9}{len(rows):>12}{minutes:>9.1f}")
     if trials:
         usable = {row.utt_id for row in result.rows}
         scored = sum(usable.issuperset(names) for _, *names in trials)
@@ -143,21 +108,16 @@ def _summarise(result, trials):
     for utt_id, same in result.repeats:
         print(f"trial list: {utt_id} is the same audio as {same}")
     if result.differing:
-        print(
-            f"note: channels differ in {len(result.differing)} recordings, such as {result.differing[0]}, and were averaged: "
-            "where each has a speaker of its own, split them first"
-        )
+        recordings = f"{count(len(result.differing), 'recording')}, such as {result.differing[0]}"
+        print(f"note: channels differ in {recordings}, and were averaged; split what has a speaker on each channel")
     for utt_id, _, reason in result.skipped[:_SHOWN]:
         print(f"skipped {utt_id}: {reason}")
     if len(result.skipped) > _SHOWN:
         print(f"... and {len(result.skipped) - _SHOWN} more in {SKIPPED}")
-    print(f"skipped utterances: {len(result.skipped)}{(result.skipped and f' - {kinds(result.skipped)}') or ''}")
+    print(f"skipped utterances: {len(result.skipped)}" + (f" - {kinds(result.skipped)}" if result.skipped else ""))
     if result.dropped:
         names = ", ".join(f"{speaker} ({usable})" for speaker, usable in result.dropped.items())
         print(f"dropped speakers: {len(result.dropped)} - {names}")
-    mixed = defaultdict(set)
-    for row in result.rows:
-        mixed[row.split].add(row.seen)
     for split in ("validation", "test"):
-        if 1 in mixed[split]:
+        if any(row.seen for row in manifest.select(result.rows, split)):
             print(f"note: the encoder was trained on speakers of the {split} split: too few are unseen")

@@ -1,7 +1,10 @@
+import fcntl
+import json
 import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,7 +13,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 
-from tests.workspace import PASSWORD, free_port
+from src.common.command import command
+from tests.workspace import PASSWORD, SMALL, STAGES, free_port, run_all, workspace
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +24,33 @@ def shared():
     if not folder:
         pytest.skip("SPEAKER_SHARED is not set: no real speech, no stand-in for the hub")
     return Path(folder)
+
+
+@pytest.fixture
+def called(monkeypatch, capsys):
+    """Runs a command in this process. Gives its exit status, standard output and standard error."""
+
+    def call(module, *arguments, failed=1):
+        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            command(module, failed)
+        return end.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory):
+    """(a folder in which every stage ran on a small configuration, {stage: its standard error}): one for all workers."""
+    top = tmp_path_factory.getbasetemp()
+    top = top.parent if "PYTEST_XDIST_WORKER" in os.environ else top
+    folder, errors = top / "pipeline", top / "pipeline.json"
+    with open(top / "pipeline.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            errors.write_text(json.dumps(run_all(workspace(folder, SMALL), *STAGES)))
+    assert errors.exists(), "the pipeline failed in the tests before"
+    return folder, json.loads(errors.read_text())
 
 
 def program(name):

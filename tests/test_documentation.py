@@ -3,22 +3,20 @@
 import csv
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import soundfile
 
 from tests.workspace import ROOT, call, commit, small_clone
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-slow = pytest.mark.slow
+pytestmark = pytest.mark.slow
 
 
-def shell(folder, command, placeholders=None, before=(), statuses=(0,), **env):
+def shell(folder, command, placeholders=None, before=(), **env):
     """What a command of the README prints in a folder. placeholders: what to put for its examples; before: arguments
     of a program that runs it."""
     assert command in README
@@ -35,7 +33,7 @@ def shell(folder, command, placeholders=None, before=(), statuses=(0,), **env):
         text=True,
         timeout=1800,
     )
-    assert process.returncode in statuses, process.stdout
+    assert process.returncode == 0, process.stdout
     return process.stdout
 
 
@@ -58,14 +56,6 @@ def place(made, tmp_path):
     return Path(shutil.copytree(made[0], tmp_path / "place", symlinks=True))
 
 
-@slow
-def test_make_test_runs_the_tests(tmp_path):
-    """One file of them: all are what runs this."""
-    printed = shell(small_clone(tmp_path / "clone"), "make test", PYTEST_ADDOPTS="tests/test_pipeline.py -n 0")
-    assert re.search(r"\d\d passed", printed)
-
-
-@slow
 def test_make_repro_gives_the_models_and_prints_the_table_of_the_report(made):
     folder, printed = made
     table = [line for line in (folder / "metrics/report.md").read_text().splitlines() if line.startswith("|")]
@@ -74,32 +64,16 @@ def test_make_repro_gives_the_models_and_prints_the_table_of_the_report(made):
     assert call(folder, "dvc", "status") == "Data and pipelines are up to date.\n"
 
 
-@slow
-def test_the_models_are_used(place):
-    (place / "recordings").mkdir()
-    audio = sorted((place / "data/audio").iterdir())[:3]
-    for path, name in zip(audio, ("enrol.wav", "enrol2.wav", "test.wav")):
-        soundfile.write(place / name, *soundfile.read(path))
-        shutil.copy(place / name, place / "recordings")
-    assert "same speaker" in shell(place, "python -m src.verify enrol.wav test.wav", statuses=(0, 1))
-    release = "python -m src.verify enrol.wav enrol2.wav test.wav --model models/release/model.onnx --json"
-    threshold = json.loads((place / "models/release/config.json").read_text())["threshold_eer"]
-    assert json.loads(shell(place, release, statuses=(0, 1)))["threshold"] == threshold
-    assert "3 embeddings; 0 skipped" in shell(place, "python -m src.embed recordings --out embeddings.npz")
-    assert (place / "embeddings.npz").is_file()
-
-
-@slow
 def test_own_recordings(place, shared, tmp_path):
     speech = Path(shutil.copytree(shared / "speech", tmp_path / "speech"))
     command = "dvc exp run -S data.source=folder -S data.path=/path/to/speech"
     shell(place, command, {"/path/to/speech": speech})
     with open(place / "data/manifest.csv") as file:
         speakers = {row["speaker"] for row in csv.DictReader(file)}
-    assert speakers <= {folder.name for folder in speech.iterdir()} and metric(place, "baseline")["eer"] < 0.5
+    assert speakers <= {folder.name for folder in speech.iterdir()} and metric(place, "baseline")["eer"] < 0.45
+    assert abs(metric(place, "ptq")["eer_difference"]) < 0.05
 
 
-@slow
 def test_the_published_encoder_and_data_set(place, shared):
     hub = (sys.executable, shared / "hub/serve.py", shared / "hub/root", "--")
     shell(place, "dvc exp run -S encoder.source=speechbrain/spkrec-ecapa-voxceleb -S data.source=hub", before=hub)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from src.data import manifest
-from tests.workspace import ROOT, SMALL, run, workspace
+from tests.workspace import ROOT, SMALL, run_all, workspace
 
 MANY = 2000
 MOST = 150  # MB more; as float32, the audio alone would be over 250
@@ -32,9 +32,7 @@ def peak(folder, stage):
 def test_the_search_over_many_utterances_takes_no_more_memory_than_over_few(tmp_path):
     short = {**SMALL["qat_search"], "n_trials": 1, "final_steps": 2}
     folder = workspace(tmp_path, {**SMALL, "qat_search": short})
-    for stage in ("sample_data", "baseline"):
-        output = run(folder, stage)
-        assert output.returncode == 0, output.stderr
+    run_all(folder, "sample_data", "baseline")
     few = peak(folder, "qat_search")
     rows = manifest.read(folder / manifest.PATH)
     heard = manifest.select(rows, "finetune")

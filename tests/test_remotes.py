@@ -23,7 +23,7 @@ def ran(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["folder", "s3"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def test_what_one_clone_pushed_another_pulls_and_runs_only_the_links(kind, ran, tmp_path):
     missing = [name for name in ("dvc_s3", "moto", "flask_cors", "boto3") if importlib.util.find_spec(name) is None]
     if kind == "s3" and missing:

@@ -1,122 +1,45 @@
-"""Many workers on one study: the stage and two workers as processes, with a PostgreSQL server of the test's own."""
+"""Several workers on one study: the stage and a worker as processes, with a PostgreSQL server of the test's own."""
 
 import csv
 import os
-import signal
 import subprocess
 import sys
-import time
 
-import optuna
 import pytest
-import sqlalchemy
-from optuna.trial import TrialState
 
 from src.search import study
-from tests.workspace import PASSWORD, ROOT, SMALL, run, workspace
+from tests.workspace import PASSWORD, ROOT, SMALL, run_all, workspace
 
-TRIALS = 8
-
-
-@pytest.fixture(scope="module")
-def prepared(server, tmp_path_factory):
-    """A folder with the data and the baseline, whose search is kept in the server."""
-    search = {**SMALL["qat_search"], "n_trials": TRIALS, "storage": server}
-    folder = workspace(tmp_path_factory.mktemp("workers") / "run", {**SMALL, "qat_search": search})
-    for stage in ("sample_data", "baseline"):
-        output = run(folder, stage)
-        assert output.returncode == 0, output.stderr
-    return folder
-
-
-def start(folder, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "src.qat_search", *arguments],
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PGPASSWORD": PASSWORD, "OMP_NUM_THREADS": "1"},
-    )
-
-
-def until(look, description, *alive):
-    """What `look` gives, as soon as it gives something."""
-    end = time.monotonic() + 900
-    while not (seen := look()):
-        assert time.monotonic() < end, f"not seen: {description}"
-        for process in alive:
-            assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-    return seen
-
-
-def opened(url):
-    """The study in the database, once the stage has begun it."""
-    backend = study.connect(url)
-    names = optuna.get_all_study_names(backend)
-    return optuna.load_study(study_name=names[0], storage=backend) if names else None
-
-
-def ran_by(trial, process):
-    return trial.user_attrs.get(study.WORKER, "").endswith(f":{process.pid}")
-
-
-def in_its_second_trial(search, process):
-    """The trial that a worker runs after one that it finished, once it has drawn all of its parameters."""
-    trials = [trial for trial in search.get_trials() if ran_by(trial, process)]
-    running = [trial for trial in trials if trial.state == TrialState.RUNNING and len(trial.params) == 5]
-    return running[0] if running and any(trial.state == TrialState.COMPLETE for trial in trials) else None
-
-
-def silence(url, trial):
-    """Make the last heartbeat of a trial an hour older, so that nobody has to wait for the time of grace."""
-    older = "UPDATE trial_heartbeats SET heartbeat = heartbeat - INTERVAL '1 hour' WHERE trial_id = :trial"
-    with study.connect(url).engine.begin() as connection:
-        connection.execute(sqlalchemy.text(older), {"trial": trial._trial_id})
+TRIALS = 4
 
 
 @pytest.mark.slow
-def test_a_killed_worker_loses_no_finished_trial_and_its_running_one_is_given_to_another(prepared, server, monkeypatch):
+def test_a_worker_and_the_stage_share_the_trials_of_a_study(server, tmp_path, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    processes = victim, other = start(prepared, "--worker"), start(prepared, "--worker")
-    processes += (stage := start(prepared),)
-    try:
-        search = until(lambda: opened(server), "the study", *processes)
-        lost = until(lambda: in_its_second_trial(search, victim), "a second trial", *processes)
-        victim.send_signal(signal.SIGKILL)
-        victim.wait()
-        silence(server, lost)
-        before = [trial for trial in search.get_trials() if trial.state == TrialState.COMPLETE]
-        outputs = {process: process.communicate(timeout=900)[0] for process in (stage, other)}
-    finally:
-        for process in processes:
-            process.kill()
-    for process, output in outputs.items():
+    search = {**SMALL["qat_search"], "n_trials": TRIALS, "storage": server}
+    folder = workspace(tmp_path / "run", {**SMALL, "qat_search": search})
+    run_all(folder, "sample_data", "baseline")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "src.qat_search"]
+    processes = [
+        subprocess.Popen(
+            [*command, *arguments],
+            cwd=folder,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+        for arguments in (["--worker"], [])
+    ]
+    for process in processes:
+        output, _ = process.communicate(timeout=900)
         assert process.returncode == 0, output
-
-    after = search.get_trials()
-    assert [after[trial.number] for trial in before] == before
-    # Two workers are left, each of which ends after the trial that it runs.
-    complete = study.complete(search)
-    assert TRIALS <= len(complete) <= TRIALS + 1
-    (again,) = [trial for trial in after if trial.params == lost.params and trial.number != lost.number]
-    assert after[lost.number].state == TrialState.FAIL and again.state == TrialState.COMPLETE
-    assert not ran_by(again, victim)
-    with open(prepared / "metrics/trials.csv") as file:
+    (name,) = study.optuna.get_all_study_names(study.connect(server))
+    complete = study.complete(study.open_study(name, server, None))
+    workers = {trial.user_attrs[study.WORKER].rpartition(":")[2] for trial in complete}
+    assert workers == {str(process.pid) for process in processes} and TRIALS <= len(complete) <= TRIALS + 1
+    with open(folder / "metrics/trials.csv") as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["trial"]) for row in rows] == list(range(TRIALS)) == list(range(len(rows)))
-    for row, trial in zip(rows, complete):
-        assert float(row["objective"]) == pytest.approx(trial.values[0])
-    assert (prepared / "models/qat.onnx").stat().st_size > 0
-
-
-def test_a_wrong_password_is_one_line_and_is_not_shown(server, tmp_path):
-    storage = server.replace("me@", "me:not-this-one@")
-    folder = workspace(tmp_path, {"qat_search": {"storage": storage}})
-    for arguments in ((), ("--worker",)):
-        process = start(folder, *arguments)
-        output, _ = process.communicate(timeout=400)
-        assert process.returncode == 1 and len(output.splitlines()) == 1, output
-        assert output.startswith("error: qat_search.storage: ") and "password authentication failed" in output
-        assert "not-this-one" not in output and PASSWORD not in output
+    assert [float(row["objective"]) for row in rows] == pytest.approx([trial.values[0] for trial in complete[:TRIALS]])
+    assert (folder / "models/qat.onnx").stat().st_size > 0

@@ -17,6 +17,7 @@ import yaml
 from src.common import layout
 
 ROOT = Path(__file__).parent.parent
+STAGES = ("link_data", "sample_data", "baseline", "profile", "ptq", "qat_search", "breakdown", "report", "release")
 PASSWORD = "kept-to-itself"  # of the PostgreSQL server of the tests
 SMALL = {
     "data": {"speakers": 16, "utterances_per_speaker": 4, "max_seconds": 3.0},
@@ -134,15 +135,35 @@ def s3_server():
     return served([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], f"http://127.0.0.1:{port}")
 
 
-def run(folder, stage, **env):
+def python(folder, *arguments, before=(), **env):
+    """The interpreter of the tests in a folder, with the project on its path. before: a program that runs it."""
     return subprocess.run(
-        [sys.executable, "-m", f"src.{stage}"],
+        [*before, sys.executable, *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
     )
+
+
+def run(folder, stage, *arguments, **options):
+    return python(folder, "-m", f"src.{stage}", *arguments, **options)
+
+
+def run_all(folder, *stages, **options):
+    """Run stages, none of which fails. Gives {stage: its standard error}."""
+    errors = {}
+    for stage in stages:
+        output = run(folder, stage, **options)
+        assert output.returncode == 0, output.stderr
+        errors[stage] = output.stderr
+    return errors
+
+
+def hub_program(shared, root=None):
+    """The stand-in for the hub, as a program that runs another beside it."""
+    return (sys.executable, shared / "hub/serve.py", root or shared / "hub/root")
 
 
 def read(folder, stage):

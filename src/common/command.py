@@ -20,16 +20,11 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NoReturn, get_args, get_origin
+from typing import Any, NoReturn, get_origin
 
 from src.runtime.errors import InputError, one_line, printable, reason
 
 USAGE, INTERRUPTED = 2, 130  # exit statuses: a command line that is wrong, as of argparse; of a shell after SIGINT
-
-
-class UsageError(InputError):
-    """The command line is wrong."""
 
 
 def command(name: str, failed: int = 1, alone: bool = False) -> NoReturn:
@@ -42,49 +37,44 @@ def command(name: str, failed: int = 1, alone: bool = False) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None where the shell has closed it
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks
-    message = None
     try:
         try:
-            status = _run(name, alone)
-        except SystemExit as end:  # of --help
+            module = importlib.import_module(name)
+            options = _options(module, name.removesuffix(".__main__"))
+            with alone_in_folder() if alone else contextlib.nullcontext():
+                status = module.main(**options)
+        except SystemExit as end:  # of --help, or of a wrong command line
             status = end.code
         if sys.stdout:
             sys.stdout.flush()
     except BaseException as error:  # some libraries' own derive from no other
-        if "--debug" in sys.argv:
-            with contextlib.suppress(OSError, AttributeError):
+        status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else failed
+        with contextlib.suppress(OSError, AttributeError):
+            if "--debug" in sys.argv:
                 traceback.print_exc()
-        status, message = _explained(error, failed)
-    if message:
-        with contextlib.suppress(OSError):
-            print(message, file=sys.stderr)
+            print(_explained(error), file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         _drop_unwritten(stream)
     sys.exit(status)
 
 
-def _run(name, alone):
-    module = importlib.import_module(name)
-    options = _options(module, name.removesuffix(".__main__"))
-    with alone_in_folder() if alone else contextlib.nullcontext():
-        return module.main(**options)
-
-
-def _explained(error, failed):
-    """(exit status, message) of an exception."""
+def _explained(error):
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "interrupted"
+        return "interrupted"
     if isinstance(error, InputError):
-        status = USAGE if isinstance(error, UsageError) else failed
-        return status, "\n".join(f"error: {line}" for line in str(error).splitlines())
+        return _lines(error)
     if isinstance(error, ModuleNotFoundError):
-        return failed, f"error: {printable(error)}; activate the environment (.venv), or install what is missing"
+        return f"error: {printable(error)}; activate the environment (.venv), or install what is missing"
     if isinstance(error, OSError) and error.errno:
         name = f"{error.filename}: " if error.filename is not None else ""
-        return failed, f"error: {printable(name + reason(error))}"
-    kind, said = type(error).__name__, one_line(error)
-    said = kind if said == kind else f"{kind}: {said}"
-    return failed, f"error: unexpected {printable(said)}; --debug shows where"
+        return f"error: {printable(name + reason(error))}"
+    kind, message = type(error).__name__, one_line(error)
+    message = kind if message == kind else f"{kind}: {message}"
+    return f"error: unexpected {printable(message)}; --debug shows where"
+
+
+def _lines(error):
+    return "\n".join(f"error: {line}" for line in str(error).splitlines())
 
 
 def _drop_unwritten(stream):
@@ -98,12 +88,12 @@ def _drop_unwritten(stream):
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise UsageError(f"{message}; --help lists the options")
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"error: {printable(message)}; --help lists the options\n")
 
 
 def _options(module, name) -> dict[str, Any]:
-    """The options of the command line, {argument of main: value}. Raises UsageError, one line for each fault."""
+    """The options of the command line, {argument of main: value}; ends the process where one is wrong."""
     from src.common.schema import Section, validate
 
     model = getattr(module, "Options", Section)
@@ -115,17 +105,17 @@ def _options(module, name) -> dict[str, Any]:
         argument_default=argparse.SUPPRESS,
     )
     for field, about in model.model_fields.items():
-        many, path = get_origin(about.annotation) is list, Path in (about.annotation, *get_args(about.annotation))
         text = (about.description or "").replace("%", "%%")
-        if about.is_required():
-            parser.add_argument(field, nargs="+" if many else None, type=Path if path else str, help=text)
-        elif about.annotation is bool:
+        if about.annotation is bool:
             parser.add_argument(_option(field), dest=field, action="store_true", help=text)
+            continue
+        shape: dict[str, Any] = {"nargs": "+"} if get_origin(about.annotation) is list else {}
+        if about.is_required():
+            parser.add_argument(field, help=text, **shape)
         else:
-            shown = " ".join(map(str, about.default)) if many else about.default
-            text += f" (default: {shown})" if about.default is not None else ""
-            kind = Path if path else str
-            parser.add_argument(_option(field), dest=field, nargs="+" if many else None, type=kind, help=text)
+            default = " ".join(map(str, about.default)) if shape else about.default
+            text += f" (default: {default})" if default is not None else ""
+            parser.add_argument(_option(field), dest=field, help=text, **shape)
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     given = vars(parser.parse_args())
     given.pop("debug", None)
@@ -136,7 +126,7 @@ def _options(module, name) -> dict[str, Any]:
     try:
         return dict(validate(model, given, typed))
     except InputError as error:
-        raise UsageError(*str(error).splitlines()) from None
+        parser.exit(USAGE, f"{_lines(error)}\n")
 
 
 def _option(field):

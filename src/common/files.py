@@ -1,5 +1,6 @@
-"""Atomic writes, which replace only what the project writes, and checksums."""
+"""Text of people's files, atomic writes, which replace only what the project writes, and checksums."""
 
+import codecs
 import contextlib
 import csv
 import fcntl
@@ -105,6 +106,24 @@ def looked_for(path: str | Path) -> str:
         "in .dvc/tmp/exps: give an absolute path"
     )
     return f"; looked for at {os.path.abspath(path)}{copied if '.dvc/tmp' in Path.cwd().as_posix() else ''}"
+
+
+def read_text(path: str | Path, remedy: str = "") -> str:
+    """The text of a file in UTF-8, or in UTF-16 with a byte order mark; without the mark.
+
+    Raises InputError, in a line that ends with `remedy`, where there is no such file or it is not such text.
+    """
+    try:
+        data = Path(path).read_bytes()
+        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return data.decode("utf-16" if utf16 else "utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file{remedy and f'; {remedy}'}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {reason(error)}") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}: line {line}: not in UTF-8; save the file as UTF-8") from None
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

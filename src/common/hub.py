@@ -4,7 +4,6 @@ Retries are those of huggingface_hub. Import this module only where a hub is ask
 """
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import httpx2
 import huggingface_hub
 from huggingface_hub import constants, errors
 from huggingface_hub.utils._http import default_client_factory
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from src.common.files import sha256, write_json
 from src.runtime.errors import InputError, one_line
@@ -19,6 +19,14 @@ from src.runtime.errors import InputError, one_line
 LOCK = "hub.lock.json"
 _PARAMETERS = {"models": "encoder.revision", "datasets": "data.revision"}
 constants.HF_HUB_DISABLE_XET = True  # downloads by another client, past the timeout below
+
+
+class _Entry(BaseModel):
+    commit: str
+    files: dict[str, str]  # {name: SHA-256}
+
+
+_ENTRIES = TypeAdapter(dict[str, _Entry])
 
 
 def _client() -> httpx2.Client:
@@ -51,8 +59,8 @@ class Lock:
     def __init__(self, kind: str, repo: str, revision: str | None, what: str):
         self.repo, self.revision, self.what, self.parameter = repo, revision, what, _PARAMETERS[kind]
         self.key = f"{kind}/{repo}@{revision or 'newest'}"
-        entry = _read().get(self.key, {"commit": None, "files": {}})
-        self.commit, self.files = entry["commit"], entry["files"]
+        entry = _read().get(self.key)
+        self.commit, self.files = (entry.commit, entry.files) if entry else (None, {})
 
     def unknown(self) -> InputError:
         """The error where the hub does not know what was asked for."""
@@ -80,21 +88,16 @@ class Lock:
             raise InputError(f"{self.what}: {min(new)} is of the commit {commit}, and {LOCK} has {self.commit}")
         if new:
             self.commit, self.files = self.commit or commit, dict(sorted({**self.files, **files}.items()))
-            write_json(LOCK, dict(sorted({**_read(), self.key: {"commit": self.commit, "files": self.files}}.items())))
+            entries = {**_read(), self.key: _Entry(commit=self.commit, files=self.files)}
+            write_json(LOCK, {key: entry.model_dump() for key, entry in sorted(entries.items())})
 
 
-def _read() -> dict:
+def _read() -> dict[str, _Entry]:
     try:
-        content = json.loads(Path(LOCK).read_text(encoding="utf-8"))
-        for entry in content.values():
-            if not all(isinstance(text, str) for text in (entry["commit"], *entry["files"].values())):
-                raise TypeError
-        return content
+        return _ENTRIES.validate_json(Path(LOCK).read_bytes())
     except FileNotFoundError:
         return {}
-    except OSError as error:
-        raise InputError(f"{LOCK}: cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except ValidationError:
         raise InputError(f"{LOCK}: damaged; restore it, or delete it to lock anew") from None
 
 

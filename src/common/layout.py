@@ -21,7 +21,7 @@ def scores(name: str) -> Path:
 
 
 def evaluation(name: str) -> Path:
-    """The folder of what else the evaluation of a model leaves: ranks, calibration and, of INT8 models, latency."""
+    """The folder of what else the evaluation of a model leaves: ranks, calibration, validation and, of INT8 models, latency."""
     return METRICS / "evaluation" / name
 
 
@@ -31,6 +31,10 @@ def ranks(name: str) -> Path:
 
 def calibration(name: str) -> Path:
     return evaluation(name) / "calibration.json"
+
+
+def validation(name: str) -> Path:
+    return evaluation(name) / "validation.csv"
 
 
 def latency(name: str) -> Path:

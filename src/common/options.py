@@ -1,14 +1,25 @@
 """Options of the commands that run a model on recordings."""
 
 import math
+import re
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from src.common.schema import Section
 from src.runtime.audio import MAX_SECONDS, SHORTEST
 
 DIFFER = "channels differ (two speakers, or opposite polarity), and are averaged; --channel chooses one"
+
+
+def _address(value):
+    if not re.fullmatch(r"local|(tcp|tls|ucx)://\S+", value):
+        raise ValueError(f"the address of a Dask scheduler, such as tcp://host:8786, or local is needed, got {value!r}")
+    return value
+
+
+Scheduler = Annotated[str, AfterValidator(_address)]
 
 
 class ModelOptions(Section):
@@ -23,12 +34,12 @@ class ModelOptions(Section):
 
     @field_validator("max_seconds")
     @classmethod
-    def unlimited(cls, value):
+    def unlimited(cls, value: float | None) -> float | None:
         return None if value == math.inf else value
 
     @field_validator("channel", mode="before")
     @classmethod
-    def numbered(cls, value):
+    def numbered(cls, value: Any) -> int | None:
         if value == "average":
             return None
         if not str(value).isdecimal() or not 1 <= int(value) <= 1024:  # libsndfile's most

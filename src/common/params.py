@@ -7,7 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from ruamel.yaml import YAML
 
+from src.common.files import read_text
 from src.common.hub_ids import check_language, check_license
+from src.common.options import Scheduler
 from src.common.schema import Section, validate
 from src.runtime.errors import InputError, one_line
 
@@ -72,15 +74,23 @@ class Encoder(Section):
         return section
 
 
+class Margins(Section):
+    """Losses against fp32, fractions, that are to be excluded for a model to be chosen."""
+
+    eer: float = Field(gt=0, lt=1)
+    top1: float = Field(gt=0, lt=1)
+
+
 class Evaluate(Section):
     protocol: Literal["pairs", "superb-si"]
     enrolments: int = Field(ge=1, le=100)
+    max_trials: int = Field(ge=1000, le=100_000_000)
     bootstrap: int = Field(ge=100, le=100_000)
     max_missing_trials: float = Field(ge=0, lt=1)
     normalisation: Literal["none", "s-norm", "as-norm"]
     cohort_top: int = Field(ge=2, le=100_000)
     allow_shared_speakers: bool
-    margin: float = Field(gt=0, lt=1)
+    margins: Margins
 
 
 class Profile(Section):
@@ -99,7 +109,7 @@ class WeightBits(Section):
 
 class Quantize(Section):
     weight_bits: WeightBits
-    reduce_range: bool | Literal["auto"]
+    weights: Literal["portable", "full"]
 
 
 class Ptq(Section):
@@ -133,7 +143,6 @@ class QatSearch(Section):
     final_steps: int = Field(ge=1, le=1_000_000)
     structure: bool
     kept_macs: ShareRange
-    eer_margin: float = Field(gt=0, lt=1)
     storage: str | None
     crop_seconds: float = Field(ge=0.3, le=30)
     learning_rate: LogRange
@@ -177,6 +186,7 @@ class Params(Section):
     seed: int = Field(ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda"]
     threads: int = Field(ge=1, le=256)
+    scheduler: Scheduler | None
     data: Data
     encoder: Encoder
     evaluate: Evaluate
@@ -201,12 +211,9 @@ def load(path: str | Path = "params.yaml") -> Params:
     Raises InputError, one line for each fault, when the file is missing, is not YAML, has an unknown
     or missing key, or a value outside what is allowed.
     """
+    text = read_text(path)
     try:
-        raw = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        raw = YAML(typ="safe").load(text)
     except Exception as error:  # the parser's constructors raise whatever Python does with a bad date or number
         raise InputError(f"{path}: not valid YAML: {one_line(error)}") from None
     return validate(Params, raw, lambda keys: f"{path}: {'.'.join(map(str, keys))[:100] or 'the file'}")

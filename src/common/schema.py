@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from src.runtime.errors import InputError
 
@@ -16,9 +16,9 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def plain(cls, value, info):
+    def plain(cls, value: Any, info: ValidationInfo) -> Any:
         """Pydantic takes true for 1, and any text for a path."""
-        kind = cls.model_fields[info.field_name].annotation
+        kind = cls.model_fields[info.field_name or ""].annotation  # a validator of fields has a name
         values = value if isinstance(value, list) else [value]
         if kind is not bool and bool not in get_args(kind) and any(isinstance(item, bool) for item in values):
             raise ValueError(f"true and false are not allowed here, got {value!r}")

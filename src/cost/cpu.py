@@ -1,4 +1,4 @@
-"""The processor, and what it does with products of 8-bit integers."""
+"""The processor, and the instructions that it has for products of 8-bit integers."""
 
 import platform
 from collections.abc import Iterable
@@ -34,12 +34,16 @@ def cpu() -> dict:
     }
 
 
-def saturates(extensions: Iterable[str], machine: str = platform.machine()) -> bool:
-    """Whether engines may add up products of u8 and s8 in 16 bits on a processor with these of EXTENSIONS.
-
-    x86 without VNNI has one instruction for such products, vpmaddubsw, whose sum of two of them stops at
-    32,767: two weights of 127 with activations of 130 are over it. Arm's kernels widen first. Where the system
-    does not tell the extensions of an x86 processor, it may.
-    """
-    x86 = machine.lower() in ("x86_64", "amd64", "i386", "i686")
-    return x86 and not {"avx_vnni", "avx512_vnni", "amx_int8"} & set(extensions)
+def integer_kernels(extensions: Iterable[str]) -> str:
+    """The instructions with which ONNX Runtime multiplies 8-bit integers on a processor with these of EXTENSIONS, best
+    first in its own order of preference (onnxruntime/core/mlas/lib/platform.cpp)."""
+    names = {
+        "amx_int8": "AMX",
+        "avx512_vnni": "AVX512-VNNI",
+        "avx_vnni": "AVX-VNNI",
+        "avx2": "AVX2 without VNNI",
+        "i8mm": "Arm i8mm",
+        "asimddp": "Arm dot product",
+        "asimd": "Arm NEON",
+    }
+    return next((name for extension, name in names.items() if extension in extensions), "none of its faster ones")

@@ -14,78 +14,31 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.inliner
+import onnx.shape_inference
 import onnxruntime as ort
 from onnx import TensorProto
 
 from src.runtime.audio import SAMPLE_RATE
-from src.runtime.errors import InputError
+from src.runtime.errors import InputError, one_line
 
-# Operators that multiply and accumulate: {operator: the input with the weights}. The other factor is input 0.
 HEADLINE = {"gmacs": 4, "int8_mac_share": 4, "size_mb": 2}  # what a person compares between runs, and its decimals
+# Operators that multiply and accumulate: {operator: the input with the weights}. The other factor is input 0.
 CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}
-PRODUCTS = {
-    "Gemm": 1,
-    "FusedGemm": 1,
-    "QGemm": 3,
-    "MatMul": 1,
-    "FusedMatMul": 1,
-    "MatMulInteger": 1,
-    "MatMulIntegerToFloat": 1,
-    "DynamicQuantizeMatMul": 1,
-    "QLinearMatMul": 3,
-    "MatMulNBits": 1,
-}
-FACTORS = CONVOLUTIONS | PRODUCTS
-INTEGER = {
-    "ConvInteger",
-    "QLinearConv",
-    "QGemm",
-    "QLinearMatMul",
-    "MatMulInteger",
-    "MatMulIntegerToFloat",
-    "DynamicQuantizeMatMul",
-}
+_PRODUCTS = "Gemm FusedGemm MatMul FusedMatMul MatMulInteger MatMulIntegerToFloat DynamicQuantizeMatMul MatMulNBits"
+FACTORS = CONVOLUTIONS | dict.fromkeys(_PRODUCTS.split(), 1) | {"QGemm": 3, "QLinearMatMul": 3}
+INTEGER = frozenset(
+    "ConvInteger QLinearConv QGemm QLinearMatMul MatMulInteger MatMulIntegerToFloat DynamicQuantizeMatMul".split()
+)
 # Operators that multiply by rules which this count lacks: better no number than a number too low.
-UNCOUNTED = {
-    "ConvTranspose",
-    "QLinearConvTranspose",
-    "DeformConv",
-    "Einsum",
-    "LSTM",
-    "GRU",
-    "RNN",
-    "DFT",
-    "STFT",
-    "Attention",
-    "MultiHeadAttention",
-    "QAttention",
-    "If",
-    "Loop",
-    "Scan",
-}
+UNCOUNTED = frozenset(
+    "ConvTranspose QLinearConvTranspose DeformConv Einsum LSTM GRU RNN DFT STFT Attention MultiHeadAttention QAttention "
+    "If Loop Scan".split()
+)
 # Operators whose output is a choice among the values of their inputs.
-MOVES = {
-    "Concat",
-    "Expand",
-    "Flatten",
-    "Gather",
-    "Identity",
-    "Pad",
-    "Reshape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-}
+MOVES = frozenset("Concat Expand Flatten Gather Identity Pad Reshape Slice Split Squeeze Transpose Unsqueeze".split())
 SMALL_TYPES = {TensorProto.UINT8, TensorProto.INT8, TensorProto.UINT4, TensorProto.INT4}
-WEIGHT_TYPES = SMALL_TYPES | {
-    TensorProto.FLOAT,
-    TensorProto.FLOAT16,
-    TensorProto.BFLOAT16,
-    TensorProto.DOUBLE,
-    TensorProto.INT32,
-}
+FLOAT_TYPES = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+WEIGHT_TYPES = SMALL_TYPES | FLOAT_TYPES | {TensorProto.INT32}
 
 
 @dataclass(frozen=True)
@@ -109,13 +62,14 @@ def cost(path: Path | str, seconds: float) -> dict[str, float]:
     """
     waveform = np.zeros((1, round(seconds * SAMPLE_RATE)), np.float32)
     layers = count(path, waveform)
+    total = sum(layer.macs for layer in layers)
     macs = sum(layer.macs for layer in layers if not layer.front_end)
     return {
         "gmacs": macs / 1e9,
         "gflops": 2 * macs / 1e9,
         "int8_mac_share": integer_share(count(path, waveform, optimised=True)),
         "int8_mac_share_in_file": integer_share(layers),
-        "front_end_gmacs": sum(layer.macs for layer in layers if layer.front_end) / 1e9,
+        "front_end_gmacs": (total - macs) / 1e9,
         "params_million": parameters(path) / 1e6,
         "size_mb": os.path.getsize(path) / 1e6,
     }
@@ -143,14 +97,17 @@ def count(path: Path | str, waveform: np.ndarray, optimised: bool = False) -> li
     model = _load(path)
     if optimised:
         model = _optimised(model)
-    graph = _Graph(model)
-    encoder = graph.encoder()
-    return [
-        Layer(
-            node.name, node.op_type, macs, graph.is_integer(node, offered=not optimised), node.output[0] not in encoder
-        )
-        for node, macs in _multiplying(model, waveform)
-    ]
+    encoder = _encoder(model.graph)
+    offered = set() if optimised else _offered(model)
+    shapes = _shapes(model, waveform)
+    layers = []
+    for node in model.graph.node:
+        if node.op_type in FACTORS:
+            factors = node.input[0], node.input[FACTORS[node.op_type]]
+            integer = node.op_type in INTEGER or offered.issuperset(factors)
+            macs, front_end = _macs(node, shapes), node.output[0] not in encoder
+            layers.append(Layer(node.name, node.op_type, macs, integer, front_end))
+    return layers
 
 
 def integer_share(layers: list[Layer]) -> float:
@@ -162,88 +119,55 @@ def integer_share(layers: list[Layer]) -> float:
 
 def parameters(path: Path | str) -> int:
     """Number of weights and biases of the encoder: elements of its initializers but scales and shapes."""
-    model = _load(path)
-    graph = _Graph(model)
-    encoder = graph.encoder()
-    fed = graph.downstream({value.name for value in model.graph.input})
+    graph = _load(path).graph
+    encoder, fed = _encoder(graph), _downstream(graph, {value.name for value in graph.input})
     used = set()
-    for node in reversed(model.graph.node):
+    for node in reversed(graph.node):
         constant = fed.isdisjoint(node.output) and not used.isdisjoint(node.output)
         if constant or not encoder.isdisjoint(node.output):
             scaling = node.op_type in ("QuantizeLinear", "DequantizeLinear")
             used.update(node.input[:1] if scaling else node.input)
-    sizes = [
-        prod(tensor.dims)
-        for name, tensor in graph.initializer.items()
-        if name in used and tensor.data_type in WEIGHT_TYPES
-    ]
+    weights = [tensor for tensor in graph.initializer if tensor.name in used and tensor.data_type in WEIGHT_TYPES]
+    sizes = [prod(tensor.dims) for tensor in weights]
     return sum(size for size in sizes if size > 1)  # one element: a constant of a formula
 
 
-class _Graph:
-    """Where the values of a model's main graph come from and go to."""
-
-    def __init__(self, model):
-        self.nodes = model.graph.node
-        self.producer = {output: node for node in self.nodes for output in node.output if output}
-        self.initializer = {tensor.name: tensor for tensor in model.graph.initializer}
-
-    def downstream(self, values):
-        """The values and all that is computed from them; ONNX keeps nodes in an order that runs."""
-        computed = set(values)
-        for node in self.nodes:
-            if not computed.isdisjoint(node.input):
-                computed.update(filter(None, node.output))
-        return computed
-
-    def encoder(self):
-        """The values that the encoder computes."""
-        return self.downstream({node.output[0] for node in self.nodes if node.op_type in CONVOLUTIONS})
-
-    def is_integer(self, node, offered):
-        if node.op_type in INTEGER or not offered:
-            return node.op_type in INTEGER
-        return all(self._is_dequantised(node.input[i]) for i in (0, FACTORS[node.op_type]))
-
-    def _is_dequantised(self, value):
-        node = self.producer.get(value)
-        if node is None:
-            return False
-        if node.op_type == "DequantizeLinear":
-            return self._type(node.input[0]) in SMALL_TYPES
-        return node.op_type in MOVES and all(map(self._is_dequantised, _moved(node)))
-
-    def _type(self, value):
-        if value in self.initializer:
-            return self.initializer[value].data_type
-        node = self.producer.get(value)
-        if node is None:
-            return None
-        if node.op_type == "QuantizeLinear":
-            if len(node.input) > 2 and node.input[2]:
-                return self._type(node.input[2])
-            return _attribute(node, "output_dtype", 0) or TensorProto.UINT8
-        if node.op_type == "Cast":
-            return _attribute(node, "to", None)
-        return self._type(node.input[0]) if node.op_type in MOVES else None
+def _downstream(graph, values):
+    """The values and all that is computed from them; ONNX keeps nodes in an order that runs."""
+    computed = set(values)
+    for node in graph.node:
+        if not computed.isdisjoint(node.input):
+            computed.update(filter(None, node.output))
+    return computed
 
 
-def _moved(node):
-    """The inputs that are moved, without those that say where to."""
-    return node.input if node.op_type == "Concat" else node.input[:1]
+def _encoder(graph):
+    """The values that the encoder computes."""
+    return _downstream(graph, {node.output[0] for node in graph.node if node.op_type in CONVOLUTIONS})
 
 
-def _attribute(node, name, default):
-    return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+def _offered(model):
+    """The values that were integers of 8 bits or fewer, and at most moved since they were dequantised."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    offered = set()
+    for node in graph.node:
+        moved = node.input if node.op_type == "Concat" else node.input[:1]  # without those that say where to
+        dequantised = node.op_type == "DequantizeLinear" and types.get(node.input[0]) in SMALL_TYPES
+        if dequantised or (node.op_type in MOVES and offered.issuperset(moved)):
+            offered.update(node.output)
+    return offered
 
 
 def _load(path):
+    """The model with its functions inlined."""
     try:
         model = onnx.load(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except Exception as error:
-        raise InputError(f"{path}: not an ONNX file: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: not an ONNX file: {one_line(error)}") from None
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     unknown = sorted({node.op_type for node in model.graph.node} & UNCOUNTED)
@@ -253,13 +177,12 @@ def _load(path):
     return model
 
 
-def _session(model, level, optimised_path=None):
+def _session(model, level, optimised_path=""):
     options = ort.SessionOptions()
     options.graph_optimization_level = level
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # a warning says that an optimised file is bound to this processor
-    if optimised_path:
-        options.optimized_model_filepath = optimised_path
+    options.optimized_model_filepath = optimised_path
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
@@ -271,29 +194,28 @@ def _optimised(model):
         return onnx.load(path)
 
 
-def _multiplying(model, waveform):
-    """(node, MACs) of every node that multiplies; the shapes are read off a run without optimisation."""
-    nodes = [node for node in model.graph.node if node.op_type in FACTORS]
-    given = {value.name for value in (*model.graph.input, *model.graph.output)}
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    weights = [node.input[FACTORS[node.op_type]] for node in nodes]
-    probes = {*weights, *(node.input[0] for node in nodes), *(node.output[0] for node in nodes)}
-    probes -= given | set(shapes)
+def _shapes(model, waveform):
+    """{value: shape} of the factors and the outputs of nodes that multiply, read off a run without optimisation."""
+    graph = model.graph
+    nodes = [node for node in graph.node if node.op_type in FACTORS]
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    values = {name for node in nodes for name in (node.input[0], node.input[FACTORS[node.op_type]], node.output[0])}
+    values -= shapes.keys() | {value.name for value in (*graph.input, *graph.output)}
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
-    probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(probes))
+    probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(values))
     session = _session(probed, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
     source = session.get_inputs()[0].name
-    shapes[source] = waveform.shape
-    values = session.run(None, {source: waveform})
-    shapes.update((output.name, np.asarray(value).shape) for output, value in zip(session.get_outputs(), values))
-    return [(node, _macs(node, shapes)) for node in nodes]
+    results = session.run(None, {source: waveform})
+    names = [output.name for output in session.get_outputs()]
+    return (
+        shapes | {source: waveform.shape} | {name: np.shape(value) for name, value in zip(names, results, strict=True)}
+    )
 
 
 def _macs(node, shapes):
     """Each output element is a sum over the weights of one output channel, or over the inner dimension."""
     if node.op_type in CONVOLUTIONS:
         return prod(shapes[node.output[0]]) * prod(shapes[node.input[FACTORS[node.op_type]]][1:])
-    left = shapes[node.input[0]]
-    inner = left[-2] if _attribute(node, "transA", 0) else left[-1]
-    return prod(shapes[node.output[0]]) * inner
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return prod(shapes[node.output[0]]) * shapes[node.input[0]][-2 if transposed else -1]

@@ -1,33 +1,15 @@
 """Tables from outside: CSV as programs and spreadsheets write it."""
 
-import codecs
 import csv
 import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from src.runtime.errors import InputError, reason
+from src.common.files import read_text
+from src.runtime.errors import InputError, count
 
 T = TypeVar("T")
-
-
-def read_text(path: str | Path, remedy: str = "") -> str:
-    """The text of a file in UTF-8, or in UTF-16 with a byte order mark; without the mark.
-
-    Raises InputError, in a line that ends with `remedy`, where there is no such file or it is not such text.
-    """
-    try:
-        data = Path(path).read_bytes()
-        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return data.decode("utf-16" if utf16 else "utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file{remedy and f'; {remedy}'}") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {reason(error)}") from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}: line {line}: not in UTF-8; save the file as UTF-8") from None
 
 
 def read_csv(
@@ -56,7 +38,7 @@ def read_csv(
                 if not any(values):
                     continue
                 if len(values) != len(header):
-                    raise ValueError(f"{len(values)} values, {len(header)} are needed")
+                    raise ValueError(f"{count(len(values), 'value')}, {len(header)} are needed")
                 rows.append(parse(dict(zip(header, values, strict=True))))
             return rows
         except (ValueError, csv.Error) as error:

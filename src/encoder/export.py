@@ -11,6 +11,7 @@ import torch
 
 from src.common.files import atomic_write
 from src.encoder import onnx_passes
+from src.runtime import engine
 from src.runtime.audio import SAMPLE_RATE
 
 # Constants of more elements than this (the front end's matrices) are left for the engine to compute when it
@@ -19,12 +20,13 @@ LARGEST_FOLDED = 1024
 OPSET = 21  # the first that casts INT4
 
 
-def export_onnx(module: torch.nn.Module, path: Path | str) -> None:
+def export_onnx(module: torch.nn.Module, path: Path | str, weights: str | None = None) -> None:
     """Write `module`, waveform [batch, samples] -> embedding [batch, dim], to `path` as ONNX.
 
     Input `waveform` and output `embedding` are float32, batch and samples dynamic; the file holds its own
     weights, and the same module gives the same bytes. `module`, on the CPU, is a FrontEnd followed by an
-    encoder: a PlainEcapa, or what PT2E converts it to. Checked before it is written.
+    encoder: a PlainEcapa, or what PT2E converts it to. weights: what its metadata say of integer weights, PORTABLE or
+    FULL (see `src.runtime.engine`). Checked before it is written.
     """
     example = torch.zeros(2, SAMPLE_RATE)
     with _quiet(), torch.no_grad():
@@ -32,8 +34,8 @@ def export_onnx(module: torch.nn.Module, path: Path | str) -> None:
             module,
             (example,),
             dynamo=True,
-            input_names=["waveform"],
-            output_names=["embedding"],
+            input_names=[engine.INPUT],
+            output_names=[engine.OUTPUT],
             dynamic_shapes=({0: "batch", 1: "samples"},),
             opset_version=OPSET,
             external_data=False,
@@ -45,6 +47,8 @@ def export_onnx(module: torch.nn.Module, path: Path | str) -> None:
         onnx_passes.rewrite(program.model)
         model = program.model_proto
     _strip(model)
+    if weights:
+        onnx.helper.set_model_props(model, {engine.WEIGHTS: weights})
     onnx.checker.check_model(model, full_check=True)
     with atomic_write(path) as beside:
         beside.write_bytes(model.SerializeToString(deterministic=True))

@@ -5,6 +5,7 @@ import logging
 import unicodedata
 from pathlib import Path
 
+from src.common.files import read_text
 from src.encoder import checkpoint
 from src.runtime.errors import InputError
 
@@ -36,11 +37,7 @@ def parse(file: Path) -> set[str]:
     """Labels that SpeechBrain's CategoricalEncoder saved, as lines `'label' => index` down to a `====` line; in
     Unicode's normal form C."""
     labels = set()
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         if line.startswith("===="):
             return labels
         label = line.rpartition(" => ")[0]

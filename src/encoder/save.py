@@ -1,5 +1,6 @@
 """An ECAPA-TDNN in the layout in which SpeechBrain publishes them."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,7 +91,7 @@ def save_checkpoint(
         path=folder.as_posix(),
         speakers=speakers,
         dim=dim,
-        network="\n".join(f"  {key}: {_flow(value)}" for key, value in arguments.items()),
+        network=textwrap.indent(yaml.safe_dump(arguments, sort_keys=False, default_flow_style=None).rstrip(), "  "),
     )
     encoder = CategoricalEncoder()
     encoder.update_from_iterable(labels)
@@ -104,10 +105,6 @@ def save_checkpoint(
         torch.save(no_statistics, beside / "mean_var_norm_emb.ckpt")
         torch.save(_state(classifier, dtype), beside / "classifier.ckpt")
         encoder.save(beside / "label_encoder.txt")
-
-
-def _flow(value):
-    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
 
 
 def _state(module, dtype):

@@ -10,14 +10,16 @@ Measured: 1,000 resamples of all detection metrics of 40,000 trials take 0.2 to 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 
 from src.evaluate import metrics
 
 _SAME = 1e-9  # values this near to one another differ by rounding alone
+DIGITS = 6  # of figures in files
 _CELLS = 1 << 22  # numbers held at once in each of a few arrays
 
 
@@ -27,59 +29,96 @@ def resamples(speakers: int, number: int, seed: int) -> np.ndarray:
     return rng.multinomial(speakers, np.full(speakers, 1 / speakers), number)
 
 
+@dataclass(frozen=True)
+class Sessions:
+    """Sessions as they were drawn within the speakers of some resamples.
+
+    speakers: int [sessions], the speaker of each; drawn: int [resamples, sessions], how often it was drawn.
+    """
+
+    speakers: np.ndarray
+    drawn: np.ndarray
+
+
+def within_speakers(counts: np.ndarray, speakers: np.ndarray, whole: np.ndarray, seed: int) -> Sessions:
+    """Sessions drawn within the speakers of resamples, jointly with them.
+
+    counts: int [resamples, speakers], as `resamples` gives; speakers: int [sessions], the speaker of each; whole: bool
+    [sessions], those that are not drawn but are there as often as their speaker. Each time that a speaker is drawn, as
+    many of the speaker's sessions as there are are drawn with replacement (the joint bootstrap over speakers and
+    sessions of Ferrer et al., "A Speaker Verification Backend with Robust Performance across Conditions", Computer
+    Speech & Language 71, 2022, and its DCA-PLDA, which draws sessions from those of all the drawn speakers at once).
+    Quantiles are wider than those over speakers alone, on the safe side (tests/evaluate/test_coverage.py).
+    """
+    rng = np.random.default_rng([seed, *counts.shape, len(speakers)])
+    drawn = counts[:, speakers]
+    order = np.argsort(speakers, kind="stable")
+    order = order[~whole[order]]
+    for sessions in np.split(order, np.flatnonzero(np.diff(speakers[order])) + 1):
+        if len(sessions) > 1:
+            share = np.full(len(sessions), 1 / len(sessions))
+            drawn[:, sessions] = rng.multinomial(len(sessions) * counts[:, speakers[sessions[0]]], share)
+    return Sessions(speakers, drawn)
+
+
 def detection(
     scores: np.ndarray,
     targets: np.ndarray,
-    enrol_speakers: np.ndarray,
-    test_speakers: np.ndarray,
+    enrol: np.ndarray,
+    test: np.ndarray,
     counts: np.ndarray,
     priors: Sequence[float] = metrics.PRIORS,
     llrs: np.ndarray | None = None,
+    sessions: Sessions | None = None,
 ) -> dict[str, np.ndarray]:
     """The metrics of `metrics.detection` in every resample: {key: float64 [resamples]}.
 
-    scores, targets, llrs: [n], as there; enrol_speakers, test_speakers: int [n], columns of `counts`
-    [resamples, speakers]. NaN where a resample has lost all trials of one class. The work grows with the
-    number of corners of the ROC, of pairs of speakers and of trials, times that of resamples.
+    scores, targets, llrs: [n], as there; enrol, test: int [n], of each trial's sides the speakers, columns of `counts`
+    [resamples, speakers], or, with `sessions`, the sessions. NaN where a resample has lost all trials of one class. The
+    work grows with the number of corners of the ROC, of pairs of speakers (or sessions) and of trials, times that of
+    resamples.
     """
     ranking = metrics.rank(scores, targets)
-    corners, speakers = ranking.corners(), counts.shape[1]
+    corners = ranking.corners()
     run = np.repeat(np.arange(len(corners)), np.diff(corners, append=len(ranking.scores)))
-    first, second = (np.asarray(side)[ranking.order] for side in (enrol_speakers, test_speakers))
-    costs = metrics.llr_costs(ranking.scores if llrs is None else llrs[ranking.order], ranking.targets)
+    costs = metrics.trial_costs(ranking.scores if llrs is None else llrs[ranking.order], ranking.targets, priors)
 
-    target = ranking.targets
-    pair = np.minimum(first, second) * speakers + np.maximum(first, second)
-    pairs, pair = np.unique(pair[~target], return_inverse=True)
+    drawn = counts if sessions is None else sessions.drawn
+    speakers = np.arange(counts.shape[1]) if sessions is None else sessions.speakers
+    first, second = (np.asarray(side)[ranking.order] for side in (enrol, test))
+    pair = np.minimum(first, second) * len(speakers) + np.maximum(first, second)
     parts = []
-    # Trials of one speaker, or of one pair of speakers, have one weight: it is spread over the ROC by one
-    # product.
-    for column, mask, size in ((first[target], target, speakers), (pair, ~target, len(pairs))):
-        ones = np.ones(len(column))
-        on_roc = csr_array((ones, (run[mask], column)), shape=(len(corners), size))
-        parts.append((on_roc, np.bincount(column, costs[mask], size), np.bincount(column, minlength=size)))
-    chunks = -(-len(counts) * (len(pairs) + len(corners)) // _CELLS)
-    by_chunk = [
-        _metrics((chunk, chunk[pairs // speakers] * chunk[pairs % speakers]), parts, priors)
-        for chunk in (part.T.astype(np.float64) for part in np.array_split(counts, min(chunks, len(counts))))
-    ]
+    # Trials of one pair have one weight: it is spread over the ROC by one product.
+    for mask in (ranking.targets, ~ranking.targets):
+        pairs, column = np.unique(pair[mask], return_inverse=True)
+        on_roc = csr_array((np.ones(len(column)), (run[mask], column)), shape=(len(corners), len(pairs)))
+        sums = np.stack([np.bincount(column, cost[mask], len(pairs)) for cost in costs.values()])
+        parts.append((np.divmod(pairs, len(speakers)), on_roc, sums, np.bincount(column)))
+    chunks = -(-len(counts) * (sum(len(part[2][0]) for part in parts) + len(corners)) // _CELLS)
+    by_chunk = []
+    for rows in np.array_split(np.arange(len(counts)), min(chunks, len(counts))):
+        by_class: list[np.ndarray] = []
+        mean_costs: np.ndarray | float = 0
+        for (one, other), on_roc, sums, trials in parts:
+            weights = _weights(drawn[rows].T.astype(np.float64), counts[rows].T, speakers, one, other)
+            by_class.append(on_roc @ weights)
+            with np.errstate(invalid="ignore"):
+                mean_costs = mean_costs + (sums @ weights) / (trials @ weights)
+        by_chunk.append(
+            metrics.from_counts(by_class[0], by_class[1], priors) | dict(zip(costs, np.asarray(mean_costs)))
+        )
     return {key: np.concatenate([chunk[key] for chunk in by_chunk]) for key in by_chunk[0]}
 
 
-def _metrics(drawn, parts, priors):
-    """The metrics in a chunk of resamples; drawn: the weights [speakers, resamples] and [pairs, resamples]."""
-    weights, mean_costs = [], []
-    for held, (on_roc, costs, trials) in zip(drawn, parts):
-        weights.append(on_roc @ held)
-        with np.errstate(invalid="ignore"):
-            mean_costs.append((costs @ held) / (trials @ held))
-    rates = metrics.error_rates(*weights)
-    return {
-        "eer": metrics.eer_from_rates(*rates),
-        **{metrics.dcf_key(prior): metrics.min_dcf_from_rates(*rates, prior) for prior in priors},
-        "cllr": sum(mean_costs) / 2,
-        "min_cllr": np.array(list(map(metrics.min_cllr_from_counts, weights[0].T, weights[1].T))),
-    }
+def _weights(drawn, counts, speakers, one, other):
+    """How often the trials between two speakers or sessions, one and other [pairs], are in resamples: [pairs,
+    resamples]. drawn: [sessions, resamples]; counts: [speakers, resamples]; speakers: [sessions]."""
+    weights = drawn[one]
+    between = speakers[one] != speakers[other]
+    weights[between] *= drawn[other[between]]
+    inside = ~between & (one != other)  # of one speaker: once for each time the speaker was drawn, not for its square
+    weights[inside] *= drawn[other[inside]] / np.maximum(counts[speakers[one[inside]]], 1)
+    return weights
 
 
 def identification(correct: np.ndarray, speakers: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -95,19 +134,17 @@ def identification(correct: np.ndarray, speakers: np.ndarray, counts: np.ndarray
         return (counts @ right) / (counts @ probes)
 
 
-def interval(estimate: float, values: np.ndarray, counts: np.ndarray, shift: float = 0) -> tuple[float, float]:
+def interval(estimate: float, values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     """95 % interval (low, high) of a metric.
 
     estimate: over all trials; values: [resamples], NaN where there is none; counts: int [resamples, speakers],
-    the resamples; shift: how many times the bias that the resamples show is taken off once more.
+    the resamples.
 
     Quantiles of the values, bias-corrected and accelerated (BCa: Efron, "Better Bootstrap Confidence
     Intervals", JASA, 1987): error rates of few speakers are skewed, and a minimum over thresholds is too low on
     few trials, and lower again in a resample. The acceleration is from each speaker's `_influence`. The
     quantiles are taken as much further out as Student's t is than the normal distribution (Hesterberg, "What
     Teachers Should Know About the Bootstrap", The American Statistician, 2015), with `_freedom` degrees.
-    In simulation (tests/evaluate/test_coverage.py) it holds the truth in 94 to 98 % of test sets; that of cllr in
-    91 to 96 %, and that of min_cllr, with a shift of 2, in 87 to 93 %.
     """
     values, influence = _influence(values, counts)
     below, above = np.mean(values < estimate - _SAME), np.mean(values > estimate + _SAME)
@@ -118,26 +155,81 @@ def interval(estimate: float, values: np.ndarray, counts: np.ndarray, shift: flo
     reach = np.sqrt(speakers / (speakers - 1)) * stdtrit(_freedom(influence), (0.025, 0.975)) + bias
     # The least divisor keeps a quantile on its side where few speakers decide everything.
     tails = ndtr(bias + reach / np.maximum(1 - acceleration * reach, 0.1))
-    low, high = np.quantile(values, tails) - shift * (values.mean() - estimate)
+    low, high = np.quantile(values, tails)
     return float(min(low, estimate)), float(max(high, estimate))
 
 
-def difference_interval(estimate: float, values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+def cost_interval(
+    estimate: float, values: np.ndarray, counts: np.ndarray, widening: float, shift: float = 0
+) -> tuple[float, float]:
+    """95 % interval (low, high) of a positive metric that few trials of high cost decide; input as for `interval`.
+
+    Student's t, with `_freedom` degrees, times `standard_error`, on the logarithm. A test set without such trials has
+    not only a low cost but does not show either how far it varies: the interval is wider by a factor, `widening`, and
+    moved by `shift` times the bias that the resamples show, so that in simulation it holds the truth in 95 % of test sets
+    (Loh, "Calibrating Confidence Coefficients", JASA, 1987; tests/evaluate/test_coverage.py).
+    """
+    if estimate <= 0:
+        return float(estimate), float(estimate)
+    error = standard_error(values, counts)
+    values, influence = _influence(values, counts)
+    middle = np.log(estimate) - shift * (values.mean() - estimate) / estimate
+    reach = widening * stdtrit(_freedom(influence), 0.975) * error / estimate
+    return float(min(np.exp(middle - reach), estimate)), float(max(np.exp(middle + reach), estimate))
+
+
+def rate_interval(estimate: float, values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """95 % interval (low, high) of an error rate at a threshold that few non-target trials decide; input as for
+    `interval`.
+
+    As `difference_interval` with `by_pairs`, on the logit of the values' mean.
+    """
+    error = _error_by_pairs(values, counts)
+    values, influence = _influence(values, counts)
+    middle = values.mean()
+    if not 0 < middle < 1:
+        return float(estimate), float(estimate)
+    reach = stdtrit(_freedom(influence), 0.975) * error / (middle * (1 - middle))
+    low, high = expit(logit(middle) - reach), expit(logit(middle) + reach)
+    return float(min(low, estimate)), float(max(high, estimate))
+
+
+def difference_interval(
+    estimate: float, values: np.ndarray, counts: np.ndarray, by_pairs: bool = False
+) -> tuple[float, float]:
     """95 % interval (low, high) of the difference of two models in a metric; input as for `interval`.
 
     Student's t, with `_freedom` degrees, times `standard_error`, to both sides of the values' mean, and as far
     as the estimate where that is outside. Most of what two models have in common cancels in a difference;
     what remains, of a metric that steps from trial to trial, is largely the roughness of the steps. Each
     resample adds to that, so that the values spread too far, while their mean has less of it than the
-    estimate (Efron, "Estimation and Accuracy After Model Selection", JASA, 2014). In simulation it holds the
-    truth in 94 to 97 % of test sets, that of minDCF in 97 to 98 %. Where no trial tells the models apart it is
-    a point: that no difference was seen, not that there is none (of top-1 in models much alike it held 86 %).
+    estimate (Efron, "Estimation and Accuracy After Model Selection", JASA, 2014). by_pairs: the metric hangs on few
+    non-target trials (see `_error_by_pairs`).
     """
-    error = standard_error(values, counts)
+    error = (_error_by_pairs if by_pairs else standard_error)(values, counts)
     values, influence = _influence(values, counts)
     reach = stdtrit(_freedom(influence), 0.975) * error
     middle = values.mean()
     return float(min(middle - reach, estimate)), float(max(middle + reach, estimate))
+
+
+def outcome_difference_interval(changes: np.ndarray, speakers: np.ndarray) -> tuple[float, float]:
+    """95 % interval (low, high) of a difference in the share of probes that two models get right.
+
+    changes: float [probes], how much more right the one model is than the other, -1 to 1; speakers: int [probes].
+    Student's t times the standard error of a ratio of sums over speakers (Obuchowski, "On the Comparison of
+    Correlated Proportions for Clustered Data", Statistics in Medicine, 1998), with one more change each way in the
+    variance (Bonett and Price, "Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on
+    Paired Data", Journal of Educational and Behavioral Statistics, 2012): where two models get nearly the same probes
+    right, neither the test set nor its resamples show how many others they would not.
+    """
+    _, columns = np.unique(speakers, return_inverse=True)
+    size, probes = columns.max() + 1, len(changes)
+    middle = changes.mean()
+    rests = np.bincount(columns, changes - middle, size)
+    variance = np.sum(rests**2) * size / max(size - 1, 1) + 2
+    reach = stdtrit(max(size - 1, 1), 0.975) * np.sqrt(variance) / probes
+    return float(max(middle - reach, -1)), float(min(middle + reach, 1))
 
 
 def standard_error(values: np.ndarray, counts: np.ndarray) -> float:
@@ -149,6 +241,34 @@ def standard_error(values: np.ndarray, counts: np.ndarray) -> float:
     speakers = len(influence)
     variance = np.sum(influence**2) - (speakers - 1) * values.var() / len(values)
     return float(np.sqrt(max(variance, values.var() / 9) * speakers / (speakers - 1)))
+
+
+def _error_by_pairs(values, counts):
+    """`standard_error` without what the noise of single non-target trials adds to it for the second of their speakers.
+
+    That noise is in the squared error twice, once for either speaker, and in the truth once (Aronow, Samii and
+    Assenova, "Cluster-Robust Variance Estimation for Dyadic Data", Political Analysis, 2015). It is the part of the
+    values' variance that goes with products of two speakers' counts: the sum over pairs of squared covariances, without
+    what chance adds. The steps of a metric look the same, so that at most a quarter of the squared error is taken off,
+    where in theory it may be half.
+    """
+    error = standard_error(values, counts)
+    there = ~np.isnan(values)
+    values, drawn = values[there] - values[there].mean(), counts[there] - 1.0
+    both = (drawn @ drawn.T) ** 2 - drawn**2 @ (drawn**2).T  # sums over pairs of different speakers, twice
+    np.fill_diagonal(both, 0)
+    pairs = values @ both @ values / (2 * len(values) * max(len(values) - 1, 1))
+    return np.sqrt(error**2 - np.clip(pairs, 0, error**2 / 4))
+
+
+def rounded_ci(low: float, high: float) -> dict[str, float]:
+    """An interval as the files have it."""
+    return {"low": round(float(low), DIGITS), "high": round(float(high), DIGITS)}
+
+
+def rounded(value: float, low: float, high: float) -> dict[str, float]:
+    """A difference with its interval as the files have it."""
+    return {"value": round(float(value), DIGITS), **rounded_ci(low, high)}
 
 
 def smallest_detectable(differences: np.ndarray, counts: np.ndarray) -> float:

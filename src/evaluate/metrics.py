@@ -5,6 +5,7 @@ scores apart, so they cross it together. Measured: `detection` and `det_points` 
 of one core (AMD EPYC).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ from scipy.special import xlogy
 
 from src.runtime.errors import InputError
 
-PRIORS = (0.01, 0.05)  # of a target, for min_dcf
+PRIORS = (0.01, 0.05)  # of a target, for the detection costs
+FMRS = (0.01, 0.001)  # false match rates at which the false non-match rate is given
 
 
 @dataclass(frozen=True)
@@ -125,27 +127,60 @@ def min_dcf_from_rates(p_miss: np.ndarray, p_fa: np.ndarray, prior: float) -> np
     and rejecting all costs, min(prior, 1 - prior) (NIST 2016 Speaker Recognition Evaluation Plan, section 3).
     Shapes as in `eer_from_rates`.
     """
+    return (prior * p_miss + (1 - prior) * p_fa).min(axis=0) / _blind_cost(prior)
+
+
+def _blind_cost(prior):
+    """What the better of accepting all and rejecting all costs."""
     if not 0 < prior < 1:
         raise InputError(f"prior {prior}: not between 0 and 1")
-    return (prior * p_miss + (1 - prior) * p_fa).min(axis=0) / min(prior, 1 - prior)
+    return min(prior, 1 - prior)
 
 
-def llr_costs(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Cost of each trial in `cllr`, in bits: log2(1 + exp(-s)) of a target, log2(1 + exp(s)) of a
-    non-target."""
-    return np.logaddexp(0, np.where(targets, -scores, scores)) / np.log(2)
+def fnmr_from_rates(p_miss: np.ndarray, p_fa: np.ndarray, fmr: float) -> np.ndarray:
+    """False non-match rate at a false match rate: the lowest miss rate of the thresholds at which the false-alarm
+    rate is at most `fmr` (ISO/IEC 19795-1:2021, where the rates of comparisons are called FNMR and FMR).
+
+    Between two operating points nothing is interpolated. Shapes as in `eer_from_rates`; NaN where a rate is.
+    """
+    point = np.argmax(p_fa <= fmr, axis=0)
+    return np.take_along_axis(p_miss, point[None], axis=0)[0] + 0 * p_fa[0]
+
+
+def enough_for(fmr: float) -> int:
+    """How many non-target trials an FNMR at this FMR needs: those that give 30 false matches.
+
+    The rule of 30: with 30 errors the true rate is within 30 % of the observed one, at 90 % confidence, if trials are
+    independent (Doddington et al., "The NIST speaker recognition evaluation: Overview, methodology, systems, results,
+    perspective", Speech Communication 31, 2000; ISO/IEC 19795-1). Trials that share a speaker are not, so that
+    it is the least; the interval over resampled speakers shows what the trials are worth.
+    """
+    return math.ceil(30 / fmr - 1e-9)
+
+
+def trial_costs(llrs: np.ndarray, targets: np.ndarray, priors: Sequence[float] = PRIORS) -> dict[str, np.ndarray]:
+    """What every trial costs when scores are natural-log likelihood ratios: {key: float64 [n]}. The metric is the
+    mean over targets plus that over non-targets.
+
+    cllr: half of log2(1 + exp(-s)) of a target, or of log2(1 + exp(s)) of a non-target, in bits (Brümmer and du Preez,
+    "Application-independent evaluation of speaker detection", Computer Speech & Language, 2006). 0 is perfect;
+    always answering 0 costs 1. A cosine is not a likelihood ratio, so its Cllr is far above the minimum.
+
+    act_dcf_<prior>: the actual detection cost, that of `min_dcf_from_rates` at the Bayes threshold log((1 - p) / p)
+    instead of the best one (NIST 2016 Speaker Recognition Evaluation Plan, section 3): what decisions cost with a
+    threshold set before the test. At or above the threshold is accepted.
+    """
+    costs = {"cllr": np.logaddexp(0, np.where(targets, -llrs, llrs)) / np.log(2) / 2}
+    for prior in priors:
+        blind, accepted = _blind_cost(prior), llrs >= np.log((1 - prior) / prior)
+        costs[act_dcf_key(prior)] = np.where(targets, prior * ~accepted, (1 - prior) * accepted) / blind
+    return costs
 
 
 def cllr(scores: np.ndarray, targets: np.ndarray) -> float:
-    """Cost of the scores read as natural-log likelihood ratios, in bits.
-
-    The mean of `llr_costs` over targets and that over non-targets, averaged (Brümmer and du Preez,
-    "Application-independent evaluation of speaker detection", Computer Speech & Language, 2006). 0 is
-    perfect; always answering 0 costs 1. A cosine is not a likelihood ratio, so its Cllr is far above the
-    minimum.
-    """
-    costs = llr_costs(scores, targets)
-    return (costs[targets].mean() + costs[~targets].mean()) / 2
+    """Cost of the scores read as natural-log likelihood ratios, in bits (see `trial_costs`)."""
+    costs = trial_costs(scores, targets, ())["cllr"]
+    return costs[targets].mean() + costs[~targets].mean()
 
 
 def min_cllr_from_counts(targets: np.ndarray, nontargets: np.ndarray) -> float:
@@ -191,22 +226,43 @@ def dcf_key(prior: float) -> str:
     return f"min_dcf_{prior:g}"
 
 
+def act_dcf_key(prior: float) -> str:
+    """The same of the actual DCF: act_dcf_0.01."""
+    return f"act_dcf_{prior:g}"
+
+
+def fnmr_key(fmr: float) -> str:
+    """The name of the FNMR at this FMR: fnmr_at_fmr_0.001."""
+    return f"fnmr_at_fmr_{fmr:g}"
+
+
 def detection(
     scores: ArrayLike, targets: ArrayLike, priors: Sequence[float] = PRIORS, llrs: np.ndarray | None = None
 ) -> dict[str, float]:
-    """All detection metrics: eer, min_dcf_<prior>, cllr, min_cllr, each a float.
+    """All detection metrics: eer, min_dcf_<prior>, min_cllr, fnmr_at_fmr_<fmr> for FMRS, and those of `trial_costs`,
+    each a float.
 
-    llrs: [n], what `cllr` is of (None: the scores). Other input and errors as `rank`.
+    llrs: [n], what the costs are of (None: the scores). Other input and errors as `rank`.
     """
     ranking = rank(scores, targets)
     llrs = ranking.scores if llrs is None else llrs[ranking.order]
     counts = ranking.counts(ranking.corners())
-    rates = error_rates(*counts)
+    costs = trial_costs(llrs, ranking.targets, priors)
+    by_class = ((cost[ranking.targets].mean(), cost[~ranking.targets].mean()) for cost in costs.values())
+    measured = from_counts(*counts, priors) | dict(zip(costs, map(sum, by_class)))
+    return {key: float(value) for key, value in measured.items()}
+
+
+def from_counts(targets: np.ndarray, nontargets: np.ndarray, priors: Sequence[float] = PRIORS) -> dict[str, np.ndarray]:
+    """The metrics that follow from the order of the scores alone. targets, nontargets: [groups, ...], as in
+    `error_rates`; gives one value for each place in the trailing axes."""
+    rates = error_rates(targets, nontargets)
+    columns = (counts.reshape(len(counts), -1).T for counts in (targets, nontargets))
     return {
-        "eer": float(eer_from_rates(*rates)),
-        **{dcf_key(prior): float(min_dcf_from_rates(*rates, prior)) for prior in priors},
-        "cllr": float(cllr(llrs, ranking.targets)),
-        "min_cllr": float(min_cllr_from_counts(*counts)),
+        "eer": eer_from_rates(*rates),
+        **{dcf_key(prior): min_dcf_from_rates(*rates, prior) for prior in priors},
+        **{fnmr_key(fmr): fnmr_from_rates(*rates, fmr) for fmr in FMRS},
+        "min_cllr": np.reshape(list(map(min_cllr_from_counts, *columns)), targets.shape[1:]),
     }
 
 

@@ -1,6 +1,6 @@
 """Score normalisation: how far a score is from those that the same voices get against a cohort of others."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -8,11 +8,12 @@ from numpy.typing import ArrayLike
 from src.data import manifest
 from src.data.manifest import Row
 from src.evaluate import scores
-from src.evaluate.trials import Trials
+from src.evaluate.trials import Sides, Trials
 from src.runtime.errors import InputError
 from src.runtime.scoring import normalised
 
 COHORT = "finetune"  # the split whose speakers are the cohort
+_CELLS = 1 << 22  # scores held at once
 
 
 def cohort_rows(rows: Sequence[Row], top: int | None = None) -> list[Row]:
@@ -43,9 +44,9 @@ def speaker_models(embeddings: ArrayLike, speakers: Sequence[str]) -> np.ndarray
 
     embeddings: [rows, dim], none of them zero; speakers: the name of each row's.
     """
-    names, numbers = np.unique(speakers, return_inverse=True)
-    unit = normalised(np.asarray(embeddings, dtype=np.float64))
-    return normalised(np.stack([unit[numbers == number].mean(axis=0) for number in range(len(names))]))
+    _, numbers, counts = np.unique(speakers, return_inverse=True, return_counts=True)
+    unit = normalised(np.asarray(embeddings, dtype=np.float64))[np.argsort(numbers, kind="stable")]
+    return normalised(np.stack([part.mean(axis=0) for part in np.split(unit, np.cumsum(counts)[:-1])]))
 
 
 def s_norm(
@@ -64,18 +65,45 @@ def s_norm(
     Score Normalization in Multilingual Speaker Recognition", Interspeech 2017). Raises InputError when the
     cohort's scores do not differ.
     """
-    enrolled, tests = scores.vectors(embeddings, trials)
-    (enrol_mean, enrol_std), (test_mean, test_std) = (_spread(side @ cohort.T, top) for side in (enrolled, tests))
-    by_enrol = (values - enrol_mean[trials.enrol]) / enrol_std[trials.enrol]
-    by_test = (values - test_mean[trials.test]) / test_std[trials.test]
+    enrolled, tests = (_spread(side, cohort, top) for side in scores.vectors(embeddings, trials))
+    return _normalised(values, enrolled[:, trials.enrol], tests[:, trials.test])
+
+
+def grid(
+    embeddings: ArrayLike, sides: Sides, cohort: np.ndarray | None = None, top: int | None = None
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """The scores of every enrolment with every test utterance, some test utterances at a time: (which of them, float64
+    [enrolments, those]), rounded to the decimals that are written.
+
+    Cosines; with a cohort normalised as by `s_norm`, where the input and the errors are described.
+    """
+    enrolled, tests = scores.vectors(embeddings, sides)
+    spreads = None if cohort is None else [_spread(side, cohort, top) for side in (enrolled, tests)]
+    step = max(1, _CELLS // len(enrolled))
+    for start in range(0, len(tests), step):
+        part = slice(start, min(start + step, len(tests)))
+        cosines = (enrolled @ tests[part].T).round(scores.DECIMALS)
+        yield (
+            part,
+            cosines if spreads is None else _normalised(cosines, spreads[0][..., None], spreads[1][:, None, part]),
+        )
+
+
+def _normalised(values, enrolled, tests):
+    """Scores from cosines and the means and standard deviations, [2, ...], of either side's."""
+    by_enrol, by_test = ((values - mean) / std for mean, std in (enrolled, tests))
     return ((by_enrol + by_test) / 2).round(scores.DECIMALS)
 
 
-def _spread(cosines, top):
-    """Mean and standard deviation of each row's `top` highest values (None: of all)."""
-    if top:
-        cosines = np.sort(cosines, axis=1)[:, -top:]
-    std = cosines.std(axis=1)
-    if not (std > 1e-9).all():
+def _spread(vectors, cohort, top):
+    """Mean and standard deviation, [2, vectors], of each vector's `top` highest cosines to the cohort (None: of all)."""
+    spreads, step = [], max(1, _CELLS // len(cohort))
+    for start in range(0, len(vectors), step):
+        cosines = vectors[start : start + step] @ cohort.T
+        if top:
+            cosines = np.sort(np.partition(cosines, -top)[:, -top:])
+        spreads.append((cosines.mean(axis=1), cosines.std(axis=1)))
+    spread = np.concatenate(spreads, axis=1)
+    if not (spread[1] > 1e-9).all():
         raise InputError("evaluate.normalisation: the cohort's scores of an utterance are all the same")
-    return cosines.mean(axis=1), std
+    return spread

@@ -29,11 +29,14 @@ class Embeddings:
 @dataclass(frozen=True)
 class Result:
     """What a model did: the score of every verification trial, its ranks, {group: (test utterance, speaker, rank of the
-    right speaker)}, and how its scores become log-likelihood ratios, for Cllr."""
+    right speaker)}, and how its scores become log-likelihood ratios, for Cllr. identification: the scores [enrolments,
+    every `search_step`-th test utterance], None where they were not kept: no file has them where the trials are of a
+    list."""
 
     scores: np.ndarray
     ranks: dict[str, list[tuple[str, str, int]]]
     calibration: Calibration
+    identification: np.ndarray | None = None
 
 
 def embed(model: Model, setup: Setup) -> Embeddings:
@@ -62,16 +65,24 @@ def score_test(
 
     fitted: the calibration that goes with them; cohort, top: as for `normalise.s_norm`.
     """
-    verification, trials = _scores(embeddings, test.verification, cohort, top), test.identification
-    identification = verification if trials is test.verification else _scores(embeddings, trials, cohort, top)
-    grid = identification.reshape(len(trials.enrol_names), len(trials.test_names))
-    ranks = {}
+    sides, ranks = test.identification, {}
+    places = {group: np.zeros(len(sides.test_names), dtype=int) for group in test.groups}
+    searched = np.empty((len(sides.enrol_names), -(-len(sides.test_names) // test.search_step)))
+    for block, grid in normalise.grid(embeddings, sides, cohort, top):  # of all at once, memory may not hold the scores
+        for group in test.groups:
+            enrolled, tested = test.identified(group)
+            tested = tested[(block.start <= tested) & (tested < block.stop)]
+            right = sides.enrol_speakers[enrolled][:, None] == sides.test_speakers[tested]
+            ranked = metrics.identification_ranks(grid[np.ix_(enrolled, tested - block.start)], right.argmax(axis=0))
+            places[group][tested] = ranked
+        first = -block.start % test.search_step
+        columns = grid[:, first :: test.search_step]
+        place = (block.start + first) // test.search_step
+        searched[:, place : place + columns.shape[1]] = columns
     for group, probes in test.probes().items():
-        enrolled, tested = test.identified(group)
-        right = trials.enrol_speakers[enrolled][:, None] == trials.test_speakers[tested]
-        places = metrics.identification_ranks(grid[np.ix_(enrolled, tested)], right.argmax(axis=0))
-        ranks[group] = [(*probe, int(place)) for probe, place in zip(probes, places)]
-    return Result(verification, ranks, fitted)
+        ranked = places[group][test.identified(group)[1]].tolist()
+        ranks[group] = [(*probe, place) for probe, place in zip(probes, ranked, strict=True)]
+    return Result(_scores(embeddings, test.verification, cohort, top), ranks, fitted, searched)
 
 
 def score_uncalibrated(embeddings: np.ndarray, test: Test) -> Result:
@@ -96,8 +107,9 @@ def write(name: str, test: Test, result: Result) -> None:
 
 def read(name: str, test: Test) -> Result:
     """What `write` wrote. Raises InputError when a file is missing or damaged, or of another test."""
-    return Result(
-        scores.read_scores(layout.scores(name), test.verification),
-        scores.read_ranks(layout.ranks(name), test.probes()),
-        calibration.read(layout.calibration(name)),
-    )
+    verification, trials = scores.read_scores(layout.scores(name), test.verification), test.identification
+    grid = None
+    if trials is test.verification:
+        grid = verification.reshape(len(trials.enrol_names), len(trials.test_names))[:, :: test.search_step]
+    ranks = scores.read_ranks(layout.ranks(name), test.probes())
+    return Result(verification, ranks, calibration.read(layout.calibration(name)), grid)

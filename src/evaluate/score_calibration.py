@@ -19,8 +19,10 @@ SPLIT = "validation"
 _DIGITS = 6
 
 
-def rows_and_trials(rows: Sequence[Row], enrolments: int) -> tuple[list[Row], trials.Trials]:
-    """The rows of SPLIT, of all of a manifest's, and all pairs of them.
+def rows_and_trials(
+    rows: Sequence[Row], enrolments: int, most: int = trials.MOST, seed: int = 0
+) -> tuple[list[Row], trials.Trials]:
+    """The rows of SPLIT, of all of a manifest's, and all pairs of them (see `trials.all_pairs`).
 
     Raises InputError when a speaker is in the split test too, or fewer than two speakers have more than
     `enrolments` utterances.
@@ -33,7 +35,7 @@ def rows_and_trials(rows: Sequence[Row], enrolments: int) -> tuple[list[Row], tr
         )
     chosen = manifest.select(rows, SPLIT)
     try:
-        return chosen, trials.all_pairs(chosen, enrolments)
+        return chosen, trials.all_pairs(chosen, enrolments, most, seed)
     except InputError as error:
         raise InputError(f"{manifest.PATH}: split {SPLIT}, which scores are calibrated on: {error}") from None
 

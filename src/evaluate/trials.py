@@ -7,16 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.data import manifest
+from src.data.manifest import Row
 from src.runtime.errors import InputError
+
+MOST = 1_000_000  # trials of all pairs, where nothing else is asked for
 
 
 @dataclass(frozen=True)
-class Trials:
-    """Trials between enrolments and test utterances of some manifest rows.
+class Sides:
+    """Enrolments and test utterances of some manifest rows.
 
-    speakers: names of all the rows' speakers, sorted. Of each enrolment: its name, the rows averaged into it,
-    its speaker (index into `speakers`). Of each test utterance: its row, its utt_id, its speaker. Of each
-    trial: its enrolment and its test utterance (indexes into those).
+    speakers: names of all the rows' speakers, sorted. Of each enrolment: its name, the rows averaged into it, as many for
+    each, its speaker (index into `speakers`). Of each test utterance: its row, its utt_id, its speaker.
     """
 
     speakers: tuple[str, ...]
@@ -26,14 +28,24 @@ class Trials:
     test_names: tuple[str, ...]
     test_rows: np.ndarray
     test_speakers: np.ndarray
+
+
+@dataclass(frozen=True)
+class Trials(Sides):
+    """Trials between the two sides: of each trial its enrolment and its test utterance, int [n], indexes into those.
+
+    sampled_from: how many trials there are of which these are a sample; None where these are all.
+    """
+
     enrol: np.ndarray
     test: np.ndarray
+    sampled_from: int | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.enrol)
 
     @property
-    def targets(self):
+    def targets(self) -> np.ndarray:
         """bool [n]: whether enrolment and test utterance are of one speaker."""
         return self.enrol_speakers[self.enrol] == self.test_speakers[self.test]
 
@@ -69,7 +81,7 @@ def within(trials: Trials, speakers: np.ndarray) -> np.ndarray:
     return speakers[trials.enrol_speakers[trials.enrol]] & speakers[trials.test_speakers[trials.test]]
 
 
-def evaluated_rows(rows, protocol, enrolments):
+def evaluated_rows(rows: Sequence[Row], protocol: str, enrolments: int) -> list[Row]:
     """The rows of the test split in the order in which `all_pairs` enrols speakers as the protocol says.
 
     `pairs`: as they are. `superb-si`: of each speaker, the first `enrolments` rows of the data set's own train
@@ -95,8 +107,8 @@ def evaluated_rows(rows, protocol, enrolments):
     return [row for speaker in enough for row in (*enrolled[speaker], *probes[speaker])]
 
 
-def all_pairs(rows, enrolments) -> Trials:
-    """Every speaker's enrolment against every remaining utterance of every speaker, enrolment by enrolment.
+def all_sides(rows: Sequence[Row], enrolments: int) -> Sides:
+    """Every speaker's enrolment, and every remaining utterance as a test utterance.
 
     rows: manifest rows. A speaker is enrolled with their first `enrolments` rows; speakers with no more than
     these are left out. An enrolment is named by its speaker, or by its utterance when there is just one.
@@ -115,9 +127,30 @@ def all_pairs(rows, enrolments) -> Trials:
         (rows[own[0]].utt_id if enrolments == 1 else speaker, tuple(own[:enrolments]))
         for speaker, own in enough.items()
     ]
-    tests = [index for own in enough.values() for index in own[enrolments:]]
-    enrol, test = np.divmod(np.arange(len(enrolled) * len(tests)), len(tests))
-    return _trials(rows, enrolled, tests, enrol, test)
+    return _sides(rows, enrolled, [index for own in enough.values() for index in own[enrolments:]])
+
+
+def all_pairs(rows: Sequence[Row], enrolments: int, most: int | None = None, seed: int = 0) -> Trials:
+    """Every enrolment of `all_sides` against every test utterance, enrolment by enrolment; a sample where they are more
+    than `most` (None: always all).
+
+    The sample has all target trials, or of more than half of `most` that many, and of the non-target trials as many as
+    are left, each with the same chance. EER, DCF and Cllr weigh target and non-target trials separately, so that the
+    shares of the two in the sample don't bias them. The sample depends on nothing but the numbers of trials and the seed.
+    """
+    sides = all_sides(rows, enrolments)
+    tests, total = len(sides.test_names), len(sides.enrol_names) * len(sides.test_names)
+    if most is None or total <= most:
+        return _trials(sides, *np.divmod(np.arange(total), tests))
+    own = np.argsort(sides.enrol_speakers)[np.searchsorted(np.sort(sides.enrol_speakers), sides.test_speakers)]
+    rng = np.random.default_rng([seed, 3])
+    targets = np.arange(tests) if tests <= most // 2 else rng.choice(tests, most // 2, replace=False)
+    # Non-target trial number i of a test utterance is that with enrolment i, counted without its own speaker's.
+    chosen = rng.choice(total - tests, min(most - len(targets), total - tests), replace=False, shuffle=False)
+    test, enrol = np.divmod(chosen, len(sides.enrol_names) - 1)
+    enrol += enrol >= own[test]
+    flat = np.sort(np.concatenate([own[targets] * tests + targets, enrol * tests + test]))
+    return _trials(sides, *np.divmod(flat, tests), total)
 
 
 def from_list(rows, trial_list) -> Trials:
@@ -144,13 +177,18 @@ def from_list(rows, trial_list) -> Trials:
         raise InputError(f"trial list: {target} {names}: the speakers are {voices}")
     enrolled, enrol = np.unique(first, return_inverse=True)
     tests, test = np.unique(second, return_inverse=True)
-    return _trials(rows, [(rows[index].utt_id, (int(index),)) for index in enrolled], tests, enrol, test)
+    sides = _sides(rows, [(rows[index].utt_id, (int(index),)) for index in enrolled], tests)
+    return _trials(sides, enrol, test)
 
 
-def _trials(rows, enrolled, tests, enrol, test):
+def _trials(sides, enrol, test, sampled_from=None):
+    return Trials(**vars(sides), enrol=enrol, test=test, sampled_from=sampled_from)
+
+
+def _sides(rows, enrolled, tests):
     speakers = sorted({row.speaker for row in rows})
     number = {speaker: index for index, speaker in enumerate(speakers)}
-    return Trials(
+    return Sides(
         speakers=tuple(speakers),
         enrol_names=tuple(name for name, _ in enrolled),
         enrol_rows=tuple(own for _, own in enrolled),
@@ -158,6 +196,4 @@ def _trials(rows, enrolled, tests, enrol, test):
         test_names=tuple(rows[index].utt_id for index in tests),
         test_rows=np.array(tests),
         test_speakers=np.array([number[rows[index].speaker] for index in tests]),
-        enrol=enrol,
-        test=test,
     )

@@ -87,38 +87,24 @@ def licences(document: dict) -> str:
     """A bill's components and their licences as Markdown."""
     runs = [component for component in document["components"] if component["scope"] == "required"]
     made = [component for component in document["components"] if component["scope"] != "required"]
-    parts = [
-        "# Licences",
-        "What runs the model:",
-        _table(runs),
-        "What made it, and is not needed to run it:",
-        _table(made),
-    ]
+    parts = ["What runs the model:", _table(runs), "What made it, and is not needed to run it:", _table(made)]
     if ESPEAK in made:
         parts.append(
-            "The default data, and the speech that the encoder of the repository was trained on, were made "
-            "with espeak-ng, whose licence is GPL-3.0-or-later. It was used as a program: none of it is in "
-            "the model."
+            "The default data, and the speech that the encoder of the repository was trained on, were made with "
+            "espeak-ng, whose licence is GPL-3.0-or-later. It was used as a program: none of it is in the model."
         )
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(["# Licences", *parts]) + "\n"
 
 
 def _table(components):
-    rows = (
-        f"| {component['name']} | {component.get('version', '')} | {licence(component)} |" for component in components
-    )
+    rows = [f"| {part['name']} | {part.get('version', '')} | {licence(part)} |" for part in components]
     return "\n".join(["| package | version | licence |", "| --- | --- | --- |", *rows])
 
 
 def licence(component: dict) -> str:
     """A component's licences in a line: identifiers where there are any, else names."""
-    entries = component.get("licenses", ())
-    identifiers = [
-        entry["expression"] if "expression" in entry else entry["license"].get("id", "") for entry in entries
-    ]
-    names = [entry["license"].get("name", "").rpartition(" :: ")[2] for entry in entries if "license" in entry]
-    return (
-        " AND ".join(dict.fromkeys(filter(None, identifiers)))
-        or ", ".join(dict.fromkeys(filter(None, names)))
-        or "not declared in its metadata"
-    )
+    entries = [{**entry, **entry.get("license", {})} for entry in component.get("licenses", ())]
+    identifiers = [entry.get("expression") or entry.get("id") for entry in entries]
+    names = [entry.get("name", "").rpartition(" :: ")[2] for entry in entries]
+    listed = " AND ".join(dict.fromkeys(filter(None, identifiers))) or ", ".join(dict.fromkeys(filter(None, names)))
+    return listed or "not declared in its metadata"

@@ -7,8 +7,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from src.common import layout
+from src.common.params import Data, Encoder
 from src.evaluate.accuracy import KEYS
-from src.reporting import breakdown, prose
+from src.reporting import breakdown, decision, prose
 from src.reporting.numbers import MEASURES, difference, level
 from src.reporting.results import Model, Results
 from src.reporting.tables import markdown
@@ -21,25 +22,19 @@ UNSTATED = {"license": "other", "license_name": "not-stated"}
 
 def card(results: Results, model: Model) -> str:
     """README.md of a release: `model` of the report's results."""
-    return (
-        prose.environment(TEMPLATES)
-        .get_template("README.md.j2")
-        .render(metadata=metadata(results, model).to_yaml(), **text(results, model))
-    )
+    template = prose.environment(TEMPLATES).get_template("README.md.j2")
+    return template.render(metadata=metadata(results, model).to_yaml(), **text(results, model))
 
 
 def facts(results: Results, model: Model) -> dict:
-    """What `config.json` says of the model: its name and title, its accuracy on the speakers that the verdict is about,
-    and what it costs."""
+    """What `config.json` says of the model: its name and title, its accuracy on the test speakers that the figures are
+    about, what it costs, and how it was chosen."""
     group = results.groups[0]
     figures = model.over(group)
     keys = [*(key + end for key in KEYS for end in ("", "_ci")), "difference", "trials", "target_trials", "speakers"]
-    metrics = {
-        "speakers_are": group,
-        **{key: figures[key] for key in keys if key in figures},
-        **{key: model.cost[key] for key in COST},
-    }
-    return {"model": model.name, "title": model.title, "metrics": metrics}
+    accuracy = {key: figures[key] for key in keys if key in figures}
+    metrics = {"speakers_are": group, **accuracy, **{key: model.cost[key] for key in COST}}
+    return {"model": model.name, "title": model.title, "metrics": metrics, "choice": decision.facts(results)}
 
 
 def metadata(results: Results, model: Model) -> ModelCardData:
@@ -49,15 +44,11 @@ def metadata(results: Results, model: Model) -> ModelCardData:
     """
     release, params = results.params.release, results.params
     quantised = model.name != "fp32"
-    terms: dict[str, Any] = (
-        {"license": release.license}
-        if release.license
-        else ({"license": "apache-2.0"} if params.encoder.source == layout.SHIPPED else UNSTATED)
-    )
-    language = release.language or ("en" if params.data.source == "synthetic" else None)
+    license = release.license or ("apache-2.0" if params.encoder.source == layout.SHIPPED else None)
+    terms: dict[str, Any] = {"license": license} if license else UNSTATED
     return ModelCardData(
         **terms,
-        language=language,
+        language=release.language or ("en" if params.data.source == "synthetic" else None),
         library_name="onnx",
         pipeline_tag="audio-classification",
         tags=TAGS + ["int8", "quantized"] * quantised,
@@ -70,12 +61,12 @@ def metadata(results: Results, model: Model) -> ModelCardData:
     )
 
 
-def base_model(encoder):
+def base_model(encoder: Encoder) -> str:
     """The encoder's hub id, or the name of its folder."""
     return _name(encoder.source) if Path(encoder.source).is_dir() else encoder.source
 
 
-def dataset(data):
+def dataset(data: Data) -> str:
     """The data set's hub id, or a name for what is not on the hub."""
     return {"synthetic": "espeak-ng-synthetic", "folder": _name(data.path or ""), "hub": data.repo}[data.source]
 
@@ -100,10 +91,14 @@ def _results(results, model):
             dataset_revision=data.revision if hub else None,
             dataset_args={key: figures[key] for key in ("speakers", "trials", "target_trials")},
             metric_type={"top1_accuracy": "accuracy"}.get(key, key),
-            metric_name=f"{measure.title}{',' * bool(measure.unit)}{measure.unit} (95 % interval {level(key, figures)[1]})",
+            metric_name=f"{_titled(key)} (95 % interval {level(key, figures)[1]})",
             metric_value=value,
             metric_args={"confidence_level": 0.95, "low": low, "high": high},
         )
+
+
+def _titled(key):
+    return f"{MEASURES[key].title},{MEASURES[key].unit}" if MEASURES[key].unit else MEASURES[key].title
 
 
 def text(results: Results, model: Model) -> dict:
@@ -113,7 +108,7 @@ def text(results: Results, model: Model) -> dict:
     compared_rows = [row for row in rows if row["model"] in ("fp32", model.name)]
     table = [
         [
-            MEASURES[key].title + (f",{MEASURES[key].unit}" if MEASURES[key].unit else ""),
+            _titled(key),
             "{} [{}]".format(*level(key, figures)),
             *(["{} [{}]".format(*difference(key, figures))] if compared else []),
         ]

@@ -14,9 +14,9 @@ from torchao.utils import _assert_and_get_unique_device as torchao_device
 from tqdm import tqdm
 
 from src.common.params import Params, Quantize
-from src.cost import cpu
 from src.encoder import load
 from src.quantize.quantizer import EcapaQuantizer
+from src.runtime import engine
 from src.runtime.errors import InputError
 
 # What forgets the caches in which torch and torchao would keep every graph that was ever prepared.
@@ -25,15 +25,18 @@ RANGES = "models/ptq_ranges.json"
 
 
 def weight_bits(settings: Quantize) -> dict[str, int]:
-    """{group of layers: bits of its weights}, from the section quantize of the parameters.
+    """{group of layers: bits of its weights}, from the section quantize of the parameters: 7 instead of 8 where weights
+    are portable, since two products with activations of 255 then stay below 2**15.
 
-    7 instead of 8 with reduce_range: two products with activations of 255 then stay below 2**15. Its value
-    auto means: on processors of which `src.cost.cpu.saturates` is true.
+    Raises InputError when they are not, and the engine saturates on this processor: its figures would be wrong.
     """
-    reduced = settings.reduce_range
-    if reduced == "auto":
-        reduced = cpu.saturates(cpu.cpu()["extensions"])
-    return {group: min(bits, 7 if reduced else 8) for group, bits in settings.weight_bits.model_dump().items()}
+    if settings.weights == engine.FULL and engine.saturates():
+        raise InputError(
+            "params.yaml: quantize.weights: full: this processor adds up products of 8-bit weights in 16 bits, so that "
+            "nothing could be evaluated; allowed here: portable"
+        )
+    most = 8 if settings.weights == engine.FULL else 7
+    return {group: min(bits, most) for group, bits in settings.weight_bits.model_dump().items()}
 
 
 def prepare_encoder(config: Params) -> tuple[torch.nn.Module, GraphModule]:

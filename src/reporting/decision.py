@@ -1,12 +1,12 @@
-"""Which model to use: the one with the fewest operations among those that were not shown to lose accuracy."""
+"""Which model to use: chosen on validation speakers, confirmed or not confirmed by the test."""
 
-from typing import Literal
+from typing import Any, Literal
 
+from src.evaluate.validation import Verdict
 from src.reporting.numbers import MEASURES
 from src.reporting.results import Model, Results
 
 Effect = Literal["same", "worse", "better", "open"]
-DECISIVE = ("top1_accuracy", "eer")  # what identification and verification must not lose
 
 
 def effect(key: str, figures: dict) -> Effect:
@@ -28,27 +28,49 @@ def quantised(results: Results) -> list[Model]:
     return [model for model in results.models.values() if model.name != "fp32"]
 
 
-def losses(model: Model, results: Results) -> list[str]:
-    """The keys of DECISIVE in which an INT8 model was shown to lose; an EER within the margin is no loss."""
-    figures = model.over(results.groups[0])
-    return [
-        key for key in DECISIVE if effect(key, figures) == "worse" and not (key == "eer" and figures["noninferior"])
-    ]
+def verdict(model: Model) -> Verdict:
+    """Of an INT8 model on validation speakers (see `validation.verdict`)."""
+    return model.accuracy["validation"]["verdict"]
+
+
+def by_cost(results: Results) -> list[Model]:
+    """The INT8 models, the cheapest first: by GMACs, then the larger share of them in INT8, then the size."""
+    return sorted(
+        quantised(results),
+        key=lambda model: (
+            round(model.cost["gmacs"], 4),
+            -round(model.cost["int8_mac_share"], 3),
+            model.cost["size_mb"],
+        ),
+    )
 
 
 def choice(results: Results) -> Model | None:
-    """The INT8 model to use, or None where each was shown to lose.
+    """The INT8 model to use, the cheapest that passes on validation speakers; None where none does."""
+    return next((model for model in by_cost(results) if verdict(model) == "passes"), None)
 
-    Of those without `losses`, the ones whose EER is shown to be non-inferior come first, then the fewest GMACs, then
-    the largest share of them in INT8; the lower EER decides between equals.
-    """
-    return min(
-        (model for model in quantised(results) if not losses(model, results)),
-        default=None,
-        key=lambda model: (
-            not model.over(results.groups[0])["noninferior"],
-            round(model.cost["gmacs"], 4),
-            -round(model.cost["int8_mac_share"], 3),
-            model.over(results.groups[0])["eer"],
-        ),
-    )
+
+def undecided(results: Results) -> list[Model]:
+    """The INT8 models that would be chosen if they passed, and neither pass nor are shown to lose."""
+    models, chosen = by_cost(results), choice(results)
+    return [model for model in models[: models.index(chosen) if chosen else None] if verdict(model) == "undecided"]
+
+
+def confirmed(model: Model, results: Results) -> bool:
+    """Whether the test, too, shows an INT8 model to lose less than the margins: by the 95 % intervals of its
+    differences to fp32."""
+    margins, difference = results.params.evaluate.margins, model.over(results.groups[0])["difference"]
+    return difference["eer"]["high"] < margins.eer and -difference["top1_accuracy"]["low"] < margins.top1
+
+
+def facts(results: Results) -> dict[str, Any]:
+    """How the model was chosen, for the release: the split, its speakers, the margins, each INT8 model's verdict, and
+    whether the test confirms that of the chosen one (None where that is fp32)."""
+    chosen = choice(results)
+    return {
+        "split": "validation",
+        "speakers": results.models["fp32"].accuracy["validation"]["speakers"],
+        "margins": results.params.evaluate.margins.model_dump(),
+        "verdicts": {model.name: verdict(model) for model in quantised(results)},
+        "confirmed_on_test": confirmed(chosen, results) if chosen else None,
+    }

@@ -61,7 +61,8 @@ STYLE: dict[Any, Any] = {
 LEGEND = {"columnspacing": 1.1, "handlelength": 1.6, "handletextpad": 0.5, "borderaxespad": 0}
 SIZE = 4.4, 4.7  # inches; as wide as a phone shows without shrinking the letters, and equal side by side
 MOST_BARS = 15
-LINES = ("fp32", "ptq", "qat", "target", "nontarget")  # colours of lines that stand for no model
+LINES = ("fp32", "ptq", "qat", "target", "nontarget")  # colours of lines that stand for no model, and their dashes
+LINE_DASHES = ("-", (0, (4, 1.5)), (0, (1.5, 1.2)))
 RATES = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
@@ -85,6 +86,10 @@ def picture(
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return Picture(name, title, caption, Markup(_inline(file.getvalue(), name, title, description)))
+
+
+def _legend(figure, axes, columns=3):
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=columns, **LEGEND)
 
 
 def _inline(svg, name, title, description):
@@ -112,6 +117,8 @@ def det(curves: dict[str, Curve], titles: dict[str, str], group: str, mark: str 
     ticks = [rate for rate in RATES if rate >= lowest]
     low, high = ndtri(0.8 * lowest), ndtri(0.5)
 
+    eers = {name: f"{100 * curve.eer:.2f} %" for name, curve in curves.items()}
+
     def probit(rates):
         return np.clip(ndtri(rates), low - 1, high + 1)
 
@@ -124,26 +131,19 @@ def det(curves: dict[str, Curve], titles: dict[str, str], group: str, mark: str 
             for bound in bounds:
                 axes.plot(probit(curve.p_fa), bound, color=COLOURS[name], linestyle=DASHES[name], linewidth=0.7)
         for name, curve in curves.items():
-            axes.plot(
-                probit(curve.p_fa),
-                probit(curve.p_miss),
-                color=COLOURS[name],
-                linestyle=DASHES[name],
-                linewidth=1.8,
-                label=f"{titles[name]}, EER {100 * curve.eer:.2f} %",
-            )
+            line = {"color": COLOURS[name], "linestyle": DASHES[name], "linewidth": 1.8}
+            axes.plot(probit(curve.p_fa), probit(curve.p_miss), label=f"{titles[name]}, EER {eers[name]}", **line)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
         axes.set(xlabel="false alarms, %", title="misses, %")
-        labels = [f"{100 * rate:g}" for rate in ticks]
-        axes.set_xticks(ndtri(ticks), labels)
-        axes.set_yticks(ndtri(ticks), labels)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2, **LEGEND)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks(ndtri(ticks), [f"{100 * rate:g}" for rate in ticks])
+        _legend(figure, axes, columns=2)
 
-    eers = "; ".join(f"{titles[name]} {100 * curve.eer:.2f} %" for name, curve in curves.items())
+    listing = "; ".join(f"{titles[name]} {eer}" for name, eer in eers.items())
     return picture(
         "det",
         f"Detection error trade-off{mark}",
-        f"Misses against false alarms at every threshold, on probit scales. Equal error rates: {eers}.",
+        f"Misses against false alarms at every threshold, on probit scales. Equal error rates: {listing}.",
         f"Misses against false alarms at every threshold, {group}; lower left is better, the diagonal meets "
         "each curve at its EER. Between the thin lines lie 95 % of the curves of resampled speakers. "
         "metrics/det.csv has the numbers.",
@@ -155,34 +155,27 @@ def histograms(results: Results, group: str, mark: str = "") -> Picture:
     """Scores of target and non-target trials, one panel a model; `group` and `mark` as in `det`."""
     judged = results.judged
     targets = results.test.verification.targets[judged]
-    models = list(results.models.values())
-    low, high = (end([end(model.scores[judged]) for model in models]) for end in (min, max))
-    edges = np.linspace(low, high, 61)
-    thresholds = {m.name: metrics.eer_threshold(metrics.rank(m.scores[judged], targets)) for m in models}
-
+    scores = {model.title: model.scores[judged] for model in results.models.values()}
+    edges = np.histogram_bin_edges(np.concatenate(list(scores.values())), 60)
     kinds = (("nontarget", "different speakers", ~targets), ("target", "same speaker", targets))
 
     def draw(figure):
-        panels = figure.subplots(len(models), sharex=True, sharey=True)
-        for axes, model in zip(panels, models, strict=True):
-            scores = model.scores[judged]
+        panels = figure.subplots(len(scores), sharex=True, sharey=True)
+        for axes, (title, values) in zip(panels, scores.items(), strict=True):
             for name, label, mask in kinds:
-                height = np.histogram(scores[mask], edges)[0] / mask.sum()
+                height = np.histogram(values[mask], edges)[0] / mask.sum()
                 axes.stairs(height, edges, fill=True, color=COLOURS[name], alpha=0.35, label=label)
                 axes.stairs(height, edges, color=COLOURS[name], linewidth=1.2)
-            axes.axvline(
-                thresholds[model.name], color=COLOURS["ink"], linewidth=1, linestyle=(0, (3, 2)), label="EER threshold"
-            )
-            axes.set(title=model.title, yticks=[])
+            threshold = metrics.eer_threshold(metrics.rank(values, targets))
+            axes.axvline(threshold, color=COLOURS["ink"], linewidth=1, linestyle=(0, (3, 2)), label="EER threshold")
+            axes.set(title=title, yticks=[])
             axes.spines["left"].set_visible(False)
-        panels[-1].set_xlabel(
-            "cosine of the embeddings" if results.params.evaluate.normalisation == "none" else "normalised score"
-        )
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
+        plain = results.params.evaluate.normalisation == "none"
+        panels[-1].set_xlabel("cosine of the embeddings" if plain else "normalised score")
+        _legend(figure, panels[0])
 
     means = "; ".join(
-        f"{model.title}: {model.scores[judged][targets].mean():.2f} and {model.scores[judged][~targets].mean():.2f}"
-        for model in models
+        f"{title}: {values[targets].mean():.2f} and {values[~targets].mean():.2f}" for title, values in scores.items()
     )
     return picture(
         "scores",
@@ -209,17 +202,8 @@ def layers(rows: list[dict]) -> Picture:
     def draw(figure):
         axes = figure.subplots()
         names, gmacs = zip(*largest, strict=True)
-        axes.barh(range(len(names)), gmacs, color=COLOURS["fp32"], height=0.7)
-        for place, value in enumerate(gmacs):
-            axes.annotate(
-                share(value / total),
-                (value, place),
-                (4, 0),
-                va="center",
-                textcoords="offset points",
-                color=COLOURS["muted"],
-                fontsize=9,
-            )
+        bars = axes.barh(range(len(names)), gmacs, color=COLOURS["fp32"], height=0.7)
+        axes.bar_label(bars, [share(value / total) for value in gmacs], padding=4, color=COLOURS["muted"], fontsize=9)
         axes.set_yticks(range(len(names)), names, color=COLOURS["ink"])
         axes.set(xlabel="GMACs", xlim=(0, 1.18 * max(gmacs)))
         axes.tick_params(axis="y", length=0)
@@ -257,31 +241,14 @@ def front(rows: list[dict], search: dict, margin: float) -> Picture:
         for mask, face, label in ((best, COLOURS["qat"], "Pareto-optimal trial"), (~best, "none", "other trial")):
             if mask.any():
                 reach = np.maximum([value - low, high - value], 0)[:, mask]
-                axes.errorbar(
-                    gmacs[mask],
-                    value[mask],
-                    reach,
-                    fmt="o",
-                    color=COLOURS["qat"],
-                    markerfacecolor=face,
-                    markersize=6,
-                    elinewidth=1,
-                    label=label,
-                )
+                style = {"fmt": "o", "color": COLOURS["qat"], "markerfacecolor": face, "markersize": 6, "elinewidth": 1}
+                axes.errorbar(gmacs[mask], value[mask], reach, label=label, **style)
         if chosen is not None:
-            axes.plot(
-                gmacs[chosen],
-                value[chosen],
-                "o",
-                markersize=11,
-                markerfacecolor="none",
-                markeredgewidth=1.5,
-                markeredgecolor=COLOURS["ptq"],
-                label="chosen",
-            )
+            ring = {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.5}
+            axes.plot(gmacs[chosen], value[chosen], "o", markeredgecolor=COLOURS["ptq"], label="chosen", **ring)
         axes.set(xlabel="GMACs", title="EER less fp32’s on validation speakers, points")
         axes.margins(x=0.1, y=0.15)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
+        _legend(figure, axes)
 
     listing = "none was chosen" if chosen is None else f"trial {int(rows[chosen]['trial']) + 1} was chosen"
     return picture(
@@ -289,8 +256,8 @@ def front(rows: list[dict], search: dict, margin: float) -> Picture:
         "The search: operations against accuracy",
         f"Points of {len(rows)} trials from {gmacs.min():.4f} to {gmacs.max():.4f} GMACs, with EER differences to fp32 "
         f"from {value.min():+.2f} to {value.max():+.2f} points; {listing}.",
-        "After each trial’s training, with 95 % intervals. The Pareto-optimal trial with the fewest operations whose whole "
-        "interval lies below the margin is chosen. metrics/trials.csv has every trial, metrics/pareto.csv the "
+        "After each trial’s training, with 95 % intervals. The trial with the fewest operations that is shown to lose less "
+        "than the margins, in EER and in top-1, is chosen. metrics/trials.csv has every trial, metrics/pareto.csv the "
         "Pareto-optimal ones.",
         draw,
     )
@@ -306,30 +273,22 @@ def spectra(rows: list[dict]) -> Picture:
         axes = figure.subplots()
         for number, (name, points) in enumerate(layers.items()):
             components, lost, ranks = np.array(points).T
-            (line,) = axes.plot(
-                components / components[-1],
-                np.maximum(lost, 1e-5),
-                linewidth=1.4,
-                label=name,
-                color=COLOURS[LINES[number % len(LINES)]],
-                linestyle=("-", (0, (4, 1.5)), (0, (1.5, 1.2)))[number // len(LINES) % 3],
-            )
+            shares, lost = components / components[-1], np.maximum(lost, 1e-5)
+            colour, dashes = COLOURS[LINES[number % len(LINES)]], LINE_DASHES[number // len(LINES) % len(LINE_DASHES)]
+            axes.plot(shares, lost, linewidth=1.4, label=name, color=colour, linestyle=dashes)
             if ranks[0] < components[-1]:
                 at = np.searchsorted(components, ranks[0])
-                axes.plot(components[at] / components[-1], max(lost[at], 1e-5), "o", color=line.get_color())
+                axes.plot(shares[at], lost[at], "o", color=colour)
         axes.set(
             xlabel="components kept, as a share of the layer’s outputs",
             yscale="log",
             ylim=(1e-5, 1),
             title="share of the variance of the layer’s outputs left out",
         )
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, **LEGEND)
+        _legend(figure, axes)
 
-    ranks = "; ".join(
-        f"{name} {int(points[0][2])} of {points[-1][0]}"
-        for name, points in layers.items()
-        if points[0][2] < points[-1][0]
-    )
+    sizes = [(name, points[0][2], points[-1][0]) for name, points in layers.items()]
+    ranks = "; ".join(f"{name} {rank} of {outputs}" for name, rank, outputs in sizes if rank < outputs)
     return picture(
         "spectra",
         "How redundant each layer is",

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from src.runtime.errors import count as count
+
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -25,6 +27,13 @@ MEASURES = {
     "min_dcf_0.05": Measure("minDCF 0.05"),
     "cllr": Measure("Cllr"),
     "min_cllr": Measure("minimum Cllr"),
+    "act_dcf_0.01": Measure("actual DCF 0.01"),
+    "act_dcf_0.05": Measure("actual DCF 0.05"),
+    "fnmr_at_fmr_0.01": Measure("FNMR at FMR 1 %", 100, " %", " points", 2),
+    "fnmr_at_fmr_0.001": Measure("FNMR at FMR 0.1 %", 100, " %", " points", 2),
+    "top1": Measure("top-1", 100, " %", " points", 2, higher_is_better=True),
+    "fnir": Measure("FNIR at FPIR 1 %", 100, " %", " points", 2),
+    "share": Measure("identified", 100, " %", " points", 2, higher_is_better=True),
 }
 MOST_DECIMALS = 4
 
@@ -106,11 +115,6 @@ def share(value: float) -> str:
     if value < 0.0005:
         return "< 0.1 %"
     return "> 99.9 %" if value >= 0.9995 else f"{100 * value:.1f} %"
-
-
-def count(number: int, noun: str) -> str:
-    """`1 speaker`, `2 speakers`, `12,345 trials`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def speed(timing: dict) -> tuple[str, str]:

@@ -3,12 +3,22 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from src.evaluate import metrics
 from src.evaluate.accuracy import ALL, KEYS
 from src.reporting import decision
 from src.reporting.numbers import MEASURES, count, difference, largest_loss, level, points, product, share, speed
 from src.reporting.results import Model, Results
 
 MARK = "†"
+# The keys of the table of all figures: every actual cost beside its minimum.
+ROWS = (
+    "top1_accuracy",
+    "eer",
+    *(key(prior) for prior in metrics.PRIORS for key in (metrics.act_dcf_key, metrics.dcf_key)),
+    "cllr",
+    "min_cllr",
+    *map(metrics.fnmr_key, metrics.FMRS),
+)
 GROUPS = {ALL: "all test speakers", "unseen": "unseen speakers", "seen": "seen speakers"}
 
 
@@ -165,17 +175,14 @@ def everything(results: Results) -> list[Section]:
     for group in results.groups:
         name = named(group, results)
         figures = [model.over(group) for model in models]
-        levels = [(_titled(key, MEASURES[key].unit), [Cell(*level(key, each)) for each in figures]) for key in KEYS]
-        changes = [
-            (
-                _titled(key, MEASURES[key].points),
-                [Cell(*difference(key, each)) if "difference" in each else Cell() for each in figures],
-            )
-            for key in KEYS
-        ]
+        levels, changes = map(list, zip(*(_rows(key, figures) for key in ROWS), strict=True))
+        searched, searched_changes = _identification([each["identification"] for each in figures])
+        changes = [row for row in changes + searched_changes if any(cell.value != "–" for cell in row[1])]
+        changes += _non_inferiority(figures, results.params.evaluate.margins.eer)
         sections += [
             Section(f"Accuracy, {name}", levels),
-            Section(f"Difference to fp32, {name}", changes + _non_inferiority(figures, results.params.evaluate.margin)),
+            Section(f"Identification, {name}", searched),
+            Section(f"Difference to fp32, {name}", changes),
         ]
 
     def row(label: str, cell: Callable[[Model], Cell]) -> tuple[str, list[Cell]]:
@@ -217,6 +224,38 @@ def everything(results: Results) -> list[Section]:
     ]
 
 
+def _rows(key, figures, of=""):
+    """The rows of a key, its levels and its differences to fp32. of: what the figures are about, behind the title."""
+    refused = figures[0].get("refused", {}).get(key)
+    note = f" (none: {refused})" if refused else ""
+    measure = MEASURES[key]
+    title = measure.title + of
+    return (
+        (_united(title, measure.unit) + note, [Cell(*level(key, each)) if key in each else Cell() for each in figures]),
+        (
+            _united(title, measure.points),
+            [Cell(*difference(key, each)) if key in each.get("difference", ()) else Cell() for each in figures],
+        ),
+    )
+
+
+def _identification(figures):
+    """The rows of identification and of its differences to fp32: by gallery, and within a rank of all enrolled."""
+    levels, changes = [], []
+    refused = {"refused": figures[0].get("refused", {})}
+    for galleries in zip(*(each.get("galleries", ()) for each in figures), strict=True):
+        for key in ("top1", "fnir"):
+            row, change = _rows(
+                key, [gallery | refused for gallery in galleries], f", gallery of {galleries[0]['size']:,}"
+            )
+            levels.append(row)
+            changes.append(change)
+    for places in zip(*(each["cmc"][1:] for each in figures), strict=True):
+        cells = [Cell(*level("share", point)) for point in places]
+        levels.append((f"within rank {places[0]['rank']} (CMC), %", cells))
+    return levels, changes
+
+
 def _non_inferiority(figures, margin):
     """Rows on what the EER differences show, and on what they could have shown."""
 
@@ -229,8 +268,8 @@ def _non_inferiority(figures, margin):
     ]
 
 
-def _titled(key, unit):
-    return f"{MEASURES[key].title}, {unit.strip()}" if unit else MEASURES[key].title
+def _united(title, unit):
+    return f"{title}, {unit.strip()}" if unit else title
 
 
 def markdown(header: Sequence, rows: Sequence[Sequence]) -> str:

@@ -1,6 +1,5 @@
 """Decoding, and the one form in which the pipeline keeps speech: 16 kHz, mono, 16 bits."""
 
-import contextlib
 import math
 import os
 import stat
@@ -10,7 +9,7 @@ import numpy as np
 import soundfile
 
 from src.runtime.containers import audio_size, mp3_states_length
-from src.runtime.errors import AudioError
+from src.runtime.errors import AudioError, reason
 
 SAMPLE_RATE = 16_000
 LOWEST_RATE = 8_000
@@ -105,21 +104,15 @@ class _Patched:
 
 def decode_path(path: str | os.PathLike, seconds: float | None = None) -> tuple[np.ndarray, int]:
     """`decode` of a file on disk. Raises AudioError, with the reason, where it cannot be opened."""
-    with _opened(path) as file:
-        return decode(file, seconds)
-
-
-@contextlib.contextmanager
-def _opened(path):
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise AudioError("not a regular file")
         with open(path, "rb") as file:
-            yield file
+            return decode(file, seconds)
     except FileNotFoundError:
         raise AudioError("dangling link" if os.path.islink(path) else "no such file") from None
     except OSError as error:
-        raise AudioError(f"unreadable: {error.strerror or error}") from None
+        raise AudioError(f"unreadable: {reason(error)}") from None
 
 
 def prepare(
@@ -134,8 +127,7 @@ def prepare(
     samples: float32 [n] or [n, channels], full scale 1, at `rate` Hz. Channels are averaged, or one of them is taken
     (`channel`, from 1), a constant offset that outweighs all else is taken off, the rate is converted by soxr (HQ), what
     is longer than `max_seconds` is cut, and a level above full scale is scaled to it. 16-bit mono at 16 kHz passes
-    through unchanged. Raises
-    AudioError when the result would be silent, shorter than `min_seconds`, or is not speech at all (no samples,
+    through unchanged. Raises AudioError when the result would be silent, shorter than `min_seconds`, or is not speech at all (no samples,
     NaN, infinite), and where CLIPPED of the samples or more are clipped, which nothing brings back.
     """
     if rate < LOWEST_RATE:

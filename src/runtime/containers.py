@@ -94,11 +94,8 @@ def mp3_states_length(file: BinaryIO) -> bool:
     """Whether the first frame of an open MP3 file holds the number of frames: a header Xing, Info or VBRI."""
     file.seek(0)
     tag = file.read(10)
-    # An ID3 tag before it has its size in four times seven bits.
-    size = (
-        sum(byte << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=False)) + 10
-        if tag[:3] == b"ID3"
-        else 0
-    )
+    size = 0
+    if tag[:3] == b"ID3":  # a tag before it, with its size in four times seven bits
+        size = 10 + sum(byte << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=False))
     file.seek(size)
     return re.search(rb"Xing|Info|VBRI", file.read(64)) is not None

@@ -1,5 +1,7 @@
 """An ONNX model in ONNX Runtime: a waveform to its embedding."""
 
+import base64
+import functools
 import os
 
 import numpy as np
@@ -8,12 +10,19 @@ import onnxruntime
 from src.runtime.errors import AudioError, InputError, one_line
 
 INPUT, OUTPUT = "waveform", "embedding"
+# What a file's metadata says of its integer weights: portable (the same sums on every processor) or full (8 bits).
+WEIGHTS, PORTABLE, FULL = "weights", "portable", "full"
+# An ONNX model that multiplies matrices a (uint8) and b (int8): MatMulInteger, opset 10.
+_PRODUCT = base64.b64decode(
+    "CAUSADpQChgKAWEKAWISAWMiDU1hdE11bEludGVnZXISAXBaDwoBYRIKCggIAhIECgAKAFoPCgFiEgoKCAgDEgQKAAoAYg8KAWMSCgoICAYSBAoACgBCBAoAEAo="
+)
 
 
 def session(path: str | os.PathLike) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session on one CPU thread, so that results do not depend on how many run beside it.
 
-    Raises InputError when the file is not a model, or not one from INPUT to OUTPUT.
+    Raises InputError when the file is not a model, not one from INPUT to OUTPUT, or has FULL weights where the engine
+    `saturates`.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -29,7 +38,29 @@ def session(path: str | os.PathLike) -> onnxruntime.InferenceSession:
             f"{path}: not a speaker encoder: it makes {', '.join(outputs)} of {', '.join(inputs)}, "
             f"not {OUTPUT} of {INPUT}"
         )
+    if weights(model) == FULL and saturates():
+        raise InputError(
+            f"{path}: has 8-bit weights, and this processor adds up their products in 16 bits: scores and decisions would "
+            "be others; use a processor with VNNI or Arm's, or a model made with quantize.weights: portable"
+        )
     return model
+
+
+def weights(model: onnxruntime.InferenceSession) -> str | None:
+    """PORTABLE or FULL, as the file says; None for a file without integer weights."""
+    return model.get_modelmeta().custom_metadata_map.get(WEIGHTS)
+
+
+@functools.cache
+def saturates() -> bool:
+    """Whether the engine, on this processor, stops sums of two products of uint8 and int8 at 32,767.
+
+    It is tried. x86 without VNNI has one instruction for such products, vpmaddubsw, which adds two of them in 16 bits:
+    two weights of 127 with activations of 130 are over it, two of 63 with activations of 255 are not.
+    """
+    left, right = np.full((1, 2), 255, np.uint8), np.full((2, 1), 127, np.int8)
+    product = np.asarray(onnxruntime.InferenceSession(_PRODUCT).run(None, {"a": left, "b": right})[0])
+    return product.item() != 2 * 255 * 127
 
 
 def embedding(model: onnxruntime.InferenceSession, waveform: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""User-facing errors: each message is one line that says what is wrong, where, and what is allowed."""
+"""User-facing errors, each a line that says what is wrong, where, and what is allowed; what their texts share."""
 
 _LONGEST = 300  # characters of what a library says
 
@@ -18,6 +18,11 @@ def printable(text: object) -> str:
     """A text as a line of printable characters: in a stranger's names, what a terminal would obey, or take for the
     end of the line, is shown as its escape."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(text))
+
+
+def count(number: int, noun: str) -> str:
+    """`1 speaker`, `2 speakers`, `12,345 trials`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def one_line(error: BaseException) -> str:

@@ -14,16 +14,10 @@ def pareto_optimal(rows: Sequence[Row]) -> list[bool]:
     return [not ((values <= value).all(1) & (values < value).any(1)).any() for value in values]
 
 
-def noninferior(row: Row, margin: float) -> bool:
-    """Whether the trial's EER is shown to stay within the margin of fp32's, and its top-1 is not shown to fall:
-    by the 95 % intervals of the differences on validation speakers."""
-    return row["eer_difference_high"] < margin and row["top1_difference_high"] >= 0
-
-
 def select(rows: Sequence[Row]) -> Row | None:
-    """The cheapest of the rows that are marked as Pareto-optimal (`front`) and `noninferior`, None where none is.
+    """The cheapest of the rows that are marked `noninferior`, None where none is.
 
     By GMACs, then size, then objective.
     """
-    eligible = [row for row in rows if row["front"] and row["noninferior"]]
+    eligible = [row for row in rows if row["noninferior"]]
     return min(eligible, key=lambda row: (row["gmacs"], row["size_mb"], row["objective"]), default=None)

@@ -10,6 +10,7 @@ import optuna
 import torch
 
 from src.common.params import QatSearch
+from src.evaluate import validation
 from src.quantize import qat
 from src.search import choice, study, trial
 from src.search.trial import Setup
@@ -25,12 +26,14 @@ UNTRAINED = -1  # the trial of which the plain INT8 model is the result
 class Result:
     """trials: one dict a trial, by number, with `front`, 1 for Pareto-optimal ones, and
     `noninferior`; chosen: the one that `choice.select` gives, or None; before and reference: the objectives of the
-    plain student that nobody trained and of the teacher."""
+    plain student that nobody trained and of the teacher; speakers_needed: on how many validation speakers a trial that
+    loses nothing would pass."""
 
     trials: list[choice.Row]
     chosen: choice.Row | None
     before: float
     reference: float
+    speakers_needed: int
 
 
 def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = False) -> Result | None:
@@ -58,15 +61,22 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
     if worker:
         return None
     completed = study.complete(trials, settings.n_trials)
-    rows = [_row(index, attempt, settings) for index, attempt in enumerate(completed)]
+    losses = [_losses(attempt) for attempt in completed]
+    level = validation.trial_level(len(completed))
+    rows = [_row(index, attempt, losses[index], setup.margins, level) for index, attempt in enumerate(completed)]
     for row, optimal in zip(rows, choice.pareto_optimal(rows)):
         row["front"] = int(optimal)
     before = trial.validate(setup.source.student({}).to(setup.device), setup)
-    return Result(rows, choice.select(rows), before.objective, reference.objective)
+    needed = min(validation.speakers_needed(each, setup.margins, level) for each in losses)
+    return Result(rows, choice.select(rows), before.objective, reference.objective, needed)
 
 
-def _row(index, attempt, settings):
-    """A complete trial for metrics/trials.csv."""
+def _losses(attempt):
+    return {key: validation.Loss(**loss) for key, loss in attempt.user_attrs["losses"].items()}
+
+
+def _row(index, attempt, losses, margins, level):
+    """A complete trial for metrics/trials.csv; level: the confidence that it has to pass with."""
     value, gmacs, megabytes = attempt.values
     row = {
         "trial": index,
@@ -75,10 +85,10 @@ def _row(index, attempt, settings):
         "size_mb": megabytes,
         "train_loss": attempt.user_attrs["train_loss"],
     }
-    for name in trial.COMPARED.values():
-        for suffix in trial.ENDS.values():
-            row[f"{name}_difference{suffix}"] = attempt.user_attrs[f"{name}_difference{suffix}"]
-    row["noninferior"] = int(choice.noninferior(row, settings.eer_margin))
+    for key, loss in losses.items():
+        value, low, high = validation.difference(key, loss).values()
+        row |= {f"{key}_difference": value, f"{key}_difference_low": low, f"{key}_difference_high": high}
+    row["noninferior"] = int(validation.verdict(losses, margins, level) == "passes")
     return {**row, "kept_macs": 1.0, **attempt.params}
 
 
@@ -92,12 +102,13 @@ def fingerprint(setup: Setup, settings: QatSearch) -> str:
     """A name for all that the trials depend on."""
     source = setup.source
     described = [
-        settings.model_dump(exclude={"n_trials", "storage", "eer_margin", "final_steps"}),
+        settings.model_dump(exclude={"n_trials", "storage", "final_steps"}),
         source.observer,
         source.weight_bits,
         bool(source.spectra),
         setup.seed,
-        setup.resamples,
+        setup.speech.enrolments,
+        setup.speech.gallery,
         setup.device,
         torch.get_num_threads(),
         torch.__version__,

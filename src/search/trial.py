@@ -6,9 +6,9 @@ import numpy as np
 import optuna
 import torch
 
-from src.common.params import QatSearch
-from src.evaluate import accuracy, test_set
-from src.evaluate.result import Result, score_uncalibrated
+from src.common.params import Margins, QatSearch
+from src.evaluate import validation
+from src.evaluate.validation import Speech
 from src.quantize import qat
 from src.runtime.audio import SAMPLE_RATE
 from src.search.student import Source
@@ -16,8 +16,6 @@ from src.search.study import print_line
 
 # Length in samples of the validation crops: every utterance is heard once, at one length.
 VALIDATION_SAMPLES = 3 * SAMPLE_RATE
-COMPARED = {"eer": "eer", "top1_accuracy": "top1"}  # differences to fp32: the metric, and its columns in a row
-ENDS = {"value": "", "low": "_low", "high": "_high"}  # of a difference, and what they add to the column's name
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,8 @@ class Setup:
     """What every trial starts from.
 
     source: of the students; teacher: its network again, which may be moved; front_end: FrontEnd; finetune and
-    validation: (list of float32 waveforms [n] or of `Waveform`, list of speakers); test: of the validation waveforms,
-    see `test_set.make_test`; frames: of an utterance that costs are counted for.
+    validation: (list of float32 waveforms [n] or of `Waveform`, list of speakers); speech: the validation waveforms' rows;
+    margins: the losses that are to be excluded; frames: of an utterance that costs are counted for.
     """
 
     source: Source
@@ -34,43 +32,41 @@ class Setup:
     front_end: torch.nn.Module
     finetune: tuple
     validation: tuple
-    test: test_set.Test
+    speech: Speech
+    margins: Margins
     frames: int
-    resamples: int
     device: str
     seed: int
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What a network does on the validation speakers: the search's objective, and the scores of the trials."""
+    """What a network does on the validation speakers: the search's objective, and its figures."""
 
     objective: float
-    result: Result
+    figures: validation.Figures
 
 
 def run(
     trial: optuna.Trial, setup: Setup, settings: QatSearch, reference: Validation, title: str
 ) -> tuple[float, float, float]:
-    """The values of a trial, as `study.DIRECTIONS` orders them; its training loss and its differences to fp32 become
-    attributes of the trial. reference: of the teacher; title: the trial's, for what is printed."""
+    """The values of a trial, as `study.DIRECTIONS` orders them; its training loss and its losses against fp32
+    become attributes of the trial. reference: of the teacher; title: the trial's, for what is printed."""
     share, hyperparameters = suggest(trial, settings)
     layer_ranks = setup.source.layer_ranks(share)
     gmacs, megabytes = setup.source.cost(layer_ranks, setup.frames)
     network, loss = train(setup, settings, layer_ranks, hyperparameters, settings.steps, title)
-    validation = validate(network, setup)
-    metrics = accuracy.figures(setup.test, validation.result, setup.resamples, setup.seed, reference.result)
+    outcome = validate(network, setup)
+    losses = validation.losses(outcome.figures, reference.figures)
     trial.set_user_attr("train_loss", loss)
-    for metric, name in COMPARED.items():
-        for end, suffix in ENDS.items():
-            trial.set_user_attr(f"{name}_difference{suffix}", metrics["difference"][metric][end])
-    eer, low, high = (f"{100 * metrics['difference']['eer'][end]:+.2f}" for end in ENDS)
+    trial.set_user_attr("losses", {key: asdict(each) for key, each in losses.items()})
+    value, low, high = (f"{100 * end:+.2f}" for end in validation.difference("eer", losses["eer"]).values())
     print_line(
-        f"{title}: {gmacs:.4f} GMACs, objective {validation.objective:.4f} (fp32 {reference.objective:.4f}), "
-        f"EER {eer} points [{low}, {high}], "
+        f"{title}: {gmacs:.4f} GMACs, objective {outcome.objective:.4f} (fp32 {reference.objective:.4f}), "
+        f"EER {value} points [{low}, {high}], "
         + ", ".join(f"{name} {value:.3g}" for name, value in asdict(hyperparameters).items())
     )
-    return validation.objective, gmacs, megabytes
+    return outcome.objective, gmacs, megabytes
 
 
 def suggest(trial: optuna.Trial, settings: QatSearch) -> tuple[float, qat.Hyperparameters]:
@@ -116,8 +112,7 @@ def validate(network: torch.nn.Module, setup: Setup) -> Validation:
     waveforms, _ = setup.validation
     crops = (np.resize(waveform[:VALIDATION_SAMPLES], VALIDATION_SAMPLES) for waveform in waveforms)
     embeddings = qat.embed(network, setup.front_end, crops, setup.device)
-    scored = score_uncalibrated(embeddings.cpu().numpy(), setup.test)
-    return Validation(objective(embeddings, setup), scored)
+    return Validation(objective(embeddings, setup), validation.measure(embeddings.cpu().numpy(), setup.speech))
 
 
 def objective(embeddings: torch.Tensor, setup: Setup) -> float:

@@ -5,17 +5,18 @@ itself, each at most once: what has been fetched is kept on disk. A candidate's 
 that a speaker's utterances are taken from few of them.
 """
 
+import itertools
 import logging
 import re
 import unicodedata
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features, load_dataset_builder
 from huggingface_hub import HfApi, HfFileSystem
@@ -49,32 +50,30 @@ def candidates(
     """
     what = f"data.repo: {repo}"
     files = _files(repo, config, revision, what)
+    index = partial(_index, speaker_column, what=f"{what}: data.config {config}")
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
-        results = pool.map(
-            partial(_index, speaker_column, what=f"{what}: data.config {config}"), [url for _, url in files]
-        )
-        shards = list(tqdm(results, "speaker labels", len(files), unit="file", disable=None))
+        indexed = pool.map(index, [url for _, url in files])
+        shards = list(tqdm(indexed, "speaker labels", len(files), unit="file", disable=None))
     sexes = defaultdict(set)
-    for _, _, speakers, _, row_sexes in shards:
-        for speaker, sex in zip(speakers, row_sexes):
+    for _, _, rows in shards:
+        for speaker, _, sex in rows:
             sexes[speaker] |= {sex} - {""}
-    rows_with_speaker, used, batch = [], set(), 0
-    for (split, _), (parquet, audio, speakers, names, _) in zip(files, shards):
-        rows = iter(zip(speakers, names))
+    offered, used, batch = [], set(), 0
+    for (split, _), (parquet, audio, rows) in zip(files, shards, strict=True):
+        rows = iter(rows)
         for group in range(parquet.num_row_groups):
             fetched = _RowGroup(parquet, group, audio, Path(spool, f"{batch}.arrow"), what)
-            for index in range(parquet.metadata.row_group(group).num_rows):
-                speaker, name = next(rows)
+            for row in range(parquet.metadata.row_group(group).num_rows):
+                speaker, name, _ = next(rows)
                 if speaker is not None:
                     utt_id = _unique(name or f"{speaker}/{split}", split, used)
-                    read = partial(fetched.decode, index, seconds)
                     sex = min(sexes[speaker]) if len(sexes[speaker]) == 1 else ""
-                    rows_with_speaker.append(Candidate(utt_id, speaker, read, batch, sex, split))
+                    offered.append(Candidate(utt_id, speaker, partial(fetched.decode, row, seconds), batch, sex, split))
             batch += 1
-    without = sum(len(speakers) for _, _, speakers, *_ in shards) - len(rows_with_speaker)
+    without = sum(len(rows) for *_, rows in shards) - len(offered)
     if without:
-        _log.warning("%s: %d rows have no speaker and are passed over", what, without)
-    return rows_with_speaker
+        _log.warning("%s: passed over: rows without a speaker (%d)", what, without)
+    return offered
 
 
 def _files(repo, config, revision, what):
@@ -111,35 +110,27 @@ def _files(repo, config, revision, what):
 
 
 def _index(speaker_column, url, what):
-    """The opened parquet file, the name of its column of audio, and of each of its rows the speaker (or None), the
-    file name (or None), the sex."""
+    """The opened parquet file, the name of its column of audio, and (speaker, file name, sex) of its rows."""
     with explained(what):
         try:
             # No cache: parquet asks for the ranges that it needs, and reading ahead would fetch the audio.
             parquet = pq.ParquetFile(HfFileSystem().open(url, "rb", cache_type="none"))
             features = Features.from_arrow_schema(parquet.schema_arrow)
             leaves = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
-            columns = (speaker_column,) if speaker_column else SPEAKER_COLUMNS
-            label = next((name for name in columns if name in leaves), None)
+            speakers = (speaker_column,) if speaker_column else SPEAKER_COLUMNS
             audio = next((name for name in ("audio", *features) if f"{name}.bytes" in leaves), None)
-            if label is None or audio is None:
-                lacking = f"of speakers ({' or '.join(columns)}); data.speaker_column names it" if audio else "of audio"
+            kinds = speakers, (*NAME_COLUMNS, f"{audio}.path"), SEX_COLUMNS
+            columns = [next((name for name in names if name in leaves), None) for names in kinds]
+            if columns[0] is None or audio is None:
+                lacking = (
+                    f"of speakers ({' or '.join(speakers)}); data.speaker_column names it" if audio else "of audio"
+                )
                 raise InputError(f"{what}: no column {lacking}; its columns are {', '.join(features)}")
-            name = next((name for name in (*NAME_COLUMNS, f"{audio}.path") if name in leaves), label)
-            sex = next((name for name in SEX_COLUMNS if name in leaves), label)
-            table = parquet.read(columns=[label, name, sex])
+            table = parquet.read(columns=list({*columns} - {None})).flatten()
         except pa.ArrowException as error:
             raise InputError(f"{what}: {url}: not readable as parquet: {one_line(error)}") from None
-    speakers = _texts(table.column(label), features[label])
-    sexes = (
-        [""] * len(speakers)
-        if sex == label
-        else [sex_of(text or "") for text in _texts(table.column(sex), features[sex])]
-    )
-    if name == label:
-        return parquet, audio, speakers, [None] * len(speakers), sexes
-    names = pc.struct_field(table.column(audio), "path") if name == f"{audio}.path" else table.column(name)
-    return parquet, audio, speakers, [None if value is None else str(value) for value in names.to_pylist()], sexes
+    values = [_texts(table.column(name), features.get(name)) if name else [None] * len(table) for name in columns]
+    return parquet, audio, [(speaker, name, sex_of(sex or "")) for speaker, name, sex in zip(*values, strict=True)]
 
 
 def _texts(column, feature):
@@ -154,19 +145,21 @@ def _texts(column, feature):
 def _unique(name, split, used):
     path = "/".join(part for part in PurePosixPath(name).parts if part not in ("/", "..")) or "unnamed"
     path = path if path not in used else f"{split}/{path}"
-    utt_id, copy = path, 1
-    while utt_id in used:
-        copy += 1
-        utt_id = f"{path}~{copy}"
+    names = itertools.chain([path], (f"{path}~{copy}" for copy in itertools.count(2)))
+    utt_id = next(name for name in names if name not in used)
     used.add(utt_id)
     return utt_id
 
 
+@dataclass(frozen=True)
 class _RowGroup:
     """The audio of one row group: fetched when first needed, then read from `spooled`."""
 
-    def __init__(self, parquet, group, audio, spooled, what):
-        self.parquet, self.group, self.audio, self.spooled, self.what = parquet, group, audio, spooled, what
+    parquet: pq.ParquetFile
+    group: int
+    audio: str
+    spooled: Path
+    what: str
 
     def decode(self, row, seconds):
         if not self.spooled.exists():

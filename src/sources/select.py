@@ -2,19 +2,22 @@
 
 import zlib
 from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import numpy as np
+
+from src.sources.candidate import Candidate
 
 EVALUATION = ("test", "validation")  # unseen speakers go to these, in this order
 FEWEST = 2  # speakers in a split: with one there are no non-target trials
 
 
-def shuffled(names, seed):
+def shuffled(names: Iterable[str], seed: int) -> list[str]:
     """The names in an order that depends on nothing but the names and the seed."""
     return [str(name) for name in np.random.default_rng([seed, 1]).permutation(sorted(names))]
 
 
-def utterance_order(candidates, seed):
+def utterance_order(candidates: Sequence[Candidate], seed: int) -> list[Candidate]:
     """One speaker's candidates in the order to try them: the largest batch first, shuffled within each."""
     speaker = candidates[0].speaker.encode()
     order = np.random.default_rng([seed, 2, zlib.crc32(speaker)]).permutation(len(candidates))
@@ -23,7 +26,7 @@ def utterance_order(candidates, seed):
     return [candidates[i] for i in sorted(order, key=lambda i: ranks[candidates[i].batch])]
 
 
-def allot(count, weights):
+def allot(count: int, weights: Mapping[str, float]) -> dict[str, int]:
     """{name: whole number} in the ratio of `weights`, each at least FEWEST, adding up to `count`."""
     total = sum(weights.values())
     ideal = {name: count * weight / total for name, weight in weights.items()}
@@ -37,7 +40,7 @@ def allot(count, weights):
     return given
 
 
-def assign(speakers, seen, weights):
+def assign(speakers: Sequence[str], seen: Container[str], weights: Mapping[str, float]) -> dict[str, str]:
     """{speaker: split}; `speakers` in the order of `shuffled`, `weights` the splits' shares.
 
     The evaluation splits hold unseen speakers only, as long as there are enough for FEWEST in each: they

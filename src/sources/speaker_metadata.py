@@ -24,7 +24,8 @@ class SpeakerTable:
         unknown = sorted(self.sexes.keys() - speakers)
         if not unknown:
             return f"all {len(self.sexes)} speakers of {self.path.name} are in the folder"
-        text = f"{len(unknown)} of {len(self.sexes)} speakers of {self.path.name} are not in the folder"
+        are = "is" if len(unknown) == 1 else "are"
+        text = f"{len(unknown)} of {len(self.sexes)} speakers of {self.path.name} {are} not in the folder"
         bare = {name.lstrip("0").casefold(): name for name in speakers - self.sexes.keys()}
         near = [(bare[key], name) for name in unknown if (key := name.lstrip("0").casefold()) in bare]
         if near:

@@ -1,12 +1,10 @@
 import os
-import subprocess
-import sys
 
 import pytest
 
 from src.common import files
 from src.runtime.errors import InputError
-from tests.workspace import ROOT, small_files
+from tests.workspace import python, small_files
 
 
 @pytest.mark.parametrize(
@@ -83,7 +81,7 @@ def test_what_a_killed_run_left_goes_and_nothing_else_does(tmp_path):
     for name in (".out.partial", ".out.before", ".abcdefgh.partial/file", ".12345678.partial/made-by"):
         files.write_text(tmp_path / name, "of a user")
     users = sorted(os.listdir(tmp_path))
-    subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    python(tmp_path, "-c", KILLED)
     (left,) = set(os.listdir(tmp_path)) - set(users)
     assert not (tmp_path / "out").exists()
     with files.temporary_folder(tmp_path) as other:  # another run's, which goes on

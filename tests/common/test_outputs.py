@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src import embed, sample_data
+from src import embed
 from src.common import files
 from src.runtime.errors import InputError
 from tests.evaluate.conftest import save_model
@@ -124,7 +124,7 @@ def folder(out):
 WRITERS = {"embed": embedding, "file": file, "folder": folder}
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(st.sampled_from(sorted(WRITERS)), st.sampled_from(NAMES), st.sampled_from(sorted(KINDS)), st.data())
 def test_only_what_the_program_made_is_replaced(model, writer, name, kind, data):
     with world(model) as place:
@@ -146,24 +146,7 @@ def test_only_what_the_program_made_is_replaced(model, writer, name, kind, data)
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-@pytest.mark.parametrize(
-    "out",
-    [
-        *(
-            ".",
-            "..",
-            "",
-            "speech",
-            "speech/",
-            "speech/.",
-            "./elsewhere",
-            "speech/../speech",
-            "speech/deep/..",
-            "/dev/null",
-        ),
-        *("/dev", "model.onnx/out", "speech/0.wav/out.npz", "elsewhere/../speech/deep"),
-    ],
-)
+@pytest.mark.parametrize("out", [".", "", "speech/", "speech/../speech", "/dev/null", "/dev", "model.onnx/out"])
 def test_folders_and_devices_are_refused(model, writer, out):
     with world(model) as place:
         null = os.lstat("/dev/null").st_mode
@@ -171,9 +154,7 @@ def test_folders_and_devices_are_refused(model, writer, out):
         assert os.lstat("/dev/null").st_mode == null
 
 
-@pytest.mark.parametrize(
-    "out", ["speech/0.wav", "speech/deep/a.wav", "./speech/../speech/0.wav", "model.onnx", "./model.onnx"]
-)
+@pytest.mark.parametrize("out", ["speech/deep/a.wav", "./speech/../speech/0.wav", "model.onnx"])
 def test_inputs_are_refused_as_the_output(model, out):
     with world(model) as place:
         assert not attempt(embedding, out, place)
@@ -206,47 +187,3 @@ def test_what_appears_during_the_run_is_not_replaced(model, monkeypatch):
         monkeypatch.undo()
         assert not list(place.glob(".*"))
         embedding("out.npz")  # what was computed is not lost
-
-
-@settings(deadline=None, max_examples=60)
-@example({"data/audio": "a folder"})
-@example({"data": "a link to a folder"})
-@given(
-    st.dictionaries(
-        st.sampled_from(
-            ["data", "data/audio", "data/manifest.csv", "data/skipped.csv", "data/.partial", "data/audio/x.wav"]
-        ),
-        st.sampled_from(sorted(KINDS)),
-    )
-)
-def test_the_data_of_the_user_stay(model, there):
-    """sample_data replaces its own three outputs, whole; a folder of recordings called data/audio stays."""
-
-    def publish(_):
-        with sample_data._partial() as partial:
-            for name in ("audio/00000.flac", "manifest.csv", "skipped.csv"):
-                (partial / name).write_text("ours")
-            sample_data._publish(partial)
-
-    with world(model) as place:
-        place = place.resolve()
-        for path, kind in sorted(there.items()):
-            with contextlib.suppress(OSError):
-                Path(path).parent.mkdir(exist_ok=True)
-                KINDS[kind](Path(path))
-        data = os.path.realpath("data")  # a link to a folder is followed where it leads to outputs
-        outputs = [f"{data}/{name}" for name in ("manifest.csv", "skipped.csv", "audio")]
-        before = snapshot(place)
-        refused = False
-        try:
-            publish(None)
-        except InputError as error:
-            refused = True
-            assert len(str(error).splitlines()) == 1
-        after = snapshot(place)
-        for path, what in before.items():
-            if refused or path not in outputs:
-                assert after[path] == what
-        assert {path for path in after.keys() - before.keys() if not path.startswith(tuple(outputs))} <= {
-            f"{place}/data"
-        }

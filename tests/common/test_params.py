@@ -36,43 +36,29 @@ def test_shipped_parameters_are_valid():
     [
         ("data.sorce", "hub", "did you mean 'source'?"),
         ("qat_serch", {}, "did you mean 'qat_search'?"),
-        ("data.zzz", 1, "allowed: source, path"),
         ("data.source", "web", "'synthetic', 'folder' or 'hub'"),
         ("data.speakers", 1, "greater than or equal to 8"),
-        ("data.speakers", "many", "integer"),
+        ("evaluate.max_trials", 10, "greater than or equal to 1000"),
+        ("scheduler", "host:8786", "such as tcp://host:8786, or local is needed, got 'host:8786'"),
         ("data.min_seconds", 9.0, "is above max_seconds"),
         ("data.splits.test", 0.5, "must add up to 1"),
         ("data.source", "folder", "path is needed"),
         ("data.trials", "list.txt", "only for source: folder"),
-        ("evaluate.protocol", "superb", "'pairs' or 'superb-si'"),
         ("evaluate.protocol", "superb-si", "needs data.source: hub"),
-        ("evaluate.enrolments", 0, "greater than or equal to 1"),
-        ("evaluate.normalisation", "z-norm", "'none', 's-norm' or 'as-norm'"),
-        ("evaluate.margin", 0, "greater than 0"),
-        ("ptq.observer", "mean", "'histogram' or 'minmax'"),
-        ("qat_search.n_trials", 0, "greater than or equal to 1"),
+        ("evaluate.margins.eer", 0, "greater than 0"),
         ("qat_search.learning_rate", {"low": 1e-3, "high": 1e-4}, "is above high"),
         ("qat_search.batch_size", [1], "between 2 and 4096"),
-        ("breakdown.seconds", [0.1], "greater than or equal to 0.3"),
         ("breakdown.snr", [5, 5], "twice"),
         ("breakdown.channels", ["gsm", "opus", "gsm"], "twice"),
         ("breakdown.channels", ["vorbis"], "'alaw', 'gsm', 'opus', 'mp3' or 'reverberation', got 'vorbis'"),
         ("evaluate.max_missing_trials", 1, "less than 1"),
-        ("breakdown.utterances", 0, "greater than or equal to 1"),
-        ("device", "tpu", "'auto', 'cpu' or 'cuda'"),
-        ("seed", -1, "greater than or equal to 0"),
         ("seed", True, "true and false are not allowed here, got True"),
-        ("breakdown.seconds", [True], "true and false are not allowed here, got [True]"),
         ("data.min_seconds", float("nan"), "finite number, got nan"),
-        ("qat_search.learning_rate", {"low": 1e-6, "high": float("inf")}, "finite number, got inf"),
         ("data.path", "a\0b", "not a text that a path can hold"),
         ("encoder.trust", "yes", "boolean, got 'yes'"),
         ("encoder.source", "", "at least 1 character, got ''"),
-        ("data.speaker_column", "", "at least 1 character, got ''"),
         ("data.path", 123, "a text that looks like a number or a date is put in quotes"),
         ("release.license", "Apache 2.0", "did you mean apache-2.0?"),
-        ("release.license", "GNU General Public License v3.0", "did you mean gpl-3.0?"),
-        ("release.license", "CC BY", "did you mean cc-by-4.0?"),
         ("release.license", "proprietary", "such ids are apache-2.0, mit"),
         ("release.language", "english", "did you mean en?"),
         ("release.language", "en-GB", "did you mean en?"),
@@ -92,14 +78,11 @@ def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path, where, value, sai
     ("where", "text", "value"),
     [
         ("release.language", "no", "no"),
-        ("release.language", "yue", "yue"),
         ("release.language", "multilingual", "multilingual"),
         ("release.license", "cc-by-nc-4.0", "cc-by-nc-4.0"),
-        ("data.config", "on", "on"),
-        ("data.config", "NO", "NO"),
         ("data.config", "1:30", "1:30"),
         ("seed", "010", 10),
-        ("evaluate.margin", "1e-2", 0.01),
+        ("evaluate.margins.top1", "1e-2", 0.01),
     ],
 )
 def test_values_are_read_as_dvc_writes_them_in_yaml_1_2(tmp_path, where, text, value):
@@ -134,31 +117,16 @@ def test_only_the_published_encoder_is_pinned_where_no_revision_is_given(tmp_pat
     assert params.load(path).encoder.revision == expected
 
 
-def test_a_missing_key_a_missing_file_and_broken_yaml(tmp_path):
+def test_a_missing_key_and_a_missing_file(tmp_path):
     with pytest.raises(InputError, match="ptq.utterances: missing"):
         params.load(write(tmp_path, "ptq.utterances", None, remove=True))
     with pytest.raises(InputError, match="no such file"):
         params.load(tmp_path / "none.yaml")
-    (tmp_path / "broken.yaml").write_text("data: [")
-    with pytest.raises(InputError, match="not valid YAML"):
-        params.load(tmp_path / "broken.yaml")
 
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "a: 2001-99-99",
-        "a: !!timestamp x",
-        "a: !!bool x",
-        "a: !!python/name:os.system",
-        "a: " + "9" * 5_000,
-        "[" * 5_000,
-        "? {a: b}\n: c",
-        "\x00",
-        "- 1",
-        "",
-        "1: 2",
-    ],
+    ["a: 2001-99-99", "a: !!bool x", "a: " + "9" * 5_000, "[" * 5_000, "? {a: b}\n: c", "\x00", "- 1", "", "data: ["],
 )
 def test_nonsense_is_one_clear_error(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)

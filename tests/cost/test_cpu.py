@@ -4,19 +4,17 @@ from src.cost import cpu
 
 
 @pytest.mark.parametrize(
-    ("machine", "extensions", "wanted"),
+    ("extensions", "kernels"),
     [
-        ("x86_64", ["avx2"], True),
-        ("x86_64", ["avx2", "avx512f"], True),
-        ("AMD64", [], True),
-        ("x86_64", ["avx2", "avx512f", "avx512_vnni"], False),
-        ("x86_64", ["avx2", "avx_vnni"], False),
-        ("aarch64", ["asimd"], False),
-        ("arm64", [], False),
+        (["avx2", "avx512f"], "AVX2 without VNNI"),
+        (["avx2", "avx512f", "avx512_vnni"], "AVX512-VNNI"),
+        (["avx2", "avx_vnni"], "AVX-VNNI"),
+        (["asimd", "asimddp"], "Arm dot product"),
+        ([], "none of its faster ones"),
     ],
 )
-def test_which_processors_saturate(machine, extensions, wanted):
-    assert cpu.saturates(extensions, machine) is wanted
+def test_the_integer_kernels_of_a_processor(extensions, kernels):
+    assert cpu.integer_kernels(extensions) == kernels
 
 
 def test_this_processor_is_known():

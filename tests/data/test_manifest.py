@@ -25,9 +25,8 @@ def test_rows_survive_writing_and_reading(tmp_path):
     [
         (None, "no such file; run the stage sample_data"),
         ("", f"line 1: the columns {HEADER} are needed"),
-        (f"{HEADER}\na,b,test,p,3.0,0,,\na,b,test,p,long,0,,\n", "line 3: not a row"),
-        (f"{HEADER}\na,b,test,p,3.0,yes,,\n", "line 2: not a row"),
-        (f"{HEADER}\na,b,test,p,3.0,0,male,\n", "line 2: not a row"),
+        (f"{HEADER}\na,b,test,p,3.0,0,,\na,b,test,p,long,0,,\n", "line 3: could not convert string to float: 'long'"),
+        (f"{HEADER}\na,b,test,p,3.0,yes,,\n", "line 2: invalid literal for int"),
         (f"{HEADER}\na,b\n", "line 2: 2 values, 8 are needed"),
     ],
 )

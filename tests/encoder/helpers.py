@@ -17,15 +17,21 @@ NETWORK = {
 }
 
 
-def random_ecapa(network, seed=0):
-    """An ECAPA_TDNN whose BatchNorm has scales of both signs, some zero, and any running statistics."""
+def random_ecapa(network, seed=0, mild=False):
+    """An ECAPA_TDNN whose BatchNorm has scales of both signs, some zero, and any running statistics.
+
+    mild: with BatchNorm as after training, for which 8 bits are enough.
+    """
     from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         model = ECAPA_TDNN(**network)
         for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm1d):
+            if isinstance(module, torch.nn.BatchNorm1d) and mild:
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(std=0.3)
+            elif isinstance(module, torch.nn.BatchNorm1d):
                 module.weight.normal_()
                 module.weight[torch.rand(len(module.weight)) < 0.15] = 0
                 module.bias.normal_()

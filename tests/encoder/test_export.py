@@ -49,16 +49,13 @@ def test_same_embeddings_as_encode_batch(file, classifier, engine):
         assert cosine(classifier.encode_batch(waveform).squeeze(1), run(waveform.numpy())) > 0.99999
 
 
-def test_interface(file):
+def test_file_has_the_interface_and_holds_little_beside_the_weights(file, classifier):
     graph = onnx.load(file).graph
     described = {
         value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
         for value in (*graph.input, *graph.output)
     }
     assert described == {"waveform": ["batch", "samples"], "embedding": ["batch", 24]}
-
-
-def test_file_holds_little_beside_the_weights(file, classifier):
     weights = 4 * sum(p.numel() for p in rewrite(classifier.mods["embedding_model"]).parameters())
     assert file.stat().st_size < weights + 50_000
     text = file.read_bytes()

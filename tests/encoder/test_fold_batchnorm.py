@@ -97,15 +97,6 @@ def test_every_parameter_learns():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
 
 
-def test_exports_with_dynamic_batch_and_time():
-    plain = rewrite(random_ecapa(NETWORK))
-    dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    program = torch.export.export(plain, (torch.randn(2, 50, 80),), dynamic_shapes=(dynamic,)).module()
-    for batch, frames in ((1, 9), (3, 300)):
-        features = torch.randn(batch, frames, 80)
-        torch.testing.assert_close(program(features), plain(features))
-
-
 def test_too_few_frames_fail_as_in_speechbrain():
     model = random_ecapa(NETWORK)
     for network in (model, rewrite(model)):

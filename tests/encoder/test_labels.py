@@ -43,7 +43,6 @@ def test_without_the_file_all_speakers_are_unseen(tmp_path, caplog):
     [
         ("'a' => 0\nb => 1\n" + END, "line 2"),
         ("'a' => 0\n" + "-" * 5_000 + "1 => 1\n" + END, "line 2"),
-        ("'a' => 0\n__import__('os') => 1\n" + END, "line 2"),
         ("'a' => 0\n", "no ==== line"),
         ("9**9**9 => 0\n" + END, "line 1"),
         ("'a' => 0\n" * 500_000 + END, "4,194,304 are the most that is read"),
@@ -62,11 +61,6 @@ def test_a_relative_path_in_a_copy_of_the_repository_is_explained(tmp_path, monk
         training_speakers("../mine")
     with pytest.raises(InputError, match=r"not a hub id \(owner/name\)$"):
         training_speakers("/mine")
-
-
-def test_neither_a_folder_nor_a_hub_id_is_an_error():
-    with pytest.raises(InputError, match="models/none/here: no such folder, and not a hub id"):
-        training_speakers("models/none/here")
 
 
 @pytest.mark.parametrize("count, unseen", [(7_204, 0), (7_205, 40), (7_206, 0)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.common import params
-from src.evaluate import accuracy, test_set
+from src.evaluate import accuracy, identification, metrics, test_set
 from src.evaluate.evaluation import evaluate
 from src.evaluate.result import score_test
 from src.runtime.calibration import Calibration
@@ -71,9 +71,15 @@ def test_evaluate_writes_what_its_figures_follow_from(project):
     # The second model is twice the first: no cosine differs.
     files = [Path(f"metrics/evaluation/{name}/calibration.json").read_bytes() for name in ("ptq", "fp32")]
     assert files[0] == files[1]
-    nothing = {key: {"value": 0.0, "low": 0.0, "high": 0.0} for key in accuracy.KEYS}
     for part in (second, second["seen"], second["unseen"]):
-        assert part.pop("difference") == nothing
+        difference, probes = part.pop("difference"), part["utterances"]
+        low, high = (difference["top1_accuracy"].pop(end) for end in ("low", "high"))
+        assert low == -high and 2.8 / probes < high <= 1  # no change was seen; a few may be
+        assert difference.pop("top1_accuracy") == {"value": 0.0}
+        nothing = {"value": 0.0, "low": 0.0, "high": 0.0}
+        assert difference == dict.fromkeys([*accuracy.KEYS[1:], *map(metrics.act_dcf_key, metrics.PRIORS)], nothing)
+        for gallery in part["identification"]["galleries"]:
+            assert gallery.pop("difference")["top1"]["value"] == 0
         assert (part.pop("noninferior"), part.pop("smallest_detectable_eer")) == (1, 0)
     assert second == first
     assert evaluate("a.onnx", "fp32", project, CONFIG) == first
@@ -145,13 +151,61 @@ def test_intervals_and_differences():
     found = accuracy.figures(test, result, 500, 0, reference)
     for key in accuracy.KEYS:
         assert 0 <= found[f"{key}_ci"]["low"] < found[key] < found[f"{key}_ci"]["high"] <= 1
-        assert found["min_cllr"] < found["cllr"]
+        assert found["min_cllr"] < found["cllr"] and found["min_dcf_0.01"] <= found["act_dcf_0.01"]
         difference = found["difference"][key]
         assert difference["value"] == pytest.approx(found[key] - alone[key], abs=2e-6)
         # Paired: narrower than the interval of the metric itself.
         width = found[f"{key}_ci"]["high"] - found[f"{key}_ci"]["low"]
         assert difference["high"] - difference["low"] < 0.8 * width
     assert accuracy.figures(test, result, 500, 1)["eer_ci"] != found["eer_ci"]
+
+
+def test_a_figure_that_needs_more_trials_is_refused():
+    rows, (first, second) = models(30, 6)
+    test = test_set.make_test(rows, 2)
+    reference, result = score_test(first, test, FITTED), score_test(second, test, FITTED)
+    found = accuracy.figures(test, result, 100, 0, reference)
+    assert found["refused"] == {"fnmr_at_fmr_0.001": "3,480 non-target trials; 30,000 are needed"}
+    assert not any(key.startswith("fnmr_at_fmr_0.001") for key in (*found, *found["difference"]))
+    assert (
+        0 < found["fnmr_at_fmr_0.01_ci"]["low"] < found["fnmr_at_fmr_0.01"]
+        and "fnmr_at_fmr_0.01" in found["difference"]
+    )
+    identified = found["identification"]
+    assert identified["refused"] == {"fnir": "120 probes; 300 are needed for an FPIR of 0.01"}
+    assert [set(gallery) for gallery in identified["galleries"]] == [{"size", "top1", "top1_ci", "difference"}] * 2
+
+
+def test_identification_by_gallery_and_by_rank():
+    rows, (first, second) = models(40, 10)
+    test = test_set.make_test(rows, 1)
+    reference, result = score_test(first, test, FITTED), score_test(second, test, FITTED)
+    found = accuracy.figures(test, result, 200, 0, reference)
+    identified = found["identification"]
+    assert [gallery["size"] for gallery in identified["galleries"]] == [10, 39]
+    small, large = identified["galleries"]
+    assert small["top1"] > large["top1"] > found["top1_accuracy"] and small["fnir"] < large["fnir"]
+    assert 1 - small["fnir"] <= small["top1"]  # who is returned has the best score
+    alone = accuracy.figures(test, reference, 200, 0)["identification"]["galleries"][1]
+    for key in ("top1", "fnir"):
+        assert large[f"{key}_ci"]["low"] < large[key] < large[f"{key}_ci"]["high"]
+        assert large["difference"][key]["value"] == pytest.approx(large[key] - alone[key], abs=2e-6)
+    shares = [point["share"] for point in identified["cmc"]]
+    assert shares == sorted(shares) and shares[0] == found["top1_accuracy"]
+    ranks = np.array([rank for _, _, rank in result.ranks["all"]])
+    assert shares == pytest.approx([np.mean(ranks <= point["rank"]) for point in identified["cmc"]], abs=1e-6)
+
+
+def test_of_many_searches_every_nth_is_made(monkeypatch):
+    rows, (first, _) = models(40, 21)
+    test = test_set.make_test(rows, 1)
+    result = score_test(first, test, FITTED)
+    everything = accuracy.figures(test, result, 100, 0)["identification"]
+    monkeypatch.setattr(identification, "_MOST", 40 * 400)
+    half = accuracy.figures(test, result, 100, 0)["identification"]
+    assert (everything["searches"], half["searches"]) == (800, 400) and half["cmc"] == everything["cmc"]
+    for gallery, of_half in zip(everything["galleries"], half["galleries"], strict=True):
+        assert of_half["fnir"] != gallery["fnir"] == pytest.approx(of_half["fnir"], abs=0.05)
 
 
 def test_noninferior_is_below_the_margin():

@@ -113,9 +113,74 @@ def test_interval_is_moved_against_the_bias():
     low, high = bootstrap.interval(estimate, values, counts)
     biased = bootstrap.interval(estimate, values - 0.05, counts)
     assert biased[0] > low + 0.01 and biased[1] > high + 0.01
-    assert bootstrap.interval(estimate, values - 0.05, counts, shift=2) == pytest.approx(
-        [end + 0.1 + (values.mean() - estimate) * -2 for end in biased]
+
+
+def test_interval_of_a_cost_is_students_on_the_logarithm():
+    own = np.random.default_rng(1).exponential(size=200)
+    estimate, values, counts = means(own)
+    low, high = bootstrap.cost_interval(estimate, values, counts, 1)
+    assert low * high == pytest.approx(estimate**2)
+    assert np.log(high / estimate) == pytest.approx(1.97 * own.std(ddof=1) / np.sqrt(200) / estimate, rel=0.08)
+    wider = bootstrap.cost_interval(estimate, values, counts, 1.5)
+    assert np.log(wider[1] / estimate) == pytest.approx(1.5 * np.log(high / estimate))
+    moved = bootstrap.cost_interval(estimate, values - 0.01, counts, 1, shift=2)
+    assert moved[1] > high and bootstrap.cost_interval(0, 0 * values, counts, 1) == (0, 0)
+
+
+def test_interval_of_a_rate_stays_between_0_and_1():
+    own = np.zeros(30)
+    own[:2] = 1
+    low, high = bootstrap.rate_interval(*means(own))
+    assert 0 < low < 2 / 30 < high < 1 and high - 2 / 30 > 2 / 30 - low
+    assert bootstrap.rate_interval(*means(np.zeros(30))) == (0, 0)
+
+
+def test_noise_of_single_trials_counts_once_for_both_speakers():
+    """Trials between 20 speakers that nothing but their own noise tells apart: a mean over 190 independent numbers."""
+    rng, (first, second) = np.random.default_rng(0), np.triu_indices(20, 1)
+    counts = bootstrap.resamples(20, 2000, 0)
+    weights = counts[:, first] * counts[:, second]
+    plain, by_pairs = [], []
+    for _ in range(40):
+        noise = rng.normal(size=190)
+        values = weights @ noise / weights.sum(axis=1)
+        plain.append(bootstrap.standard_error(values, counts))
+        by_pairs.append(bootstrap._error_by_pairs(values, counts))
+    truth = 1 / np.sqrt(190)
+    assert np.mean(np.square(plain)) == pytest.approx(2 * truth**2, rel=0.2)
+    assert np.mean(np.square(by_pairs)) == pytest.approx(0.75 * np.mean(np.square(plain)), rel=0.02)
+    # Nothing is taken off what is the speakers' own.
+    own = rng.normal(size=20)
+    values = counts @ own / 20
+    assert bootstrap._error_by_pairs(values, counts) == pytest.approx(
+        bootstrap.standard_error(values, counts), rel=0.05
     )
+
+
+def test_models_that_get_the_same_probes_right_may_still_differ():
+    """The rule of three: without a change among n probes, 3 in n may change."""
+    speakers = np.repeat(np.arange(48), 9)
+    low, high = bootstrap.outcome_difference_interval(np.zeros(432), speakers)
+    assert high == -low == pytest.approx(2.84 / 432, rel=0.01)
+    assert bootstrap.outcome_difference_interval(np.array([1.0, 0]), np.array([3, 3]))[1] == 1
+
+
+def test_interval_of_many_changes_is_students():
+    rng = np.random.default_rng(0)
+    own = rng.normal(0, 0.1, size=40)
+    low, high = bootstrap.outcome_difference_interval(own.repeat(50), np.arange(40).repeat(50))
+    assert (low, high) == pytest.approx(t.interval(0.95, 39, own.mean(), own.std(ddof=1) / np.sqrt(40)), rel=0.01)
+
+
+@pytest.mark.parametrize(("losses", "gains"), [(2, 0), (3, 0), (6, 0), (12, 0), (2, 1), (6, 3), (20, 15)])
+def test_difference_of_outcomes_is_held_however_few_change(losses, gains):
+    rng, speakers = np.random.default_rng(0), np.repeat(np.arange(48), 9)
+    held = []
+    for _ in range(2000):
+        changes = (rng.random(432) < gains / 432) * 1.0 - (rng.random(432) < losses / 432)
+        low, high = bootstrap.outcome_difference_interval(changes, speakers)
+        held.append(low <= (gains - losses) / 432 <= high)
+    assert np.mean(held) > 0.93
 
 
 def test_standard_error_leaves_out_what_no_speaker_explains():

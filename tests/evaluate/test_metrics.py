@@ -118,12 +118,26 @@ def test_extremes(scores, eer, cost, min_cllr, cllr):
     assert [found[key] for key in keys] == pytest.approx([eer, cost, min_cllr, cllr])
 
 
-def test_cllr_is_of_the_llrs_and_nothing_else_is():
+def test_cllr_and_actual_costs_are_of_the_llrs_and_nothing_else_is():
     scores, targets = normal_trials(0, 500)
     calibrated, plain = metrics.detection(scores, targets, llrs=2 * scores - 2), metrics.detection(scores, targets)
-    assert calibrated.pop("cllr") == pytest.approx(metrics.cllr(2 * scores - 2, targets))
-    assert plain.pop("cllr") == pytest.approx(metrics.cllr(scores, targets))
-    assert calibrated == plain
+    assert calibrated["cllr"] == pytest.approx(metrics.cllr(2 * scores - 2, targets))
+    assert plain["cllr"] == pytest.approx(metrics.cllr(scores, targets))
+    for prior in metrics.PRIORS:
+        accepted = 2 * scores - 2 >= np.log((1 - prior) / prior)
+        cost = prior * np.mean(~accepted[targets]) + (1 - prior) * np.mean(accepted[~targets])
+        assert calibrated[f"act_dcf_{prior}"] == pytest.approx(cost / prior)
+        assert calibrated[f"act_dcf_{prior}"] >= calibrated[f"min_dcf_{prior}"]
+    same = set(plain) - {"cllr", "act_dcf_0.01", "act_dcf_0.05"}
+    assert len(same) == 6 and all(calibrated[key] == plain[key] for key in same)
+
+
+def test_fnmr_is_the_lowest_at_which_few_enough_non_targets_match():
+    targets = np.repeat([True, False], [4, 1000])
+    scores = np.concatenate([[990.5, 989.5, 998.5, 500], np.arange(1000)])  # above 989 are ten, above 998 is one
+    found = metrics.detection(scores, targets)
+    assert (found["fnmr_at_fmr_0.01"], found["fnmr_at_fmr_0.001"]) == (0.25, 0.75)
+    assert [metrics.enough_for(fmr) for fmr in (0.01, 0.001)] == [3000, 30_000]
 
 
 @settings(deadline=None)

@@ -1,8 +1,12 @@
+import csv
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from src.evaluate import scores
+from src.evaluate import normalise, result, scores, test_set
 from src.evaluate.trials import all_pairs
+from src.runtime.calibration import Calibration
 from src.runtime.errors import InputError
 from tests.evaluate.simulation import embeddings, rows
 
@@ -56,6 +60,18 @@ def test_damaged_scores(tmp_path, change, message):
         scores.read_scores(path, TRIALS)
 
 
+def test_names_with_commas_quotes_and_line_breaks_come_back(tmp_path):
+    names = {"s000": 'a,b "c"', "s001": "d\ne", "s002": "é", "s003": " "}
+    trials = all_pairs([replace(row, speaker=names[row.speaker], utt_id=f"{row.utt_id},") for row in rows(4, 3)], 2)
+    values = np.linspace(-1, 1, len(trials)).round(scores.DECIMALS)
+    scores.write_scores(tmp_path / "a.csv", trials, values)
+    np.testing.assert_array_equal(scores.read_scores(tmp_path / "a.csv", trials), values)
+    with open(tmp_path / "a.csv", newline="") as file:
+        lines = list(csv.reader(file))[1:]
+    assert lines[0] == ['a,b "c"', "s000/u2.wav,", "1", "-1.00000000"]
+    assert [line[0] for line in lines[::4]] == list(names.values())
+
+
 def test_missing_scores(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         scores.read_scores(tmp_path / "a.csv", TRIALS)
@@ -64,10 +80,27 @@ def test_missing_scores(tmp_path):
 def test_ranks_are_read_as_they_were(tmp_path):
     path = tmp_path / "a.csv"
     scores.write_ranks(path, RANKS)
-    assert scores.read_ranks(path, {"all": [("a", "x", 9), ("b", "y", 9)], "seen": [("a", "x", 9)]}) == RANKS
+    probes = {group: [line[:2] for line in lines] for group, lines in RANKS.items()}
+    assert scores.read_ranks(path, probes) == RANKS
     for other in ({"all": RANKS["all"]}, {**RANKS, "seen": []}, {**RANKS, "all": RANKS["all"][::-1]}):
         with pytest.raises(InputError, match="not those of the present test split"):
             scores.read_ranks(path, other)
     path.write_text("group,test,speaker,rank\nall,a,x,0\n")
     with pytest.raises(InputError, match="rank '0'"):
-        scores.read_ranks(path, RANKS)
+        scores.read_ranks(path, {"all": [("a", "x")]})
+
+
+@pytest.mark.parametrize("top", [None, 2])
+def test_ranks_in_blocks_are_those_of_the_whole_grid(monkeypatch, top):
+    some = rows(6, 5, seen=3)
+    model = embeddings(np.random.default_rng(1), 6, 5, 1.5)[0]
+    cohort = None if top is None else normalise.speaker_models(EMBEDDINGS, [f"c{row // 3}" for row in range(12)])
+    test, fitted = test_set.make_test(some, 1), Calibration(1.0, 0.0, 0.0)
+    whole = result.score_test(model, test, fitted, cohort, top)
+    grid = whole.scores.reshape(6, 24)
+    right = np.repeat(np.arange(6), 4)
+    assert [rank for *_, rank in whole.ranks["all"]] == (grid >= grid[right, range(24)]).sum(axis=0).tolist()
+    assert len(whole.ranks["unseen"]) == 12 and max(rank for *_, rank in whole.ranks["unseen"]) > 1
+    monkeypatch.setattr(normalise, "_CELLS", 40)  # six test utterances at a time
+    blocks = result.score_test(model, test, fitted, cohort, top)
+    assert blocks.ranks == whole.ranks and np.array_equal(blocks.scores, whole.scores)

@@ -3,9 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from src.evaluate import metrics, scores
 from src.evaluate.trials import all_pairs, evaluated_rows, from_list
 from src.runtime.errors import InputError
-from tests.evaluate.simulation import rows
+from tests.evaluate.simulation import embeddings, rows
 
 
 def test_all_pairs():
@@ -31,6 +32,46 @@ def test_speakers_with_too_few_utterances_are_left_out():
     assert [trials.speakers[index] for index in trials.enrol_speakers] == ["s001", "s002", "s003"]
     with pytest.raises(InputError, match="evaluate.enrolments: 3: of 4 speakers 0 have more"):
         all_pairs(some, 3)
+
+
+def test_beyond_a_bound_pairs_are_a_sample_of_all_targets_and_evenly_of_the_others():
+    some = rows(30, 11)
+    everything = all_pairs(some, 1, 9000)
+    assert len(everything) == 9000 and everything.sampled_from is None
+    trials = all_pairs(some, 1, 3000, seed=1)
+    assert trials.sampled_from == 9000 and len(trials) == 3000 and trials.targets.sum() == 300
+    numbers = trials.enrol * 300 + trials.test
+    assert (np.diff(numbers) > 0).all()  # each once, enrolment by enrolment
+    assert trials.enrol_names == everything.enrol_names and trials.test_names == everything.test_names
+    np.testing.assert_array_equal(numbers, (again := all_pairs(some, 1, 3000, seed=1)).enrol * 300 + again.test)
+    other = all_pairs(some, 1, 3000, seed=2)
+    assert not np.array_equal(numbers, other.enrol * 300 + other.test)
+    drawn = sum(
+        np.bincount(sample.enrol * 300 + sample.test, minlength=9000)
+        for sample in (all_pairs(some, 1, 3000, seed) for seed in range(200))
+    )
+    others = drawn[~everything.targets]  # binomial: 2700 of 8700, 200 times
+    share = 2700 / 8700
+    assert others.std() == pytest.approx((200 * share * (1 - share)) ** 0.5, rel=0.1)
+    assert others.max() < 200 * share + 6 * others.std() and others.min() > 200 * share - 6 * others.std()
+
+
+def test_a_small_sample_is_at_most_half_targets():
+    trials = all_pairs(rows(30, 11), 1, 400)
+    assert len(trials) == 400 and trials.targets.sum() == 200
+
+
+def test_eer_and_min_dcf_of_a_sample_are_those_of_all_pairs_on_average():
+    some, (model, _) = rows(30, 11), embeddings(np.random.default_rng(0), 30, 11, 0.9)
+    whole = all_pairs(some, 1)
+    expected = metrics.detection(scores.cosine(model, whole), whole.targets)
+    samples = (all_pairs(some, 1, 4000, seed) for seed in range(40))
+    found = [metrics.detection(scores.cosine(model, trials), trials.targets) for trials in samples]
+    assert expected["eer"] > 0.05
+    for key in ("eer", "min_dcf_0.05"):
+        values = [values[key] for values in found]
+        error = np.std(values) / len(values) ** 0.5
+        assert np.mean(values) == pytest.approx(expected[key], abs=4 * error + 0.01 * expected[key])
 
 
 def test_order_of_rows_decides_who_is_enrolled():

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from src.encoder.export import export_onnx
 from src.encoder.fold_batchnorm import rewrite
-from src.encoder.load import prepare_speechbrain
+from src.encoder.frontend import FrontEnd
 from src.quantize import ptq
+from tests.encoder.helpers import NETWORK, random_ecapa
 
-prepare_speechbrain()
 FRAMES = 60
 
 
@@ -17,27 +18,17 @@ class Frames(torch.nn.Module):
         return waveform.unflatten(1, (-1, 80))
 
 
+def exported(network, path):
+    """An ONNX file of a network behind SpeechBrain's front end."""
+    from speechbrain.lobes.features import Fbank
+
+    export_onnx(torch.nn.Sequential(FrontEnd(Fbank(n_mels=80)), network), path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def network():
-    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = ECAPA_TDNN(
-            80,
-            channels=[16, 16, 16, 48],
-            kernel_sizes=[5, 3, 3, 1],
-            dilations=[1, 2, 3, 1],
-            attention_channels=8,
-            se_channels=8,
-            res2net_scale=4,
-            lin_neurons=24,
-        )
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm1d):
-                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-                torch.nn.init.normal_(module.bias, std=0.3)
-    return rewrite(model.eval()).requires_grad_(False)
+    return rewrite(random_ecapa(NETWORK, mild=True)).requires_grad_(False)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 import torch
 from torchao.quantization.pt2e import MovingAveragePerChannelMinMaxObserver
 
@@ -12,6 +13,8 @@ from src.encoder.export import export_onnx
 from src.encoder.frontend import FrontEnd
 from src.quantize import ptq
 from src.quantize.quantizer import GROUPS, ClippingObserver
+from src.runtime import engine
+from src.runtime.errors import InputError
 
 
 def export(network, tmp_path, name):
@@ -101,12 +104,12 @@ def test_prepare_and_convert_leave_their_input_alone(network, calibrated):
     assert ptq.observers(calibrated[0])
 
 
-def test_reduced_range_keeps_sums_of_two_products_in_16_bits_and_stays_near(network, features, tmp_path):
-    config = Quantize.model_validate({"weight_bits": dict.fromkeys(GROUPS, 8), "reduce_range": True})
+def test_portable_weights_keep_sums_of_two_products_in_16_bits_and_stay_near(network, features, tmp_path):
+    config = Quantize.model_validate({"weight_bits": dict.fromkeys(GROUPS, 8), "weights": "portable"})
     prepared = ptq.prepare(network, "minmax", ptq.weight_bits(config))
     ptq.calibrate_activations(prepared, features)
     converted = ptq.convert(prepared)
-    graph = onnx.load(export(converted, tmp_path, "reduced")).graph
+    graph = onnx.load(export(converted, tmp_path, "portable")).graph
     weights = [
         onnx.numpy_helper.to_array(t)
         for t in graph.initializer
@@ -117,13 +120,20 @@ def test_reduced_range_keeps_sums_of_two_products_in_16_bits_and_stays_near(netw
     assert min(torch.cosine_similarity(converted(x), network(x)).item() for x in features) > 0.99
 
 
-def test_reduced_range_leaves_a_4_bit_group_at_4_bits():
+def test_portable_weights_leave_a_4_bit_group_at_4_bits():
     bits = {**dict.fromkeys(GROUPS, 8), "mfa": 4}
-    reduced, whole = (
-        ptq.weight_bits(Quantize.model_validate({"weight_bits": bits, "reduce_range": choice}))
-        for choice in (True, False)
-    )
-    assert whole == bits and reduced == {**dict.fromkeys(GROUPS, 7), "mfa": 4}
+    settings = Quantize.model_validate({"weight_bits": bits, "weights": "portable"})
+    assert ptq.weight_bits(settings) == {**dict.fromkeys(GROUPS, 7), "mfa": 4}
+
+
+def test_full_weights_have_8_bits_and_are_refused_where_their_figures_would_be_wrong():
+    bits = dict.fromkeys(GROUPS, 8)
+    settings = Quantize.model_validate({"weight_bits": bits, "weights": "full"})
+    if engine.saturates():
+        with pytest.raises(InputError, match=r"quantize\.weights: full: this processor .* allowed here: portable"):
+            ptq.weight_bits(settings)
+    else:
+        assert ptq.weight_bits(settings) == bits
 
 
 def test_clipping_rounds_with_less_error_than_the_whole_range():

@@ -1,4 +1,4 @@
-"""The decision follows the intervals."""
+"""Validation speakers decide, the test confirms or does not."""
 
 import contextlib
 from dataclasses import replace
@@ -14,6 +14,8 @@ OPEN = {"value": 0.001, "low": -0.002, "high": 0.003}
 WORSE = {"value": 0.01, "low": 0.004, "high": 0.02}
 LOSS_OF_EER = {"eer": WORSE}
 LOSS_OF_TOP1 = {"top1_accuracy": {"value": -0.02, "low": -0.03, "high": -0.01}}
+INFERIOR = {"validation": {"verdict": "inferior"}}
+UNDECIDED = {"validation": {"verdict": "undecided"}}
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +26,16 @@ def measured(tmp_path_factory):
 
 
 def altered(results, **models):
-    """Results with other figures; models: {name: {key of its accuracy or cost: value}}, a difference not given is OPEN."""
+    """Results with other figures; models: {name: {key of its accuracy or cost: value}}. A difference not given is OPEN,
+    and a model passes on validation speakers unless its `validation` says otherwise."""
     changed = {}
     for name, values in models.items():
         model, values = results.models[name], {"eer": 0.05, "noninferior": 0, **values}
         difference = dict.fromkeys(KEYS, OPEN) | values.get("difference", {})
-        changed[name] = replace(
-            model, accuracy=model.accuracy | values | {"difference": difference}, cost=model.cost | values
-        )
+        validation = model.accuracy["validation"] | {"verdict": "passes", "speakers_needed": 30}
+        validation |= {"difference": {"eer": OPEN, "top1_accuracy": OPEN}} | values.get("validation", {})
+        changes = {"difference": difference, "validation": validation}
+        changed[name] = replace(model, accuracy=model.accuracy | values | changes, cost=model.cost | values)
     return replace(results, models=results.models | changed)
 
 
@@ -52,25 +56,41 @@ def test_effect(key, value, low, high, effect):
 
 
 @pytest.mark.parametrize(
-    "ptq, qat, chosen",
+    "ptq, qat, chosen, undecided",
     [
-        ({}, {"eer": 0.06}, "ptq"),  # equal in all else: the lower EER
-        ({"difference": LOSS_OF_TOP1}, {"eer": 0.06}, "qat"),
-        ({"difference": LOSS_OF_EER}, {"eer": 0.06}, "qat"),
-        ({"difference": LOSS_OF_EER, "noninferior": 1}, {"eer": 0.06}, "ptq"),  # lost, but within the margin
-        ({"difference": {"cllr": WORSE}}, {"eer": 0.06}, "ptq"),  # not decisive
-        ({"noninferior": 1}, {"eer": 0.06, "gmacs": 1.7}, "ptq"),  # non-inferiority before operations
-        ({"noninferior": 1}, {"eer": 0.06, "gmacs": 1.7, "noninferior": 1}, "qat"),
-        ({"int8_mac_share": 0.9}, {"eer": 0.06, "int8_mac_share": 0.99}, "qat"),  # equal GMACs
-        ({"difference": LOSS_OF_EER}, {"difference": LOSS_OF_TOP1}, None),
+        ({}, {}, "ptq", []),
+        ({}, {"gmacs": 1.7}, "qat", []),  # the fewest operations
+        ({"int8_mac_share": 0.9}, {"int8_mac_share": 0.99}, "qat", []),  # of these, the most in INT8
+        ({"size_mb": 2.0}, {"size_mb": 1.0}, "qat", []),  # of these, the smaller file
+        (INFERIOR, {"gmacs": 9.0}, "qat", []),
+        (UNDECIDED, {"gmacs": 9.0}, "qat", ["ptq"]),
+        ({}, {"gmacs": 1.7, **UNDECIDED}, "ptq", ["qat"]),
+        ({}, {"gmacs": 9.0, **UNDECIDED}, "ptq", []),  # would not be chosen anyway
+        (UNDECIDED, INFERIOR, None, ["ptq"]),
+        (INFERIOR, INFERIOR, None, []),
+        # The test's figures decide nothing.
+        ({"difference": LOSS_OF_EER | LOSS_OF_TOP1, "eer": 0.5}, UNDECIDED, "ptq", []),
     ],
 )
-def test_choice(measured, ptq, qat, chosen):
-    choice = decision.choice(altered(measured, ptq=ptq, qat=qat))
+def test_the_cheapest_model_that_passes_on_validation_speakers_is_chosen(measured, ptq, qat, chosen, undecided):
+    results = altered(measured, ptq=ptq, qat=qat)
+    choice = decision.choice(results)
     assert (choice and choice.name) == chosen
+    assert [model.name for model in decision.undecided(results)] == undecided
 
 
-def test_every_loss_is_named(measured):
-    lossy = altered(measured, ptq={"difference": LOSS_OF_EER | LOSS_OF_TOP1}, qat={})
-    assert decision.losses(lossy.models["ptq"], lossy) == ["top1_accuracy", "eer"]
-    assert decision.losses(lossy.models["qat"], lossy) == []
+@pytest.mark.parametrize(
+    "eer_high, top1_low, confirmed",
+    [(0.0049, -0.019, True), (0.0051, -0.019, False), (0.0049, -0.021, False), (-0.001, 0.001, True)],
+)
+def test_the_test_confirms_where_its_intervals_lie_within_both_margins(measured, eer_high, top1_low, confirmed):
+    differences = {
+        "eer": {"value": eer_high - 0.01, "low": -0.2, "high": eer_high},
+        "top1_accuracy": {"value": top1_low + 0.01, "low": top1_low, "high": 0.2},
+    }
+    results = altered(measured, ptq={"difference": differences}, qat=INFERIOR)
+    assert decision.confirmed(results.models["ptq"], results) == confirmed
+    facts = decision.facts(results)
+    assert facts["confirmed_on_test"] == confirmed and facts["verdicts"] == {"ptq": "passes", "qat": "inferior"}
+    assert facts["margins"] == {"eer": 0.005, "top1": 0.02} and facts["speakers"] == 40
+    assert decision.facts(altered(measured, ptq=INFERIOR, qat=INFERIOR))["confirmed_on_test"] is None

@@ -18,6 +18,7 @@ from matplotlib.image import imread
 from src import report
 from src.common import layout
 from src.data import manifest
+from src.evaluate import metrics
 from src.runtime.errors import InputError
 from tests.reporting.conftest import ROOT, UTTERANCES, write
 from tests.workspace import programs, recomputed
@@ -126,6 +127,14 @@ def test_seen_speakers_have_marked_rows_of_their_own(place):
     assert "- Test: 10 speakers," in text  # the verdict is about those that are unseen
 
 
+def test_a_sample_of_the_trials_is_named(place):
+    write(evaluate={"max_trials": 1000})
+    report.main()
+    text = Path(report.REPORT).read_text(encoding="utf-8")
+    assert "a seeded sample of the 1,280 pairs of an enrolment and a test utterance, with 1,000 trials in all" in text
+    assert "1,000 trials, 80 target trials" in text
+
+
 def test_breakdown_by_sex_is_shown_and_explained_where_there_is_one(place):
     write()
     report.main()
@@ -154,6 +163,35 @@ def test_plots_over_seen_speakers_are_marked(place, seen, marked):
         if line.startswith("## Where quantisation hurts")
     )
     assert heading.endswith(" †") == bool(marked)
+
+
+def test_actual_costs_by_the_program_in_the_documentation(place):
+    write()
+    found = recomputed(programs("docs/evaluation.md")[3], place)
+    for name, file in (("fp32", "baseline"), ("ptq", "ptq"), ("qat", "qat_search")):
+        stated = json.loads(Path(f"metrics/details/{file}.json").read_text(encoding="utf-8"))
+        assert found[name][:2] == pytest.approx([stated["act_dcf_0.01"], stated["act_dcf_0.05"]], abs=1e-6)
+        with open(f"metrics/scores/{name}.csv", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        measured = metrics.detection([float(line["score"]) for line in lines], [int(line["target"]) for line in lines])
+        assert found[name][2:] == pytest.approx([measured[metrics.fnmr_key(fmr)] for fmr in metrics.FMRS], abs=1e-9)
+
+
+def test_all_figures_have_what_identification_needs_and_what_is_refused(place):
+    write()
+    report.main()
+    text = Path(report.REPORT).read_text(encoding="utf-8")
+    labels = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
+    minimum, actual = labels.index("minDCF 0.01"), labels.index("actual DCF 0.01")
+    assert actual == minimum - 1
+    for label in (
+        "FNMR at FMR 1 %, % (none: 1,200 non-target trials; 3,000 are needed)",
+        "FNIR at FPIR 1 %, gallery of 15, % (none: 80 probes; 300 are needed for an FPIR of 0.01)",
+        "top-1, gallery of 15, %",
+        "within rank 5 (CMC), %",
+    ):
+        assert label in labels, label
+    assert "resamples of the speakers alone, since the data name no sessions" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("group", ["seen", "unseen"])

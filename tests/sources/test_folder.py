@@ -9,6 +9,7 @@ import soundfile
 
 from src.runtime.errors import AudioError, InputError
 from src.sources import folder
+from src.sources.candidate import Offer
 
 
 def write(path, samples=16_000):
@@ -17,10 +18,15 @@ def write(path, samples=16_000):
     return path
 
 
+def trial_list(place, *lines):
+    (place / "trials.txt").write_text("\n".join(lines))
+    return str(place / "trials.txt")
+
+
 def reasons(candidates):
     """{utt_id: reason, or the number of samples}"""
     outcome = {}
-    if isinstance(candidates, folder.Listing):
+    if isinstance(candidates, Offer):
         outcome, candidates = {utt_id: why for utt_id, _, why in candidates.skipped}, candidates.candidates
     for candidate in candidates:
         try:
@@ -47,7 +53,9 @@ def test_files_of_speakers_in_order_whatever_their_suffix_and_name(tmp_path):
 def test_no_more_is_decoded_than_needed(tmp_path):
     write(tmp_path / "a" / "1.wav", 20 * 16_000)
     assert 2 * 16_000 <= reasons(folder.listing(tmp_path, 2).candidates)["a/1.wav"] < 3 * 16_000
-    assert reasons(folder.named(tmp_path, ["a/1.wav"], [])) == {"a/1.wav": 20 * 16_000}
+    write(tmp_path / "b" / "1.wav")
+    tested = folder.listing(tmp_path, 2, 1, trial_list(tmp_path, "1 a/1.wav a/1.wav", "0 a/1.wav b/1.wav")).tested
+    assert reasons(tested) == {"a/1.wav": 20 * 16_000, "b/1.wav": 16_000}
 
 
 def test_links_are_followed_once_and_faults_are_reasons(tmp_path):
@@ -103,18 +111,6 @@ def test_a_missing_or_empty_folder_is_an_error(tmp_path):
         folder.listing(tmp_path, 8)
 
 
-def test_candidates_have_the_sex_of_their_speaker(tmp_path):
-    for name in ("ann/1.wav", "bob/1.wav"):
-        write(tmp_path / name)
-    (tmp_path / "speakers.csv").write_text("speaker,sex\nann,f\n")
-    listed = folder.listing(tmp_path, 8).candidates
-    for found in (listed, folder.named(tmp_path, ["ann/1.wav", "bob/1.wav"], listed)):
-        assert [(candidate.speaker, candidate.sex, candidate.part) for candidate in found] == [
-            ("ann", "f", ""),
-            ("bob", "", ""),
-        ]
-
-
 def test_what_is_decoded_is_found_by_trying_and_the_rest_is_counted_or_listed(tmp_path):
     speaker = tmp_path / "s"
     write(speaker / "1.wav")
@@ -151,7 +147,7 @@ def test_what_is_decoded_is_found_by_trying_and_the_rest_is_counted_or_listed(tm
         "s/broken.flac": outcome["s/broken.flac"],
     } and str(outcome["s/broken.flac"]).startswith("not decodable")
     assert len(outcome) == 12
-    assert "passed over: 3 names that begin with a dot, 6 files that are no audio" in listing.notes
+    assert "passed over: files that are no audio (6), names that begin with a dot (3)" in listing.notes
     assert {os.path.relpath(file, tmp_path) for file, fault in folder.audio_files(tmp_path) if not fault} == {
         name for name in outcome if name not in ("s/phone.m4a", "s/phone.amr")
     }
@@ -169,9 +165,11 @@ def test_speakers_may_be_levels_below(tmp_path):
         "south/kim/1.wav": ("kim", ""),
     }
     assert listing.skipped == [("south/lost.wav", "south", "no speaker: not in a folder 2 levels below data.path")]
-    (tested,) = folder.named(tmp_path, ["south/kim/1.wav"], listing.candidates, 2)
-    assert tested.speaker == "kim"
-    assert "1 of 2 speakers of speakers.csv are not in the folder: ann" in listing.notes
+    trials = trial_list(tmp_path, "1 south/kim/1.wav south/kim/1.wav", "0 south/kim/1.wav north/ann/1.wav")
+    named = folder.listing(tmp_path, 8, 2, trials)
+    assert [c.speaker for c in named.tested] == ["north/ann", "kim"]
+    assert [c.speaker for c in named.candidates] == ["bob", "south/ann"]
+    assert "1 of 2 speakers of speakers.csv is not in the folder: ann" in listing.notes
 
 
 def hints(folder_, level=1):

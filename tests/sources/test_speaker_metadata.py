@@ -44,7 +44,7 @@ def test_files_of_voxceleb_in_the_folder_or_beside_it(speech, place, monkeypatch
         ("name,sex\nann,f\n", "line 1: the columns speaker,sex are needed, not ['name,sex']"),
         ("speaker,sex\nann,f\nbob,x\n", "line 3: speaker 'bob', sex 'x': a name and f, m or nothing needed"),
         ("speaker,sex\n,f\n", "line 2: speaker '', sex 'f'"),
-        ("speaker,sex\nann\n", "line 2: 1 values, 2 are needed"),
+        ("speaker,sex\nann\n", "line 2: 1 value, 2 are needed"),
         ("speaker,sex\nann,f\nann,m\n", "line 3: ann: another sex than in a line before"),
         ("speaker,sex\nann,f\nJosé,m\n".encode("latin-1"), "line 3: not in UTF-8; save the file as UTF-8"),
     ],

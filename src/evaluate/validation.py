@@ -1,0 +1,284 @@
+"""What a model does on validation speakers, and whether it is shown to lose less than a margin.
+
+All that the split holds is used: every utterance is enrolled in turn, and every other one is a probe. A figure is the
+mean of jackknife pseudo-values, one a speaker (Miller, "The Jackknife: A Review", Biometrika 61, 1974), which say how
+it moves with that speaker, enrolled and tested. The difference of two models is then a paired t-test over speakers.
+Nothing is drawn at random.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from scipy.special import ndtri, stdtrit
+
+from src.common import layout
+from src.common.files import write_csv
+from src.common.params import Margins
+from src.data.manifest import Row
+from src.data.tables import read_csv
+from src.evaluate import metrics, normalise, scores
+from src.evaluate.test_set import ALL, Test
+from src.evaluate.trials import Trials, all_pairs
+from src.runtime.errors import InputError
+
+Verdict = Literal["passes", "undecided", "inferior"]
+METRICS = {"eer": "eer", "top1": "top1_accuracy"}  # key of a Loss and of a margin: name among accuracy keys
+COLUMNS = ("speaker", "utterances", *METRICS)
+# How often a model may be chosen whose true loss is as large as a margin, over both INT8 models, and each one's part.
+ERROR = 0.05
+LEVEL = 1 - ERROR / 2
+POWER = 0.8  # how often a model that loses nothing passes on as many speakers as `Loss.speakers_for` gives
+_MOST_TRIALS = 1 << 22  # where more would be needed, fewer utterances are enrolled in turn
+_DIGITS, _DECIMALS = 6, 9
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Validation speech: rows of the manifest; how many utterances a speaker is enrolled with; and among how many
+    speakers, its own included, an utterance is identified."""
+
+    rows: Sequence[Row]
+    enrolments: int
+    gallery: int
+
+    def by_speaker(self) -> dict[str, list[int]]:
+        """{speaker: indexes of their rows}, by name. Speakers with no more utterances than are enrolled are left out."""
+        indexes = {speaker: [] for speaker in sorted({row.speaker for row in self.rows})}
+        for index, row in enumerate(self.rows):
+            indexes[row.speaker].append(index)
+        return {speaker: rows for speaker, rows in indexes.items() if len(rows) > self.enrolments}
+
+    def rounds(self) -> Iterator[tuple[np.ndarray, Trials]]:
+        """(order of the rows, all pairs of them in that order): in each round every speaker's rows are rotated by one
+        more, so that others are enrolled."""
+        by_speaker = self.by_speaker()
+        most = max(1, _MOST_TRIALS // (len(by_speaker) * sum(map(len, by_speaker.values()))))
+        for start in range(min(most, max(map(len, by_speaker.values())))):
+            order = np.concatenate([np.roll(indexes, -start) for indexes in by_speaker.values()])
+            yield order, all_pairs([self.rows[index] for index in order], self.enrolments)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of every speaker, by name: how many utterances there are, and the pseudo-values, float64 [speakers], of the EER
+    and of the share of utterances that are identified (top-1)."""
+
+    speakers: tuple[str, ...]
+    utterances: np.ndarray
+    eer: np.ndarray
+    top1: np.ndarray
+
+
+@dataclass(frozen=True)
+class Loss:
+    """By how much a model is worse than fp32, a fraction: the difference, above 0 where it is worse; its standard error
+    and the degrees of freedom of that; and how many speakers and utterances it is from."""
+
+    value: float
+    error: float
+    freedom: float
+    speakers: int
+    utterances: int
+
+    def high(self, level: float = LEVEL) -> float:
+        """The upper confidence bound of the true loss.
+
+        By Student's t. Where no speaker tells the models apart the standard error is 0 and shows nothing; that many
+        utterances without a loss then still allow that a few are lost among all (the rule of three: Hanley and
+        Lippman-Hand, "If Nothing Goes Wrong, Is Everything All Right?", JAMA 249, 1983).
+        """
+        if self.error == 0:
+            return self.value + 1 - (1 - level) ** (1 / self.utterances)
+        return self.value + float(stdtrit(self.freedom, level)) * self.error
+
+    def low(self, level: float = LEVEL) -> float:
+        """The lower confidence bound of the true loss."""
+        return 2 * self.value - self.high(level)
+
+    def speakers_for(self, margin: float, level: float = LEVEL) -> int:
+        """On how many such speakers a model that loses nothing is shown to lose less than the margin, with POWER."""
+        if self.error == 0:
+            return math.ceil(math.log(1 - level) / math.log(1 - margin) * self.speakers / self.utterances)
+        return math.ceil(self.speakers * ((ndtri(level) + ndtri(POWER)) * self.error / margin) ** 2)
+
+
+def speech(rows: Sequence[Row], enrolments: int, test: Test) -> Speech:
+    """The Speech of validation rows: one identifies among as many speakers as `test` has (the unseen ones, where it has
+    both kinds), or as there are here but one."""
+    mask = test.groups.get("unseen", test.groups[ALL])
+    enrolled = int(np.count_nonzero(mask[test.identification.enrol_speakers]))
+    whole = Speech(rows, enrolments, enrolled)
+    return replace(whole, gallery=max(1, min(enrolled, len(whole.by_speaker()) - 1)))
+
+
+def measure(
+    embeddings: np.ndarray, speech: Speech, cohort: np.ndarray | None = None, top: int | None = None
+) -> Figures:
+    """The Figures of a model from its embeddings [rows, dim] of the speech; cohort, top: as for `normalise.s_norm`."""
+    by_speaker = speech.by_speaker()
+    parts, identified = [], _Identification(len(by_speaker), speech.gallery)
+    for order, trials in speech.rounds():
+        ordered = np.asarray(embeddings)[order]
+        values = scores.cosine(ordered, trials)
+        if cohort is not None:
+            values = normalise.s_norm(values, ordered, trials, cohort, top)
+        grid = values.reshape(len(trials.enrol_names), len(trials.test_names))
+        identified.add(grid[np.argsort(trials.enrol_speakers)], trials.test_speakers)
+        parts.append((values, trials.enrol_speakers[trials.enrol], trials.test_speakers[trials.test]))
+    values, enrol, test = map(np.concatenate, zip(*parts))
+    utterances = np.array([len(rows) for rows in by_speaker.values()])
+    eer = _eer(values, enrol, test, len(by_speaker))
+    return Figures(tuple(by_speaker), utterances, eer, identified.pseudo_values())
+
+
+class _Identification:
+    """Top-1 among `gallery` of the speakers, over all choices of the others, and what it would be without each speaker.
+
+    An utterance that `beaten` of the n other speakers beat is identified among gallery - 1 of them, drawn without
+    replacement, with a hypergeometric probability: a U-statistic, whose jackknife is that of Arvesen ("Jackknifing
+    U-Statistics", Annals of Mathematical Statistics 40, 1969).
+    """
+
+    def __init__(self, speakers, gallery):
+        self.chance, self.chance_without = (_identified(speakers - left_out, gallery - 1) for left_out in (1, 2))
+        self.sums, self.probes, self.sums_without, self.regained = np.zeros((4, speakers))
+
+    def add(self, grid, speakers):
+        """grid: [speakers, probes], the scores of everyone's enrolment; speakers: int [probes], the right ones."""
+        columns, size = np.arange(len(speakers)), len(grid)
+        beats = grid >= grid[speakers, columns]
+        beats[speakers, columns] = False
+        beaten = beats.sum(axis=0)
+        without = self.chance_without[np.minimum(beaten, size - 2)]  # beaten by one who is left out never counts here
+        self.sums += np.bincount(speakers, self.chance[beaten], size)
+        self.probes += np.bincount(speakers, minlength=size)
+        self.sums_without += np.bincount(speakers, without, size)
+        self.regained += beats @ (self.chance_without[np.maximum(beaten - 1, 0)] - without)
+
+    def pseudo_values(self):
+        size = len(self.probes)
+        without = (self.sums_without.sum() - self.sums_without + self.regained) / (self.probes.sum() - self.probes)
+        return self.sums.sum() / self.probes.sum() + (size - 1) * (without.mean() - without)
+
+
+def _identified(others, drawn):
+    """Chance, [others + 1], that none of those `beaten` is among the `drawn` of the others."""
+    beaten = np.arange(others)
+    return np.append(1, np.cumprod(np.maximum(1 - drawn / np.maximum(others - beaten, 1), 0)))
+
+
+def _eer(values, enrol, test, size):
+    """Pseudo-values of the EER by its derivatives with respect to the speakers' weights.
+
+    Where miss and false-alarm rate cross, both at threshold t, the EER moves by w dM + (1 - w) dF, with dM and dF what
+    they move by at t, and w = F' / (F' + M') by their slopes there, from the scores between those that half and twice
+    as many targets are below.
+    """
+    targets = enrol == test
+    ranking = metrics.rank(values, targets)
+    rate = float(metrics.eer_from_rates(*metrics.error_rates(*ranking.counts(ranking.corners()))))
+    threshold = metrics.eer_threshold(ranking)
+    low, high = np.quantile(values[targets], (rate / 2, min(2 * rate, 1)))
+    near = (values >= low) & (values <= high)
+    rising, falling = near[targets].mean(), near[~targets].mean()
+    weight = falling / (falling + rising)
+    pseudo = np.full(size, rate)
+    for mask, errors, part in ((targets, values < threshold, weight), (~targets, values >= threshold, 1 - weight)):
+        sides = (enrol[mask],) if mask is targets else (enrol[mask], test[mask])
+        trials = sum(np.bincount(side, minlength=size) for side in sides)
+        wrong = sum(np.bincount(side, errors[mask], size) for side in sides)
+        pseudo += part * size * (wrong - errors[mask].mean() * trials) / mask.sum()
+    return pseudo
+
+
+def losses(figures: Figures, reference: Figures) -> dict[str, Loss]:
+    """{eer, top1: Loss} of a model against fp32, both on the same speech."""
+    return {
+        "eer": _loss(figures.eer - reference.eer, figures.utterances),
+        "top1": _loss(reference.top1 - figures.top1, figures.utterances),
+    }
+
+
+def _loss(differences, utterances):
+    """Degrees of freedom: fewer than speakers - 1 where few speakers decide the variance (Satterthwaite, "An
+    Approximate Distribution of Estimates of Variance Components", Biometrics Bulletin 2, 1946)."""
+    size, value = len(differences), differences.mean()
+    squares = (differences - value) ** 2
+    total = squares.sum()
+    if total < 1e-18:
+        return Loss(float(value), 0.0, size - 1.0, size, int(utterances.sum()))
+    excess = (squares**2).sum() / total**2 - 1 / size
+    freedom = 2 / max(excess, 2 / (size - 1))
+    return Loss(float(value), math.sqrt(total / (size - 1) / size), freedom, size, int(utterances.sum()))
+
+
+def verdict(losses: dict[str, Loss], margins: Margins, level: float = LEVEL) -> Verdict:
+    """Whether a model is shown to lose less than the margins in EER and in top-1, is shown to lose, or neither."""
+    if all(losses[key].high(level) < getattr(margins, key) for key in METRICS):
+        return "passes"
+    return "inferior" if any(losses[key].low(level) > 0 for key in METRICS) else "undecided"
+
+
+def trial_level(trials: int) -> float:
+    """The confidence that each of so many trials has to pass with, for ERROR / 2 over all of them (Bonferroni)."""
+    return 1 - ERROR / 2 / trials
+
+
+def speakers_needed(losses: dict[str, Loss], margins: Margins, level: float = LEVEL) -> int:
+    """`Loss.speakers_for` the margin that takes most."""
+    return max(losses[key].speakers_for(getattr(margins, key), level) for key in METRICS)
+
+
+def summary(
+    speech: Speech, figures: Figures, compared: dict[str, Loss] | None = None, margins: Margins | None = None
+) -> dict:
+    """For a stage's details: speakers, utterances, the size of the gallery, how many of the speakers the encoder was
+    trained on, `eer` and `top1_accuracy`; of a model that is compared (see `losses`) also `difference` {key: {value,
+    low, high}}, less fp32's, with 95 % intervals, its `verdict` and the `speakers_needed` for the margins."""
+    seen = {row.speaker for row in speech.rows if row.seen}
+    found: dict = {
+        "speakers": len(figures.speakers),
+        "utterances": int(figures.utterances.sum()),
+        "seen_speakers": len(seen.intersection(figures.speakers)),
+        "gallery": speech.gallery,
+        **{name: round(float(getattr(figures, key).mean()), _DIGITS) for key, name in METRICS.items()},
+    }
+    if compared and margins:
+        found["difference"] = {name: difference(key, compared[key]) for key, name in METRICS.items()}
+        found["verdict"] = verdict(compared, margins)
+        found["speakers_needed"] = speakers_needed(compared, margins)
+    return found
+
+
+def difference(key: str, loss: Loss) -> dict[str, float]:
+    """{value, low, high}: a metric of a model less fp32's, with its 95 % interval. key: one of METRICS."""
+    ends = loss.value, loss.low(), loss.high()
+    value, low, high = ends if key == "eer" else (-loss.value, -loss.high(), -loss.low())
+    return {name: round(end, _DIGITS) for name, end in zip(("value", "low", "high"), (value, low, high))}
+
+
+def write(name: str, figures: Figures) -> None:
+    """Write the Figures of the model `name`: their means are its EER and top-1, the mean and the standard error of two
+    models' differences those of the difference."""
+    columns = (figures.speakers, figures.utterances, figures.eer, figures.top1)
+    rows = ((*row[:2], *(f"{value:.{_DECIMALS}f}" for value in row[2:])) for row in zip(*columns))
+    write_csv(layout.validation(name), COLUMNS, rows)
+
+
+def read(name: str, speech: Speech) -> Figures:
+    """What `write` wrote. Raises InputError where the file is missing, damaged or of other speech."""
+    path = layout.validation(name)
+    remedy = f"run the stage {layout.STAGES[name]}"
+    rows = read_csv(path, COLUMNS, _parse, remedy=remedy)
+    present = [(speaker, len(indexes)) for speaker, indexes in speech.by_speaker().items()]
+    if [row[:2] for row in rows] != present:
+        raise InputError(f"{path}: not of the present validation split; {remedy} again")
+    _, utterances, eer, top1 = map(np.array, zip(*rows))
+    return Figures(tuple(speaker for speaker, *_ in rows), utterances, eer, top1)
+
+
+def _parse(row):
+    return row["speaker"], int(row["utterances"]), float(row["eer"]), float(row["top1"])
