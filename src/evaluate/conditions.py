@@ -5,11 +5,9 @@ A condition is of the test utterance, of the enrolment or of both; the other sid
 hears the same audio, so that differences are paired.
 """
 
-import os
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from src.common.params import Breakdown
 from src.data.manifest import Row
 from src.data.recordings import load_audio
 from src.evaluate import bootstrap, metrics, scores
+from src.evaluate.extract import on_threads
 from src.evaluate.transmission import transmit
 from src.evaluate.trials import Trials, all_pairs, subset
 from src.runtime.audio import SAMPLE_RATE
@@ -124,8 +123,7 @@ def _embed(sessions, rows, audio):
         except AudioError as error:
             raise InputError(f"{row.path}: {error}") from None
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        by_row = list(tqdm(threads.map(one, rows), "embeddings", len(rows), unit="utterance", disable=None))
+    by_row = list(tqdm(on_threads(one, rows), "embeddings", len(rows), unit="utterance", disable=None))
     return {name: np.stack(embeddings) for name, embeddings in zip(sessions, zip(*by_row, strict=True), strict=True)}
 
 

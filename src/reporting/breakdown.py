@@ -38,7 +38,7 @@ def conditions_table(rows: list[dict]) -> str:
     """EER of every model in every condition, and its difference to fp32, as Markdown; under it what `sex` means."""
     models = list(dict.fromkeys(row["model"] for row in rows))
     lines = {}
-    for row in rows:
+    for row in _distinct(rows):
         line = lines.setdefault((row["condition"], row["level"]), [])
         text = f"{100 * float(row['eer']):.2f}"
         if row["difference"]:
@@ -54,10 +54,7 @@ def conditions_table(rows: list[dict]) -> str:
 def losses(rows: list[dict]) -> str:
     """The conditions in which quantised models were shown to lose, a sentence a model, as Markdown."""
     sentences = []
-    # The whole and clean trials are there once for every kind of condition, and once more in the two by sex.
-    quantised = [
-        row for row in rows if row["difference"] and (row["level"] not in WHOLE or row["condition"] == "seconds")
-    ]
+    quantised = [row for row in _distinct(rows) if row["difference"]]
     for model in dict.fromkeys(row["model"] for row in quantised):
         compared = [row for row in quantised if row["model"] == model]
         worst = sorted(compared, key=lambda row: -float(row["difference"]))
@@ -77,6 +74,11 @@ def losses(rows: list[dict]) -> str:
     return " ".join((*sentences, chance))
 
 
+def _distinct(rows):
+    """Without the repetitions: the whole and clean trials are there once for each kind of condition."""
+    return [row for row in rows if row["level"] not in WHOLE or row["condition"] == "seconds"]
+
+
 def _difference(row):
     numbers = [100 * float(row[key]) for key in ("difference", "difference_low", "difference_high")]
     value, low, high = (fixed(number, places(numbers, 2), sign=True) for number in numbers)
@@ -85,7 +87,7 @@ def _difference(row):
 
 def _label(condition, level):
     _, name, form = NAMES[condition]
-    return f"{name}: {level if level in WHOLE else form.format(CHANNELS.get(level, level))}"
+    return "whole and clean" if level in WHOLE else f"{name}: {form.format(CHANNELS.get(level, level))}"
 
 
 def layers_table(rows: list[dict]) -> str:
@@ -108,7 +110,7 @@ def conditions(rows: list[dict], mark: str = "") -> Picture:
     """EER in every condition, a panel a condition. `mark` goes into the title."""
     eers = "; ".join(
         f"{_label(row['condition'], row['level'])} {100 * float(row['eer']):.2f} %"
-        for row in rows
+        for row in _distinct(rows)
         if row["model"] == "fp32"
     )
     return picture(

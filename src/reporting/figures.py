@@ -59,7 +59,7 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
 }
 LEGEND = {"columnspacing": 1.1, "handlelength": 1.6, "handletextpad": 0.5, "borderaxespad": 0}
-SIZE = 4.4, 4.7  # inches; as wide as a phone shows without shrinking the letters, and equal side by side
+SIZE = 4.4, 4.7  # inches; as wide as a phone shows without shrinking the letters; two side by side are equally high
 MOST_BARS = 15
 LINES = ("fp32", "ptq", "qat", "target", "nontarget")  # colours of lines that stand for no model, and their dashes
 LINE_DASHES = ("-", (0, (4, 1.5)), (0, (1.5, 1.2)))

@@ -54,8 +54,8 @@ def test_length_and_position_stay_and_the_sound_does_not(speech, name, samples):
 
 @pytest.mark.parametrize(("name", "kilobits"), [("alaw", 64), ("gsm", 13), ("opus", 12), ("mp3", 32)])
 def test_bit_rates_are_what_the_names_promise(speech, name, kilobits):
-    long = np.tile(speech, 10)  # beside which the container's header weighs little
-    assert 8 * len(encode(CODECS[name], long)) / (len(long) / 16) == pytest.approx(kilobits, rel=0.04)
+    long = np.tile(speech, 6)  # beside which the container's header weighs little
+    assert 8 * len(encode(CODECS[name], long)) / (len(long) / 16) == pytest.approx(kilobits, rel=0.07)
 
 
 @pytest.mark.parametrize("name", ["alaw", "gsm"])
@@ -87,7 +87,7 @@ def test_rooms_differ_and_ring_on():
 
 
 def test_real_speech_keeps_its_length_and_position(shared):
-    for path in sorted((shared / "speech").glob("*/*/*.flac"))[::100]:
+    for path in sorted((shared / "speech").glob("*/*/*.flac"))[::200]:
         clean = soundfile.read(path, dtype="float32")[0]
         for name in CODECS:
             changed = transmit(name, clean, np.random.default_rng(0))
