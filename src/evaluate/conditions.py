@@ -20,7 +20,7 @@ from src.data.recordings import load_audio
 from src.evaluate import bootstrap, metrics, scores
 from src.evaluate.extract import on_threads
 from src.evaluate.transmission import transmit
-from src.evaluate.trials import Trials, all_pairs, subset
+from src.evaluate.trials import MOST, Trials, all_pairs, subset
 from src.runtime.audio import SAMPLE_RATE
 from src.runtime.engine import embedding, session
 from src.runtime.errors import AudioError, InputError
@@ -64,7 +64,7 @@ def breakdown(
     speakers, for babble; section: `breakdown` of the parameters. Fractions, intervals at 95 %. A
     cut leaves a shorter utterance as it is. Raises InputError as `embed` and `all_pairs`.
     """
-    trials = all_pairs(rows, enrolments)
+    trials = all_pairs(rows, enrolments, MOST, seed)
     sessions = {name: session(path) for name, path in models.items()}
     whole = _embed(sessions, rows, load_audio)
     scored: dict[tuple[str, str], dict[str, np.ndarray]] = {}

@@ -48,11 +48,17 @@ def _band(ranking, p_fa, first, second, counts):
     next would make the band's edges jump, which here fall as steadily as the curve of every resample.
     """
     first, second, corners = first[ranking.order], second[ranking.order], ranking.corners()
+    run = np.repeat(np.arange(len(corners)), np.diff(corners, append=len(ranking.scores)))
+    (target_run, targets), (run, first, second) = (
+        [side[kind] for side in sides]
+        for kind, sides in ((ranking.targets, (run, first)), (~ranking.targets, (run, first, second)))
+    )
     misses = []
     for count in counts:
-        weights = np.where(ranking.targets, count[first], count[first] * count[second])
-        counted = (np.add.reduceat(weights * kind, corners) for kind in (ranking.targets, ~ranking.targets))
-        miss, false_alarm = metrics.error_rates(*counted)
+        miss, false_alarm = metrics.error_rates(
+            np.bincount(target_run, count[targets], len(corners)),
+            np.bincount(run, count[first] * count[second], len(corners)),
+        )
         misses.append(np.interp(p_fa, false_alarm[::-1], miss[::-1]))
     return np.nanquantile(misses, (0.025, 0.975), axis=0)
 
