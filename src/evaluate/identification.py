@@ -16,8 +16,8 @@ def figures(
     counts: np.ndarray,
     reference: Result | None = None,
 ) -> dict:
-    """`cmc`, [{rank, share, share_ci {low, high}}], how many probes of a group of speakers are identified within a rank,
-    and, where `result` has the scores, `galleries`, [{size, top1, top1_ci, fnir, fnir_ci}] (see `open_set`), of
+    """`cmc`, {rank: {rank, share, share_ci {low, high}}}, how many probes of a group of speakers are identified within a rank,
+    and, where `result` has the scores, `galleries`, {size: {size, top1, top1_ci, fnir, fnir_ci}} (see `open_set`), of
     `searches`, so many probes.
 
     probes: int [probes] twice, each one's column of `drawn` [resamples, columns], how often it counts, and of `counts`
@@ -28,10 +28,10 @@ def figures(
     columns, speakers = probes
     ranks = np.array([rank for _, _, rank in result.ranks[group]])
     enrolled, tested = test.identified(group)
-    cmc = []
+    cmc, galleries = {}, {}  # not lists, which DVC would draw as curves
     for rank in open_set.cmc_ranks(len(enrolled)):
         share, interval = _level((ranks <= rank).astype(float), columns, drawn, counts)
-        cmc.append({"rank": rank, "share": share, "share_ci": interval})
+        cmc[str(rank)] = {"rank": rank, "share": share, "share_ci": interval}
     if result.identification is None:
         return {"cmc": cmc}
 
@@ -42,7 +42,7 @@ def figures(
         for each in (result, reference)
         if each and each.identification is not None
     ]
-    refused, galleries, weights = {}, [], drawn.T.astype(np.float64)
+    refused, weights = {}, drawn.T.astype(np.float64)
     if not open_set.enough(len(tested)):
         refused["fnir"] = (
             f"{len(tested):,} probes; {3 / open_set.FPIR:,.0f} are needed for an FPIR of {open_set.FPIR:g}"
@@ -67,7 +67,7 @@ def figures(
                 change = missed[0][0] - missed[1][0]
                 ends = bootstrap.difference_interval(change, missed[0][1] - missed[1][1], counts, by_pairs=True)
                 difference["fnir"] = bootstrap.rounded(change, *ends)
-        galleries.append(gallery | ({"difference": difference} if difference else {}))
+        galleries[str(size)] = gallery | ({"difference": difference} if difference else {})
     return {"cmc": cmc, "searches": len(tested), "galleries": galleries} | ({"refused": refused} if refused else {})
 
 

@@ -243,14 +243,14 @@ def _identification(figures):
     """The rows of identification and of its differences to fp32: by gallery, and within a rank of all enrolled."""
     levels, changes = [], []
     refused = {"refused": figures[0].get("refused", {})}
-    for galleries in zip(*(each.get("galleries", ()) for each in figures), strict=True):
+    for galleries in zip(*(each.get("galleries", {}).values() for each in figures), strict=True):
         for key in ("top1", "fnir"):
             row, change = _rows(
                 key, [gallery | refused for gallery in galleries], f", gallery of {galleries[0]['size']:,}"
             )
             levels.append(row)
             changes.append(change)
-    for places in zip(*(each["cmc"][1:] for each in figures), strict=True):
+    for places in zip(*(list(each["cmc"].values())[1:] for each in figures), strict=True):
         cells = [Cell(*level("share", point)) for point in places]
         levels.append((f"within rank {places[0]['rank']} (CMC), %", cells))
     return levels, changes

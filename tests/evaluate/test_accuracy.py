@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.common import params
-from src.evaluate import accuracy, identification, metrics, test_set
+from src.evaluate import accuracy, metrics, test_set
 from src.evaluate.evaluation import evaluate
 from src.evaluate.result import score_test
 from src.runtime.calibration import Calibration
@@ -78,7 +78,7 @@ def test_evaluate_writes_what_its_figures_follow_from(project):
         assert difference.pop("top1_accuracy") == {"value": 0.0}
         nothing = {"value": 0.0, "low": 0.0, "high": 0.0}
         assert difference == dict.fromkeys([*accuracy.KEYS[1:], *map(metrics.act_dcf_key, metrics.PRIORS)], nothing)
-        for gallery in part["identification"]["galleries"]:
+        for gallery in part["identification"]["galleries"].values():
             assert gallery.pop("difference")["top1"]["value"] == 0
         assert (part.pop("noninferior"), part.pop("smallest_detectable_eer")) == (1, 0)
     assert second == first
@@ -173,7 +173,9 @@ def test_a_figure_that_needs_more_trials_is_refused():
     )
     identified = found["identification"]
     assert identified["refused"] == {"fnir": "120 probes; 300 are needed for an FPIR of 0.01"}
-    assert [set(gallery) for gallery in identified["galleries"]] == [{"size", "top1", "top1_ci", "difference"}] * 2
+    assert [set(gallery) for gallery in identified["galleries"].values()] == [
+        {"size", "top1", "top1_ci", "difference"}
+    ] * 2
 
 
 def test_identification_by_gallery_and_by_rank():
@@ -182,18 +184,18 @@ def test_identification_by_gallery_and_by_rank():
     reference, result = score_test(first, test, FITTED), score_test(second, test, FITTED)
     found = accuracy.figures(test, result, 200, 0, reference)
     identified = found["identification"]
-    assert [gallery["size"] for gallery in identified["galleries"]] == [10, 39]
-    small, large = identified["galleries"]
+    assert [gallery["size"] for gallery in identified["galleries"].values()] == [10, 39]
+    small, large = identified["galleries"].values()
     assert small["top1"] > large["top1"] > found["top1_accuracy"] and small["fnir"] < large["fnir"]
     assert 1 - small["fnir"] <= small["top1"]  # who is returned has the best score
-    alone = accuracy.figures(test, reference, 200, 0)["identification"]["galleries"][1]
+    alone = accuracy.figures(test, reference, 200, 0)["identification"]["galleries"]["39"]
     for key in ("top1", "fnir"):
         assert large[f"{key}_ci"]["low"] < large[key] < large[f"{key}_ci"]["high"]
         assert large["difference"][key]["value"] == pytest.approx(large[key] - alone[key], abs=2e-6)
-    shares = [point["share"] for point in identified["cmc"]]
+    shares = [point["share"] for point in identified["cmc"].values()]
     assert shares == sorted(shares) and shares[0] == found["top1_accuracy"]
     ranks = np.array([rank for _, _, rank in result.ranks["all"]])
-    assert shares == pytest.approx([np.mean(ranks <= point["rank"]) for point in identified["cmc"]], abs=1e-6)
+    assert shares == pytest.approx([np.mean(ranks <= point["rank"]) for point in identified["cmc"].values()], abs=1e-6)
 
 
 def test_of_many_searches_every_nth_is_made(monkeypatch):
@@ -201,10 +203,10 @@ def test_of_many_searches_every_nth_is_made(monkeypatch):
     test = test_set.make_test(rows, 1)
     result = score_test(first, test, FITTED)
     everything = accuracy.figures(test, result, 100, 0)["identification"]
-    monkeypatch.setattr(identification, "_MOST", 40 * 400)
-    half = accuracy.figures(test, result, 100, 0)["identification"]
+    monkeypatch.setattr(test_set, "MOST_SEARCHED", 40 * 400)
+    half = accuracy.figures(test, score_test(first, test, FITTED), 100, 0)["identification"]
     assert (everything["searches"], half["searches"]) == (800, 400) and half["cmc"] == everything["cmc"]
-    for gallery, of_half in zip(everything["galleries"], half["galleries"], strict=True):
+    for gallery, of_half in zip(everything["galleries"].values(), half["galleries"].values(), strict=True):
         assert of_half["fnir"] != gallery["fnir"] == pytest.approx(of_half["fnir"], abs=0.05)
 
 

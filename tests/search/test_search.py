@@ -151,5 +151,5 @@ def test_a_trial_has_to_pass_at_a_confidence_for_all_of_them_and_margins_are_no_
         assert high > losses["eer"].high()
         assert row["eer_difference_high"] == pytest.approx(losses["eer"].high(), abs=1e-6)
         for eer, passes in ((high * 1.001, 1), (high * 0.999, 0)):
-            judged = dataclasses.replace(setup, margins=MARGINS.model_copy(update={"eer": eer, "top1": 10}))
+            judged = dataclasses.replace(setup, margins=MARGINS.model_copy(update={"eer": eer, "top1": 0.99}))
             assert search.run(judged, settings(), tmp_path).trials[number]["noninferior"] == passes
