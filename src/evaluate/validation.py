@@ -27,9 +27,11 @@ from src.runtime.errors import InputError
 Verdict = Literal["passes", "undecided", "inferior"]
 METRICS = {"eer": "eer", "top1": "top1_accuracy"}  # key of a Loss and of a margin: name among accuracy keys
 COLUMNS = ("speaker", "utterances", *METRICS)
-# How often a model may be chosen whose true loss is as large as a margin, over both INT8 models, and each one's part.
-ERROR = 0.05
-LEVEL = 1 - ERROR / 2
+INTERVAL = 0.975  # of either end of a 95 % interval
+# With what confidence each of the two INT8 models has to pass, so that one whose true loss is as large as a margin is
+# chosen in at most 5 % of cases: 2.5 % each, less what skewed losses of few speakers add to Student's t
+# (tests/evaluate/test_choice_by_simulation.py).
+LEVEL = 0.98
 POWER = 0.8  # how often a model that loses nothing passes on as many speakers as `Loss.speakers_for` gives
 _MOST_TRIALS = 1 << 22  # where more would be needed, fewer utterances are enrolled in turn
 _DIGITS, _DECIMALS = 6, 9
@@ -83,7 +85,7 @@ class Loss:
     speakers: int
     utterances: int
 
-    def high(self, level: float = LEVEL) -> float:
+    def high(self, level: float = INTERVAL) -> float:
         """The upper confidence bound of the true loss.
 
         By Student's t. Where no speaker tells the models apart the standard error is 0 and shows nothing; that many
@@ -94,7 +96,7 @@ class Loss:
             return self.value + 1 - (1 - level) ** (1 / self.utterances)
         return self.value + float(stdtrit(self.freedom, level)) * self.error
 
-    def low(self, level: float = LEVEL) -> float:
+    def low(self, level: float = INTERVAL) -> float:
         """The lower confidence bound of the true loss."""
         return 2 * self.value - self.high(level)
 
@@ -223,8 +225,8 @@ def verdict(losses: dict[str, Loss], margins: Margins, level: float = LEVEL) -> 
 
 
 def trial_level(trials: int) -> float:
-    """The confidence that each of so many trials has to pass with, for ERROR / 2 over all of them (Bonferroni)."""
-    return 1 - ERROR / 2 / trials
+    """The confidence that each of so many trials has to pass with, so that over all of them it is LEVEL (Bonferroni)."""
+    return 1 - (1 - LEVEL) / trials
 
 
 def speakers_needed(losses: dict[str, Loss], margins: Margins, level: float = LEVEL) -> int:

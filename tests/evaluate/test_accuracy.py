@@ -26,7 +26,9 @@ def models(speakers, utterances, seen=0, noise=0.6):
 
 def with_list(path, trials):
     path.write_text("".join(f"{target} {first} {second}\n" for target, first, second in trials))
-    return CONFIG.model_copy(update={"data": CONFIG.data.model_copy(update={"trials": str(path)})})
+    data, wanted = CONFIG.data.model_copy(update={"trials": str(path)}), CONFIG.evaluate
+    evaluated = wanted.model_copy(update={"max_missing_trials": 0.02})
+    return CONFIG.model_copy(update={"data": data, "evaluate": evaluated})
 
 
 def pairs(rows):
@@ -81,6 +83,9 @@ def test_evaluate_writes_what_its_figures_follow_from(project):
         for gallery in part["identification"]["galleries"].values():
             assert gallery.pop("difference")["top1"]["value"] == 0
         assert (part.pop("noninferior"), part.pop("smallest_detectable_eer")) == (1, 0)
+    judged = second["validation"]
+    assert judged.pop("verdict") in ("passes", "undecided") and judged.pop("speakers_needed") > 0
+    assert {change["value"] for change in judged.pop("difference").values()} == {0.0}
     assert second == first
     assert evaluate("a.onnx", "fp32", project, CONFIG) == first
     json.dumps(first, allow_nan=False)

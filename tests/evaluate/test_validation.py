@@ -151,7 +151,7 @@ def test_more_trials_need_more_certainty():
     near = PASSING | {"eer": Loss(0.004, 0.0025, 20.0, 21, 84)}
     assert validation.verdict(near, MARGINS, validation.trial_level(1)) == "passes"
     assert validation.verdict(near, MARGINS, validation.trial_level(10)) == "undecided"
-    assert 10 * (1 - validation.trial_level(10)) == pytest.approx(validation.ERROR / 2)
+    assert 10 * (1 - validation.trial_level(10)) == pytest.approx(1 - validation.LEVEL)
 
 
 def test_on_as_many_speakers_as_are_needed_a_model_that_loses_nothing_passes_in_80_percent():
@@ -159,13 +159,15 @@ def test_on_as_many_speakers_as_are_needed_a_model_that_loses_nothing_passes_in_
     needed = Loss(0.004, deviation / np.sqrt(20), 19.0, 20, 80).speakers_for(0.01)
     assert 60 < needed < 90
     differences = rng.normal(0, deviation, (2000, needed))
-    bounds = differences.mean(1) + stats.t(needed - 1).ppf(0.975) * differences.std(1, ddof=1) / np.sqrt(needed)
+    bounds = differences.mean(1) + stats.t(needed - 1).ppf(validation.LEVEL) * differences.std(1, ddof=1) / np.sqrt(
+        needed
+    )
     assert np.mean(bounds < 0.01) == pytest.approx(0.8, abs=0.03)
     losses = PASSING | {"top1": Loss(0.0, 0.05, 20.0, 21, 84)}
     assert validation.speakers_needed(losses, MARGINS) == losses["top1"].speakers_for(0.02) > 900
     none_lost = Loss(0.0, 0.0, 19.0, 20, 80).speakers_for(0.01)
-    assert Loss(0.0, 0.0, 19.0, none_lost, 4 * none_lost).high() < 0.01
-    assert Loss(0.0, 0.0, 19.0, none_lost - 1, 4 * (none_lost - 1)).high() > 0.01
+    assert Loss(0.0, 0.0, 19.0, none_lost, 4 * none_lost).high(validation.LEVEL) < 0.01
+    assert Loss(0.0, 0.0, 19.0, none_lost - 1, 4 * (none_lost - 1)).high(validation.LEVEL) > 0.01
 
 
 def test_figures_are_kept_and_those_of_other_speech_are_refused(tmp_path, monkeypatch):
