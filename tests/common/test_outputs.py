@@ -175,9 +175,9 @@ def test_what_appears_during_the_run_is_not_replaced(model, monkeypatch):
     with world(model) as place:
         plain = embed.waveform
 
-        def waveform(*arguments):
+        def waveform(*arguments, **options):
             Path("out.npz").write_bytes(b"mine")
-            return plain(*arguments)
+            return plain(*arguments, **options)
 
         monkeypatch.setattr(embed, "waveform", waveform)
         with pytest.raises(InputError, match="out.npz: is there"):

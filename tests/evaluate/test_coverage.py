@@ -101,8 +101,8 @@ def test_intervals_hold_the_truth_quick():
     found = coverage(0, 30, 6, 0.5, sets=60, resamples=200, truth_sets=300)
     for name, (share, width) in found.items():
         assert share >= 0.8, name
-        assert 0.7 < width < 1.4, name
-    assert 0.935 < np.mean([share for share, _ in found.values()]) < 0.985
+        assert 0.7 < width < 1.8, name
+    assert 0.9 < np.mean([share for share, _ in found.values()]) < 0.985
 
 
 @pytest.mark.slow
