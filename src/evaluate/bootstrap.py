@@ -83,7 +83,7 @@ def detection(
     """
     ranking = metrics.rank(scores, targets)
     corners = ranking.corners()
-    run = np.repeat(np.arange(len(corners)), np.diff(corners, append=len(ranking.scores)))
+    run = ranking.runs(corners)
     costs = metrics.trial_costs(ranking.scores if llrs is None else llrs[ranking.order], ranking.targets, priors)
 
     drawn = counts if sessions is None else sessions.drawn

@@ -45,6 +45,10 @@ class Ranking:
         turns[1:] = (kind[1:] != kind[:-1]) | (kind[1:] == 0)
         return self.starts[turns]
 
+    def runs(self, corners: np.ndarray) -> np.ndarray:
+        """Of each trial, which of `corners` it lies at: int [n], its index among them."""
+        return np.repeat(np.arange(len(corners)), np.diff(corners, append=len(self.scores)))
+
     def counts(self, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Target and non-target trials from each of `starts` to the next: two int64 arrays."""
         targets = np.add.reduceat(self.targets, starts, dtype=np.int64)

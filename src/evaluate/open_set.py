@@ -86,7 +86,7 @@ def fnir(searched: Searches, size: int, columns: np.ndarray, weights: np.ndarray
     ranking = metrics.rank(np.concatenate([searched.mates, searched.others.flat[order]]), mated)
     corners = ranking.corners()
     run = np.empty(len(mated), dtype=int)
-    run[ranking.order] = np.repeat(np.arange(len(corners)), np.diff(corners, append=len(mated)))
+    run[ranking.order] = ranking.runs(corners)
     shape, totals = (len(corners), len(weights)), np.bincount(columns, minlength=len(weights)) @ weights
 
     def accepted(share, where, column):

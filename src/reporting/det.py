@@ -48,7 +48,7 @@ def _band(ranking, p_fa, first, second, counts):
     next would make the band's edges jump, which here fall as steadily as the curve of every resample.
     """
     first, second, corners = first[ranking.order], second[ranking.order], ranking.corners()
-    run = np.repeat(np.arange(len(corners)), np.diff(corners, append=len(ranking.scores)))
+    run = ranking.runs(corners)
     (target_run, targets), (run, first, second) = (
         [side[kind] for side in sides]
         for kind, sides in ((ranking.targets, (run, first)), (~ranking.targets, (run, first, second)))
