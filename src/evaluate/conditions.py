@@ -12,18 +12,16 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from src.common.params import Breakdown
 from src.data.manifest import Row
 from src.data.recordings import load_audio
-from src.evaluate import bootstrap, metrics, scores
-from src.evaluate.extract import on_threads
+from src.evaluate import bootstrap, extract, metrics, scores
 from src.evaluate.transmission import transmit
 from src.evaluate.trials import MOST, Trials, all_pairs, subset
 from src.runtime.audio import SAMPLE_RATE
-from src.runtime.engine import embedding, session
-from src.runtime.errors import AudioError, InputError
+from src.runtime.engine import session
+from src.runtime.errors import InputError
 
 COLUMNS = ("condition", "level", "model", "eer", "low", "high", "difference", "difference_low", "difference_high")
 # Of the test utterance where the name does not say otherwise; `channel` is a codec or a room.
@@ -66,17 +64,21 @@ def breakdown(
     """
     trials = all_pairs(rows, enrolments, MOST, seed)
     sessions = {name: session(path) for name, path in models.items()}
-    whole = _embed(sessions, rows, load_audio)
+
+    def embedded(rows, audio):
+        return dict(zip(sessions, extract.embed_by(list(sessions.values()), rows, audio=audio), strict=True))
+
+    whole = embedded(rows, load_audio)
     scored: dict[tuple[str, str], dict[str, np.ndarray]] = {}
     for level, sides, audio in _changes(rows, trials, pool, section, seed):
         changed = np.unique(np.concatenate(list(sides.values())))
-        embedded = _embed(sessions, [rows[row] for row in changed], audio) if audio else None
+        altered = embedded([rows[row] for row in changed], audio) if audio else None
         for condition, side in sides.items():
             scored[condition, level] = {}
             for name, embeddings in whole.items():
                 heard = embeddings.copy()
-                if embedded:
-                    heard[side] = embedded[name][np.searchsorted(changed, side)]
+                if altered:
+                    heard[side] = altered[name][np.searchsorted(changed, side)]
                 scored[condition, level][name] = scores.cosine(heard, trials)
     parts = dict.fromkeys(scored, subset(trials, np.ones(len(trials), dtype=bool)))
     for level, mask in by_sex(trials, {row.speaker: row.sex for row in rows}).items():
@@ -108,23 +110,6 @@ def _changes(rows, trials, pool, section, seed):
     if section.channels:
         yield CLEAN, channels, None
     yield from ((channel, channels, partial(send, channel)) for channel in section.channels)
-
-
-def _embed(sessions, rows, audio):
-    """{name: embeddings float32 [rows, dim]} of the waveforms that `audio` gives of rows, each made once for all models.
-
-    As `extract.embed` otherwise.
-    """
-
-    def one(row):
-        waveform = audio(row)
-        try:
-            return [embedding(model, waveform) for model in sessions.values()]
-        except AudioError as error:
-            raise InputError(f"{row.path}: {error}") from None
-
-    by_row = list(tqdm(on_threads(one, rows), "embeddings", len(rows), unit="utterance", disable=None))
-    return {name: np.stack(embeddings) for name, embeddings in zip(sessions, zip(*by_row, strict=True), strict=True)}
 
 
 def babble(pool: Sequence[np.ndarray], samples: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from src.common.params import Breakdown
 from src.data.manifest import Row
 from src.data.recordings import load_audio, save
-from src.evaluate import conditions, metrics, scores, transmission
+from src.evaluate import conditions, extract, metrics, scores, transmission
 from src.evaluate.extract import embed
 from src.evaluate.trials import all_pairs
 from src.runtime.errors import InputError
@@ -90,14 +90,14 @@ def test_a_worse_model_is_worse_by_its_own_error_less_that_of_the_first(tones):
 
 def heard(rows_, pool, seed):
     """What `breakdown` lets models hear: {utterance: waveform} of each call."""
-    calls, embed_all = [], conditions._embed
+    calls, embed_by = [], extract.embed_by
 
     def listen(sessions, rows_, audio):
         calls.append({row.utt_id: audio(row).astype(float) for row in rows_})
-        return embed_all(sessions, rows_, audio)
+        return embed_by(sessions, rows_, audio=audio)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conditions, "_embed", listen)
+        patch.setattr(extract, "embed_by", listen)
         conditions.breakdown({"fp32": "a.onnx"}, rows_, pool, WANTED, 1, 20, seed)
     return calls
 
