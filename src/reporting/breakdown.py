@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from src.reporting.figures import COLOURS, LEGEND, MARKERS, Picture, picture
+from src.reporting.figures import COLOURS, LEGEND, MARKERS, Picture, bars, picture
 from src.reporting.numbers import fixed, places
 from src.reporting.results import TITLES, read_csv
 from src.reporting.tables import markdown
@@ -190,13 +190,8 @@ def layers(rows: list[dict]) -> Picture:
     values = [float(row["embedding_sqnr_db"]) for row in ordered]
 
     def draw(figure):
-        axes = figure.subplots()
-        axes.barh(range(len(names)), values, color=COLOURS["ptq"], height=0.7)
-        axes.set_yticks(range(len(names)), names, color=COLOURS["ink"])
+        axes, _ = bars(figure, names, values, "ptq")
         axes.set(xlabel="signal to quantisation noise of the embedding, dB")
-        axes.tick_params(axis="y", length=0)
-        axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
 
     listing = "; ".join(f"{name} {value:.1f} dB" for name, value in zip(names, values, strict=True))
     return picture(

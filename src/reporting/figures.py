@@ -3,13 +3,15 @@
 import io
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
 from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from scipy.special import ndtri
 
@@ -86,6 +88,17 @@ def picture(
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return Picture(name, title, caption, Markup(_inline(file.getvalue(), name, title, description)))
+
+
+def bars(figure: Figure, names: Sequence[str], values: Sequence[float], colour: str) -> tuple[Axes, BarContainer]:
+    """Horizontal bars with their names, the first on top: the axes, and the bars."""
+    axes = figure.subplots()
+    drawn = axes.barh(range(len(names)), values, color=COLOURS[colour], height=0.7)
+    axes.set_yticks(range(len(names)), names, color=COLOURS["ink"])
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    return axes, drawn
 
 
 def _legend(figure, axes, columns=3):
@@ -200,15 +213,10 @@ def layers(rows: list[dict]) -> Picture:
         largest = [*largest[:MOST_BARS], (f"{len(rest)} smaller parts", sum(gmacs for _, gmacs in rest))]
 
     def draw(figure):
-        axes = figure.subplots()
         names, gmacs = zip(*largest, strict=True)
-        bars = axes.barh(range(len(names)), gmacs, color=COLOURS["fp32"], height=0.7)
-        axes.bar_label(bars, [share(value / total) for value in gmacs], padding=4, color=COLOURS["muted"], fontsize=9)
-        axes.set_yticks(range(len(names)), names, color=COLOURS["ink"])
+        axes, drawn = bars(figure, names, gmacs, "fp32")
+        axes.bar_label(drawn, [share(value / total) for value in gmacs], padding=4, color=COLOURS["muted"], fontsize=9)
         axes.set(xlabel="GMACs", xlim=(0, 1.18 * max(gmacs)))
-        axes.tick_params(axis="y", length=0)
-        axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
 
     listing = "; ".join(f"{name} {gmacs:.4f}" for name, gmacs in largest[:5])
     return picture(
