@@ -23,7 +23,7 @@ from pydantic import Field
 from bench import webassembly
 from bench.webassembly import UnavailableError, program
 from src.common.schema import Section
-from src.cost import cpu
+from src.cost import cpu, latency
 from src.data import manifest
 from src.data.recordings import load_audio
 from src.reporting.tables import markdown
@@ -104,12 +104,11 @@ def native(model: Path, waveforms: np.ndarray) -> np.ndarray:
     return np.stack([engine.embedding(session, waveform) for waveform in waveforms])
 
 
-def haswell(model: Path, waveforms: np.ndarray) -> np.ndarray:
-    return _python([program("qemu-x86_64"), "-cpu", "Haswell", sys.executable], model, waveforms)
-
-
-def nehalem(model: Path, waveforms: np.ndarray) -> np.ndarray:
-    return _python([program("qemu-x86_64"), "-cpu", "Nehalem", sys.executable], model, waveforms)
+def x86(processor: str) -> Embed:
+    """On another x86-64 processor, by qemu's name of it."""
+    return lambda model, waveforms: _python(
+        [program("qemu-x86_64"), "-cpu", processor, sys.executable], model, waveforms
+    )
 
 
 def aarch64(model: Path, waveforms: np.ndarray) -> np.ndarray:
@@ -126,22 +125,24 @@ def openvino(model: Path, waveforms: np.ndarray) -> np.ndarray:
         from bench.models import openvino_file
     except ImportError as missing:
         raise UnavailableError(f"{missing}; pip install -r requirements-bench.txt") from None
-    compiled = openvino_file(model, 1)
-    return np.concatenate([compiled(waveform[None]) for waveform in waveforms])
+    return _one_by_one(openvino_file(model, 1), waveforms)
 
 
 def web(model: Path, waveforms: np.ndarray) -> np.ndarray:
-    embed = webassembly.encoder(model)
-    return np.concatenate([embed(waveform[None]) for waveform in waveforms])
+    return _one_by_one(webassembly.encoder(model), waveforms)
 
 
 ENGINES: dict[str, Embed] = {
-    "x86-64 with AVX2, without VNNI (qemu, Haswell)": haswell,
-    "x86-64 with SSE4.2 alone (qemu, Nehalem)": nehalem,
+    "x86-64 with AVX2, without VNNI (qemu, Haswell)": x86("Haswell"),
+    "x86-64 with SSE4.2 alone (qemu, Nehalem)": x86("Nehalem"),
     "aarch64 (qemu, Neoverse N1)": aarch64,
     "OpenVINO, this machine": openvino,
     "WebAssembly (onnxruntime-web, node)": web,
 }
+
+
+def _one_by_one(encoder: latency.Encoder, waveforms: np.ndarray) -> np.ndarray:
+    return np.concatenate([encoder(waveform[None]) for waveform in waveforms])
 
 
 def _python(command: Sequence, model: Path, waveforms: np.ndarray, **environment: str) -> np.ndarray:
