@@ -66,11 +66,10 @@ def _figures(test, group, result, resamples, seed, reference, margin):
     trials = test.verification
     part = subset(trials, within(trials, test.groups[group]), [speaker for _, speaker, _ in result.ranks[group]])
     counts = bootstrap.resamples(part.speakers, resamples, seed)
-    drawn = None
+    drawn = sessions.none(part, counts)
     if test.sessions:
         probe_rows = test.identification.test_rows[test.identified(group)[1]]
         drawn = sessions.draw(test.sessions, trials, part, probe_rows, counts, seed)
-    probes, weights = (drawn.probes, drawn.sessions.drawn) if drawn else (part.probes, counts)
     nontargets = int(np.count_nonzero(~part.targets))
     refused = {
         metrics.fnmr_key(fmr): f"{nontargets:,} non-target trials; {metrics.enough_for(fmr):,} are needed"
@@ -88,12 +87,12 @@ def _figures(test, group, result, resamples, seed, reference, margin):
         "speakers": len(np.union1d(part.enrol, part.test)),
         "utterances": len(np.unique(trials.test[part.chosen])),
     }
-    if drawn:
+    if drawn.sessions:
         summary["sessions"] = drawn.number
     if refused:
         summary["refused"] = refused
     summary["identification"] = identification.figures(
-        test, group, result, (probes, part.probes), weights, counts, reference
+        test, group, result, (drawn.probes, part.probes), drawn.weights, counts, reference
     )
     if reference:
         others = _measured(reference, group, part, counts, drawn)
@@ -114,17 +113,15 @@ def _correct(result, group):
     return np.array([rank == 1 for _, _, rank in result.ranks[group]])
 
 
-def _measured(result: Result, group: str, part: Subset, counts: np.ndarray, drawn: sessions.Drawn | None) -> dict:
+def _measured(result: Result, group: str, part: Subset, counts: np.ndarray, drawn: sessions.Drawn) -> dict:
     """{key: (estimate, its value in each resample)} of KEYS and MORE over a part of the trials."""
     correct = _correct(result, group)
     scores, targets = result.scores[part.chosen], part.targets
     llrs = result.calibration.llrs(scores)
     estimates = {"top1_accuracy": correct.mean(), **metrics.detection(scores, targets, llrs=llrs)}
-    sides = (drawn.enrol, drawn.test) if drawn else (part.enrol, part.test)
-    probes, weights = (drawn.probes, drawn.sessions.drawn) if drawn else (part.probes, counts)
     values = {
-        "top1_accuracy": bootstrap.identification(correct, probes, weights),
-        **bootstrap.detection(scores, targets, *sides, counts, llrs=llrs, sessions=drawn.sessions if drawn else None),
+        "top1_accuracy": bootstrap.identification(correct, drawn.probes, drawn.weights),
+        **bootstrap.detection(scores, targets, drawn.enrol, drawn.test, counts, llrs=llrs, sessions=drawn.sessions),
     }
     return {key: (estimates[key], values[key]) for key in (*KEYS, *MORE)}
 

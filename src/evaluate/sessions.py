@@ -30,10 +30,13 @@ def _folder(row):
 
 @dataclass(frozen=True)
 class Drawn:
-    """Sessions drawn within the resamples of some trials' speakers. Of each trial the session of its sides, enrol and
-    test, int [k], and that of each probe, probes, int [p], as columns of `sessions.drawn`; and how many they are."""
+    """What the resamples of some trials draw: `weights` [resamples, columns], how often each. Of each trial the column of
+    its sides, enrol and test, int [k], and that of each probe, probes, int [p].
 
-    sessions: bootstrap.Sessions
+    With `sessions`, sessions within the speakers, `number` of them; without, the speakers alone."""
+
+    weights: np.ndarray
+    sessions: bootstrap.Sessions | None
     enrol: np.ndarray
     test: np.ndarray
     probes: np.ndarray
@@ -64,4 +67,9 @@ def draw(
     speakers = np.concatenate([part.enrol, part.test, part.probes])[first]
     drawn = bootstrap.within_speakers(counts, speakers, units >= several, seed)
     enrol, test, probes = np.split(columns, np.cumsum([len(side) for side in sides]))
-    return Drawn(drawn, enrol, test, probes, int(np.count_nonzero(units < several)))
+    return Drawn(drawn.drawn, drawn, enrol, test, probes, int(np.count_nonzero(units < several)))
+
+
+def none(part: Subset, counts: np.ndarray) -> Drawn:
+    """The speakers alone; input as for `draw`."""
+    return Drawn(counts, None, part.enrol, part.test, part.probes, 0)
