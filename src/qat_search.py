@@ -12,7 +12,6 @@ if __name__ == "__main__":
     command("src.qat_search", alone="--worker" not in sys.argv)
 
 import copy
-from dataclasses import asdict
 
 import torch
 from pydantic import Field
@@ -28,14 +27,18 @@ from src.encoder.export import export_onnx
 from src.evaluate import accuracy, test_set, validation
 from src.evaluate.evaluation import evaluate
 from src.quantize import ptq
+from src.quantize.qat import Hyperparameters
 from src.runtime.audio import SAMPLE_RATE
 from src.runtime.errors import InputError
-from src.search import factorise, search, student, study
-from src.search.trial import Setup, train
+from src.search import factorise, search, structure, student, study
+from src.search.trial import Setup, train, validate
 
 MODEL = layout.model("qat")
 # Not an output of the stage: DVC deletes those before it runs, and finished trials must survive.
 STUDIES = ".optuna"
+HYPERPARAMETERS = tuple(Hyperparameters.__annotations__)
+SIZES = ("trial", "share", *search.COLUMNS)  # columns of metrics/frontier.csv and metrics/pareto.csv
+TRIALS = (*SIZES, "train_loss", *HYPERPARAMETERS)  # of metrics/trials.csv
 
 
 class Options(Section):
@@ -55,14 +58,15 @@ def main(worker=False):
     result = search.run(setup, settings, STUDIES, worker)
     if result is None:  # a worker is done
         return
-    network, layer_ranks = _winner(setup, settings, result.chosen)
+    network, chosen, objective = _winner(setup, settings, result)
     export_onnx(torch.nn.Sequential(setup.front_end.cpu(), ptq.convert(network.cpu())), MODEL, config.quantize.weights)
     summary = evaluate(MODEL, "qat", rows, config, reference="fp32")
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
-    columns = list(result.trials[0])
-    write_csv(layout.table("trials"), columns, result.trials)
-    write_csv(layout.table("pareto"), columns, [row for row in result.trials if row["front"]])
-    write_csv(layout.table("spectra"), factorise.COLUMNS, factorise.rows(setup.source.spectra, layer_ranks))
+    write_csv(layout.table("frontier"), SIZES, result.frontier)
+    write_csv(layout.table("trials"), TRIALS, result.trials)
+    pareto = [row for row in (*result.frontier, *result.trials) if row["front"]]
+    write_csv(layout.table("pareto"), SIZES, pareto)
+    write_csv(layout.table("spectra"), factorise.COLUMNS, factorise.rows(setup.source.structures.spectra, chosen.ranks))
     write_json(
         layout.details("qat_search"),
         {
@@ -72,20 +76,23 @@ def main(worker=False):
             "passed_validation": int(result.chosen is not None),
             "speakers_needed": result.speakers_needed,
             "chosen": _chosen(result.chosen),
-            "objective_untrained": result.before,
+            "channels": chosen.channels,
+            "objective": objective,
+            "objective_untrained": result.untrained,
             "objective_fp32": result.reference,
         },
     )
     write_json(layout.metrics("qat_search"), accuracy.headline(summary) | onnx_macs.headline(cost))
     write_json(layout.latency("qat"), latency.against_fp32("qat", MODEL, config.profile, config.seed))
-    which = (
-        f"trial {result.chosen['trial'] + 1} of {len(result.trials)}"
-        if result.chosen
-        else (
-            f"none of {len(result.trials)} trials is shown to lose less than the margins on validation speakers (one that "
-            f"loses nothing would be on about {result.speakers_needed}); this is the plain INT8 model"
+    if result.chosen is None:
+        which = (
+            "nothing smaller is shown to lose less than the margins on validation speakers (what loses nothing would be "
+            f"on about {result.speakers_needed}); this is the plain INT8 model"
         )
-    )
+    elif result.chosen["trial"] == search.UNTRAINED:
+        which = "smaller and not trained"
+    else:
+        which = f"trial {result.chosen['trial'] + 1} of {len(result.trials)}"
     print(f"qat: {accuracy.line(summary)}; {cost['gmacs']:.4f} GMACs, {cost['size_mb']:.2f} MB; {which}")
 
 
@@ -98,10 +105,9 @@ def _setup(config, rows, device):
     with torch.no_grad():
         features = [front_end(torch.from_numpy(load_audio(row))[None]) for row in calibration]
         frames = front_end(torch.zeros(1, round(config.profile.seconds * SAMPLE_RATE))).shape[1]
-    spectra = factorise.spectra(network, features) if config.qat_search.structure else {}
-    bits = ptq.weight_bits(config.quantize)
+    structures = structure.measure(network, features if config.qat_search.structure else [])
     return Setup(
-        source=student.Source(network, features, spectra, config.ptq.observer, bits),
+        source=student.Source(structures, features, config.ptq.observer, ptq.weight_bits(config.quantize)),
         teacher=copy.deepcopy(network),
         front_end=front_end,
         finetune=_speech(finetune),
@@ -109,26 +115,28 @@ def _setup(config, rows, device):
         speech=speech,
         margins=config.evaluate.margins,
         frames=frames,
+        samples=round(config.qat_search.crop_seconds * SAMPLE_RATE),
         device=device,
         seed=config.seed,
     )
 
 
-def _winner(setup, settings, chosen):
-    """(student, its layers' ranks): of the chosen trial, fine-tuned for longer; without one, the plain INT8 model."""
-    if chosen is None:
-        return setup.source.student({}), {}
-    layer_ranks = setup.source.layer_ranks(chosen["kept_macs"])
-    hyperparameters = search.hyperparameters(chosen)
-    network, _ = train(setup, settings, layer_ranks, hyperparameters, settings.final_steps, "chosen trial")
-    return network, layer_ranks
+def _winner(setup, settings, result):
+    """(student, its structure, its validation objective): of the chosen trial, fine-tuned for longer; of the chosen size
+    that nobody trained; or of everything, the plain INT8 model."""
+    row = result.chosen or {"share": 1.0, "trial": search.UNTRAINED}
+    chosen = setup.source.structures.of_share(row["share"])
+    if row["trial"] == search.UNTRAINED:
+        return setup.source.student(chosen), chosen, result.untrained
+    network, _ = train(setup, chosen, search.hyperparameters(row), settings.final_steps, "chosen trial")
+    return network, chosen, validate(network, setup).objective
 
 
 def _chosen(row):
     """The number of a trial and what it was made with; metrics/trials.csv has the rest."""
     if row is None:
-        return {"trial": search.UNTRAINED}
-    return {name: row[name] for name in ("trial", "kept_macs", *asdict(search.hyperparameters(row)))}
+        return {"trial": search.UNTRAINED, "share": 1.0}
+    return {name: row[name] for name in TRIALS if name in row and name in ("trial", "share", *HYPERPARAMETERS)}
 
 
 def _speech(rows):

@@ -132,17 +132,12 @@ class LogRange(Range):
     low: float = Field(gt=0)
 
 
-class ShareRange(Range):
-    low: float = Field(gt=0, le=1)
-    high: float = Field(gt=0, le=1)
-
-
 class QatSearch(Section):
-    n_trials: int = Field(ge=1, le=10_000)
+    n_trials: int = Field(ge=0, le=10_000)
+    objective: Literal["gmacs", "size"]
     steps: int = Field(ge=1, le=1_000_000)
     final_steps: int = Field(ge=1, le=1_000_000)
     structure: bool
-    kept_macs: ShareRange
     storage: str | None
     crop_seconds: float = Field(ge=0.3, le=30)
     learning_rate: LogRange

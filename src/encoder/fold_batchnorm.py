@@ -33,6 +33,7 @@ class PlainEcapa(nn.Module):
         self, layer0: nn.Conv2d, blocks: nn.ModuleDict, mfa: nn.Conv2d, attention: "AttentivePooling", fc: nn.Linear
     ):
         super().__init__()
+        self.mels = layer0.in_channels
         self.layer0 = layer0
         self.blocks = blocks
         self.mfa = mfa

@@ -2,7 +2,8 @@
 
 Every observer of the calibrated graph is replaced by fake quantisation with a straight-through gradient:
 activations keep the ranges that calibration found, weights take theirs anew at each step. All parameters are
-trained, towards the embeddings that the fp32 network gives for the same audio.
+trained, towards the embeddings that the fp32 network gives for the same audio. The same training serves a network in
+float32, before it is quantised.
 """
 
 import itertools
@@ -22,6 +23,8 @@ from src.quantize.ptq import observers
 # Scale of cosines in the softmax of `speaker_loss`; AAM-softmax recipes for speakers use 20 to 30.
 SPEAKER_SCALE = 20.0
 LEFT_OUT = 64  # utterances whose own prototypes are held at once
+CROPS = 4  # of each waveform
+BATCH = 16  # waveforms that are embedded at once
 
 
 @dataclass(frozen=True)
@@ -92,20 +95,45 @@ def leave_one_out(embeddings: torch.Tensor, speakers: torch.Tensor) -> Iterator[
         yield (sums - membership.unsqueeze(2) * part.unsqueeze(1)) / (counts - membership).unsqueeze(2)
 
 
-def crops(
-    waveforms: Sequence, samples: int, batch_size: int, steps: int, rng: np.random.Generator
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """`steps` batches of random crops: (float32 [batch_size, samples], indices of the waveforms [batch_size]).
+@dataclass(frozen=True)
+class Crops:
+    """What fine-tuning sees, and what the teacher makes of it, computed once.
 
-    Every waveform is used once before any is used again; one that is too short is repeated.
+    features [n, frames, mels]; targets [n, dim], the teacher's embeddings; speakers, int [n]; prototypes [speakers, dim],
+    the mean of each speaker's targets, each of length one.
     """
-    order = np.concatenate(
-        [rng.permutation(len(waveforms)) for _ in range(math.ceil(steps * batch_size / len(waveforms)))]
-    )
-    for step in range(steps):
-        indices = order[step * batch_size : (step + 1) * batch_size]
-        batch = np.stack([_crop(waveforms[index], samples, rng) for index in indices])
-        yield torch.from_numpy(batch), torch.from_numpy(indices)
+
+    features: torch.Tensor
+    targets: torch.Tensor
+    speakers: torch.Tensor
+    prototypes: torch.Tensor
+
+
+def crops(
+    teacher: torch.nn.Module,
+    front_end: torch.nn.Module,
+    waveforms: Sequence,
+    speakers: Sequence[int] | np.ndarray,
+    *,
+    samples: int,
+    seed: int,
+    device: str,
+    each: int = CROPS,
+) -> Crops:
+    """`each` random crops, of so many samples, of every waveform: float32 [n] at 16 kHz, or a `Waveform`; one that is too
+    short is repeated."""
+    rng = np.random.default_rng(seed)
+    features, targets = [], []
+    cut = (_crop(waveform, samples, rng) for _ in range(each) for waveform in waveforms)
+    with torch.no_grad(), tqdm(total=each * len(waveforms), desc="teacher", disable=None, leave=False) as bar:
+        while batch := list(itertools.islice(cut, BATCH)):
+            features.append(front_end(torch.from_numpy(np.stack(batch)).to(device)))
+            targets.append(teacher(features[-1]))
+            bar.update(len(batch))
+    numbers = torch.as_tensor(np.tile(speakers, each), device=device)
+    embeddings = torch.cat(targets)
+    prototypes = F.one_hot(numbers).to(embeddings.dtype).T @ F.normalize(embeddings, dim=-1)
+    return Crops(torch.cat(features), embeddings, numbers, prototypes)
 
 
 def _crop(waveform, samples, rng):
@@ -117,52 +145,44 @@ def _crop(waveform, samples, rng):
 
 def finetune(
     student: torch.nn.Module,
-    teacher: torch.nn.Module,
-    front_end: torch.nn.Module,
-    waveforms: Sequence,
-    speakers: Sequence[int] | np.ndarray,
+    data: Crops,
     hyperparameters: Hyperparameters,
     *,
     steps: int,
-    samples: int,
     seed: int,
-    device: str,
+    warm_up: int = 0,
+    decay: tuple[float, float] = (1.0, 0.0),
     progress: str = "",
 ) -> float:
-    """Train `student`, a fake-quantised graph, in place, towards the embeddings of `teacher`.
+    """Train `student` in place, in float32 or a fake-quantised graph, towards the embeddings of the teacher.
 
-    waveforms: list of float32 [n] at 16 kHz, or of `Waveform`; speakers: int [len(waveforms)]; samples:
-    length of a crop; progress: title of the bar. The loss is 1 - cosine(student, teacher) plus speaker_loss_weight *
-    `speaker_loss` against the mean of the teacher's embeddings of each speaker. AdamW; the learning rate falls along a
-    cosine to zero. Gives the mean loss of the last quarter of the steps.
+    The loss is 1 - cosine(student, teacher) plus speaker_loss_weight * `speaker_loss` against the teacher's prototypes.
+    AdamW; the learning rate rises over `warm_up` steps, and goes along a cosine between the shares `decay` of it. Every
+    crop is used once before any is used again. progress: title of the bar. Gives the mean loss of the last quarter of
+    the steps.
     """
     rng = np.random.default_rng(seed)
-    for module in (student, teacher, front_end):
-        module.to(device)
-    numbers = torch.as_tensor(speakers, device=device)
     optimizer = torch.optim.AdamW(
         student.parameters(), hyperparameters.learning_rate, weight_decay=hyperparameters.weight_decay
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    prototypes = _prototypes(teacher, front_end, waveforms, numbers, samples, rng, device)
-    losses = []
-    bar = tqdm(
-        crops(waveforms, samples, hyperparameters.batch_size, steps, rng),
-        progress,
-        steps,
-        disable=None,
-        leave=False,
-        unit="step",
+    high, low = decay
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: (
+            min(1, (step + 1) / (warm_up + 1)) * (low + (high - low) * (1 + math.cos(math.pi * step / steps)) / 2)
+        ),
     )
-    for batch, indices in bar:
-        with torch.no_grad():
-            features = front_end(batch.to(device))
-            target = teacher(features)
-        embeddings = student(features)
-        loss = (1 - F.cosine_similarity(embeddings, target)).mean()
+    count, size = len(data.features), hyperparameters.batch_size
+    order = np.concatenate([rng.permutation(count) for _ in range(math.ceil(steps * size / count))])
+    losses = []
+    bar = tqdm(range(steps), progress, disable=None, leave=False, unit="step")
+    for step in bar:
+        indices = torch.from_numpy(order[step * size : (step + 1) * size]).to(data.features.device)
+        embeddings = student(data.features[indices])
+        loss = (1 - F.cosine_similarity(embeddings, data.targets[indices])).mean()
         if hyperparameters.speaker_loss_weight > 0:
             loss = loss + hyperparameters.speaker_loss_weight * speaker_loss(
-                embeddings, prototypes, numbers[indices.to(device)]
+                embeddings, data.prototypes, data.speakers[indices]
             )
         optimizer.zero_grad()
         loss.backward()
@@ -174,14 +194,8 @@ def finetune(
     return float(np.mean(losses[-max(1, steps // 4) :]))
 
 
-def _prototypes(teacher, front_end, waveforms, speakers, samples, rng, device):
-    embeddings = embed(teacher, front_end, (_crop(w, samples, rng) for w in waveforms), device)
-    member = F.one_hot(speakers).to(embeddings.dtype)
-    return member.T @ F.normalize(embeddings, dim=-1)
-
-
 def embed(
-    network: torch.nn.Module, front_end: torch.nn.Module, waveforms: Iterable, device: str, batch_size: int = 16
+    network: torch.nn.Module, front_end: torch.nn.Module, waveforms: Iterable, device: str, batch_size: int = BATCH
 ) -> torch.Tensor:
     """Embeddings [n, dim] of an iterable of waveforms of equal length, of which a batch is held at once."""
     waveforms, embeddings = iter(waveforms), []

@@ -14,10 +14,11 @@ def pareto_optimal(rows: Sequence[Row]) -> list[bool]:
     return [not ((values <= value).all(1) & (values < value).any(1)).any() for value in values]
 
 
-def select(rows: Sequence[Row]) -> Row | None:
+def select(rows: Sequence[Row], objective: str = "gmacs") -> Row | None:
     """The cheapest of the rows that are marked `noninferior`, None where none is.
 
-    By GMACs, then size, then objective.
+    By what is to be small, `gmacs` or `size`, then the other, then the validation objective.
     """
+    first, second = ("gmacs", "size_mb") if objective == "gmacs" else ("size_mb", "gmacs")
     eligible = [row for row in rows if row["noninferior"]]
-    return min(eligible, key=lambda row: (row["gmacs"], row["size_mb"], row["objective"]), default=None)
+    return min(eligible, key=lambda row: (row[first], row[second], row["objective"]), default=None)

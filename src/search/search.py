@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,32 +14,44 @@ import torch
 from src.common.params import QatSearch
 from src.evaluate import validation
 from src.quantize import qat
-from src.search import choice, study, trial
+from src.search import choice, frontier, study, trial
 from src.search.trial import Setup
 
 # With so few trials, TPE's usual ten random ones would leave it nothing to do.
 STARTUP_TRIALS = 2
 # The packages that a trial runs: with other code its values may be others.
 CODE = ("data", "encoder", "evaluate", "quantize", "runtime", "search")
-UNTRAINED = -1  # the trial of which the plain INT8 model is the result
+UNTRAINED = -1  # the trial of which a network that nobody trained is the result
+FRONTIER = "frontier"  # attribute of the study
+REACH = 0.4  # of the smallest share that passed: as far below it as a trial looks
+COLUMNS = (  # of metrics/frontier.csv and metrics/trials.csv
+    *choice.OBJECTIVES,
+    *(f"{key}_difference{end}" for key in validation.METRICS for end in ("", "_low", "_high")),
+    "noninferior",
+    "front",
+)
+STEP = 0.95  # of a share: a smaller step is not worth a trial
 
 
 @dataclass(frozen=True)
 class Result:
-    """trials: one dict a trial, by number, with `front`, 1 for Pareto-optimal ones, and
-    `noninferior`; chosen: the one that `choice.select` gives, or None; before and reference: the objectives of the
-    plain student that nobody trained and of the teacher; speakers_needed: on how many validation speakers a trial that
+    """trials and frontier: one dict a trial, by number, and one a size that nobody trained, from the largest down; `front`
+    is 1 for the Pareto-optimal ones of both together, and `noninferior` for those that pass; chosen: the one of both that
+    `choice.select` gives, or None; untrained and reference: the objectives of the chosen structure before training (of
+    everything, where none is chosen) and of the teacher; speakers_needed: on how many validation speakers a student that
     loses nothing would pass."""
 
     trials: list[choice.Row]
+    frontier: list[choice.Row]
     chosen: choice.Row | None
-    before: float
+    untrained: float
     reference: float
     speakers_needed: int
 
 
 def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = False) -> Result | None:
-    """Run trials until `settings.n_trials` are complete, and give the Result; None to a worker.
+    """Trace the frontier without training, run trials below its knee until `settings.n_trials` are complete, and give the
+    Result; None to a worker.
 
     settings: the section qat_search of the parameters. The study is kept under `folder`, or in
     `settings.storage`, under a name that depends on all that the trials depend on: an interrupted search goes
@@ -49,10 +63,19 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
     for module in (setup.teacher, setup.front_end):
         module.to(setup.device)
     reference = trial.validate(setup.teacher, setup)
+    points = _frontier(trials, setup, settings, reference, worker)
+    level = validation.trial_level(settings.n_trials + 1)  # the frontier is one test
+    knee = frontier.knee(points, setup.margins, level)
 
     def objective(attempt, number):
         title = f"trial {number + 1}" if shared else f"trial {number + 1}/{settings.n_trials}"
-        return trial.run(attempt, setup, settings, reference, title)
+        done = study.complete(trials, number)
+        passed = [
+            (one.params["share"], validation.verdict(frontier.losses(one.user_attrs), setup.margins, level) == "passes")
+            for one in done
+        ]
+        shares = bounds(passed, knee) if settings.structure else (1.0, 1.0)
+        return trial.run(attempt, setup, settings, reference, shares, number == 0, title)
 
     def sampler(number):
         return optuna.samplers.TPESampler(seed=setup.seed + number, n_startup_trials=STARTUP_TRIALS)
@@ -61,35 +84,80 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
     if worker:
         return None
     completed = study.complete(trials, settings.n_trials)
-    losses = [_losses(attempt) for attempt in completed]
-    level = validation.trial_level(len(completed))
-    rows = [_row(index, attempt, losses[index], setup.margins, level) for index, attempt in enumerate(completed)]
-    for row, optimal in zip(rows, choice.pareto_optimal(rows)):
+    sizes = [
+        {"trial": UNTRAINED, "share": point["share"], **_row(point, frontier.losses(point)), "noninferior": int(passes)}
+        for point, passes in zip(points, frontier.passing(points, setup.margins, level))
+    ]
+    rows = [_trial_row(index, attempt, setup.margins, level) for index, attempt in enumerate(completed)]
+    for row, optimal in zip([*sizes, *rows], choice.pareto_optimal([*sizes, *rows])):
         row["front"] = int(optimal)
-    before = trial.validate(setup.source.student({}).to(setup.device), setup)
-    needed = min(validation.speakers_needed(each, setup.margins, level) for each in losses)
-    return Result(rows, choice.select(rows), before.objective, reference.objective, needed)
+    chosen = choice.select([*sizes, *rows], settings.objective)
+    everything = [frontier.losses(each) for each in (*points, *(attempt.user_attrs for attempt in completed))]
+    return Result(
+        rows,
+        sizes,
+        chosen,
+        _untrained(setup, chosen, points),
+        reference.objective,
+        min(validation.speakers_needed(each, setup.margins, level) for each in everything),
+    )
 
 
-def _losses(attempt):
-    return {key: validation.Loss(**loss) for key, loss in attempt.user_attrs["losses"].items()}
+def bounds(trained: Sequence[tuple[float, bool]], knee: float) -> tuple[float, float]:
+    """(lowest, highest share) of the next trial, between the largest size that failed and the smallest that passed.
+
+    trained: (share, whether it passed) of the trials before; knee: of the frontier without training, where the first
+    trial is. Training recovers some: the sizes below the knee are looked at down to REACH of it.
+    """
+    if not trained:
+        return knee, knee
+    if not any(passed for _, passed in trained):  # larger ones then
+        low = max(share for share, _ in trained)
+        return low, min(1.0, low / REACH)
+    high = STEP * min(share for share, passed in trained if passed)
+    low = max((share for share, passed in trained if not passed and share < high), default=REACH * high)
+    return low, high
 
 
-def _row(index, attempt, losses, margins, level):
-    """A complete trial for metrics/trials.csv; level: the confidence that it has to pass with."""
-    value, gmacs, megabytes = attempt.values
-    row = {
-        "trial": index,
-        "objective": value,
-        "gmacs": gmacs,
-        "size_mb": megabytes,
-        "train_loss": attempt.user_attrs["train_loss"],
-    }
+def _frontier(trials, setup, settings, reference, worker):
+    """The points of the frontier, which the study keeps: the stage traces it, its workers wait for it."""
+    while worker and FRONTIER not in trials.user_attrs:
+        time.sleep(study.WAIT)
+    points = trials.user_attrs.get(FRONTIER)
+    if points is None:
+        shares = frontier.SHARES if settings.structure else (1.0,)
+        points = list(frontier.trace(setup, reference, shares))
+        trials.set_user_attr(FRONTIER, points)
+    return points
+
+
+def _untrained(setup, chosen, points):
+    """The objective of the chosen structure before training."""
+    for point in points:
+        if point["share"] == (chosen["share"] if chosen else 1.0):
+            return point["objective"]
+    structure = setup.source.structures.of_share(chosen["share"])
+    return trial.validate(setup.source.student(structure).to(setup.device), setup).objective
+
+
+def _row(values, losses):
+    row = {key: values[key] for key in choice.OBJECTIVES}
     for key, loss in losses.items():
         value, low, high = validation.difference(key, loss).values()
         row |= {f"{key}_difference": value, f"{key}_difference_low": low, f"{key}_difference_high": high}
-    row["noninferior"] = int(validation.verdict(losses, margins, level) == "passes")
-    return {**row, "kept_macs": 1.0, **attempt.params}
+    return row
+
+
+def _trial_row(index, attempt, margins, level):
+    """A complete trial for metrics/trials.csv; level: the confidence that it has to pass with."""
+    losses = frontier.losses(attempt.user_attrs)
+    return {
+        "trial": index,
+        **_row(dict(zip(choice.OBJECTIVES, attempt.values)), losses),
+        "train_loss": attempt.user_attrs["train_loss"],
+        "noninferior": int(validation.verdict(losses, margins, level) == "passes"),
+        **attempt.params,
+    }
 
 
 def hyperparameters(row: choice.Row) -> qat.Hyperparameters:
@@ -102,10 +170,9 @@ def fingerprint(setup: Setup, settings: QatSearch) -> str:
     """A name for all that the trials depend on."""
     source = setup.source
     described = [
-        settings.model_dump(exclude={"n_trials", "storage", "final_steps"}),
+        settings.model_dump(exclude={"n_trials", "storage", "final_steps", "objective"}),
         source.observer,
         source.weight_bits,
-        bool(source.spectra),
         setup.seed,
         setup.speech.enrolments,
         setup.speech.gallery,
@@ -117,7 +184,7 @@ def fingerprint(setup: Setup, settings: QatSearch) -> str:
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for path in sorted(path for package in CODE for path in Path(__file__).parents[1].glob(f"{package}/*.py")):
         digest.update(path.read_bytes())
-    for name, tensor in [*source.network.state_dict().items(), *setup.front_end.state_dict().items()]:
+    for name, tensor in [*setup.teacher.state_dict().items(), *setup.front_end.state_dict().items()]:
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     for features in source.features:
         digest.update(features.numpy().tobytes())

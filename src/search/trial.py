@@ -1,5 +1,7 @@
-"""What a trial is: suggest hyperparameters, make the student, fine-tune it, validate it."""
+"""What a trial is: suggest a size and hyperparameters, make the student, fine-tune it, validate it."""
 
+import functools
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -11,11 +13,20 @@ from src.evaluate import validation
 from src.evaluate.validation import Speech
 from src.quantize import qat
 from src.runtime.audio import SAMPLE_RATE
+from src.search.structure import Structure
 from src.search.student import Source
 from src.search.study import print_line
 
 # Length in samples of the validation crops: every utterance is heard once, at one length.
 VALIDATION_SAMPLES = 3 * SAMPLE_RATE
+
+
+# Of the steps, those in float32, before quantisation: they cost half as much, and what the smaller structure lost is more
+# than what quantisation loses. The others are with fake quantisation, whose ranges are those of the trained network.
+FLOAT = 0.75
+WARM_UP = 10  # steps
+# Where the first trial begins: what did best at every size in docs/search.md.
+FIRST = {"learning_rate": 5e-4, "weight_decay": 1e-5, "speaker_loss_weight": 0.05}
 
 
 @dataclass(frozen=True)
@@ -24,7 +35,7 @@ class Setup:
 
     source: of the students; teacher: its network again, which may be moved; front_end: FrontEnd; finetune and
     validation: (list of float32 waveforms [n] or of `Waveform`, list of speakers); speech: the validation waveforms' rows;
-    margins: the losses that are to be excluded; frames: of an utterance that costs are counted for.
+    margins: the losses that are to be excluded; frames: of an utterance that costs are counted for; samples: of a crop.
     """
 
     source: Source
@@ -35,8 +46,23 @@ class Setup:
     speech: Speech
     margins: Margins
     frames: int
+    samples: int
     device: str
     seed: int
+
+    @functools.cached_property
+    def crops(self) -> qat.Crops:
+        """Of the fine-tuning speech."""
+        waveforms, speakers = self.finetune
+        return qat.crops(
+            self.teacher,
+            self.front_end,
+            waveforms,
+            _numbered(speakers),
+            samples=self.samples,
+            seed=self.seed,
+            device=self.device,
+        )
 
 
 @dataclass(frozen=True)
@@ -48,70 +74,83 @@ class Validation:
 
 
 def run(
-    trial: optuna.Trial, setup: Setup, settings: QatSearch, reference: Validation, title: str
+    trial: optuna.Trial,
+    setup: Setup,
+    settings: QatSearch,
+    reference: Validation,
+    shares: tuple[float, float],
+    first: bool,
+    title: str,
 ) -> tuple[float, float, float]:
     """The values of a trial, as `study.DIRECTIONS` orders them; its training loss and its losses against fp32
-    become attributes of the trial. reference: of the teacher; title: the trial's, for what is printed."""
-    share, hyperparameters = suggest(trial, settings)
-    layer_ranks = setup.source.layer_ranks(share)
-    gmacs, megabytes = setup.source.cost(layer_ranks, setup.frames)
-    network, loss = train(setup, settings, layer_ranks, hyperparameters, settings.steps, title)
+    become attributes of the trial. reference: of the teacher; shares: the lowest and the highest of the multiplications
+    that it may leave; first: whether it begins with FIRST; title: the trial's, for what is printed."""
+    share, hyperparameters = suggest(trial, settings, shares, first)
+    structure = setup.source.structures.of_share(share)
+    gmacs, megabytes = setup.source.cost(structure, setup.frames)
+    network, loss = train(setup, structure, hyperparameters, settings.steps, title)
     outcome = validate(network, setup)
     losses = validation.losses(outcome.figures, reference.figures)
     trial.set_user_attr("train_loss", loss)
     trial.set_user_attr("losses", {key: asdict(each) for key, each in losses.items()})
-    value, low, high = (f"{100 * end:+.2f}" for end in validation.difference("eer", losses["eer"]).values())
     print_line(
-        f"{title}: {gmacs:.4f} GMACs, objective {outcome.objective:.4f} (fp32 {reference.objective:.4f}), "
-        f"EER {value} points [{low}, {high}], "
+        f"{title}: {gmacs:.4f} GMACs, objective {outcome.objective:.4f} (fp32 {reference.objective:.4f}), {change(losses)}, "
         + ", ".join(f"{name} {value:.3g}" for name, value in asdict(hyperparameters).items())
     )
     return outcome.objective, gmacs, megabytes
 
 
-def suggest(trial: optuna.Trial, settings: QatSearch) -> tuple[float, qat.Hyperparameters]:
-    """(share of the multiplications that the student keeps, hyperparameters of its fine-tuning)."""
-    share = trial.suggest_float("kept_macs", **settings.kept_macs.model_dump()) if settings.structure else 1.0
+def change(losses: dict[str, validation.Loss]) -> str:
+    """The difference of EER to fp32, for what is printed."""
+    value, low, high = (f"{100 * end:+.2f}" for end in validation.difference("eer", losses["eer"]).values())
+    return f"EER {value} points [{low}, {high}]"
+
+
+def suggest(
+    trial: optuna.Trial, settings: QatSearch, shares: tuple[float, float], first: bool
+) -> tuple[float, qat.Hyperparameters]:
+    """(share of the multiplications that the student keeps, hyperparameters of its fine-tuning). The `first` trial has
+    those of FIRST, as far as the settings allow."""
+
+    def number(name: str, log: bool) -> float:
+        low, high = getattr(settings, name).model_dump().values()
+        if first:
+            low = high = min(max(FIRST[name], low), high)
+        return trial.suggest_float(name, low, high, log=log)
+
+    sizes = settings.batch_size
+    share = trial.suggest_float("share", *shares, log=True)
     return share, qat.Hyperparameters(
-        learning_rate=trial.suggest_float("learning_rate", **settings.learning_rate.model_dump(), log=True),
-        weight_decay=trial.suggest_float("weight_decay", **settings.weight_decay.model_dump(), log=True),
-        batch_size=trial.suggest_categorical("batch_size", settings.batch_size),
-        speaker_loss_weight=trial.suggest_float("speaker_loss_weight", **settings.speaker_loss_weight.model_dump()),
+        learning_rate=number("learning_rate", log=True),
+        weight_decay=number("weight_decay", log=True),
+        batch_size=trial.suggest_categorical("batch_size", sizes),
+        speaker_loss_weight=number("speaker_loss_weight", log=False),
     )
 
 
 def train(
-    setup: Setup,
-    settings: QatSearch,
-    layer_ranks: dict[str, int],
-    hyperparameters: qat.Hyperparameters,
-    steps: int,
-    title: str,
+    setup: Setup, structure: Structure, hyperparameters: qat.Hyperparameters, steps: int, title: str
 ) -> tuple[torch.nn.Module, float]:
-    """(student with these ranks, fine-tuned; its training loss): the same each time on one device."""
-    network = setup.source.student(layer_ranks).to(setup.device)
-    waveforms, speakers = setup.finetune
-    loss = qat.finetune(
-        network,
-        setup.teacher,
-        setup.front_end,
-        waveforms,
-        _numbered(speakers),
-        hyperparameters,
-        steps=steps,
-        samples=round(settings.crop_seconds * SAMPLE_RATE),
-        seed=setup.seed,
-        device=setup.device,
-        progress=title,
-    )
-    return network, loss
+    """(student with this structure, fine-tuned; its training loss): the same each time on one device.
+
+    First in float32, then calibrated and with fake quantisation.
+    """
+    network = setup.source.structures.network(structure).requires_grad_(True).to(setup.device)
+    first = round(FLOAT * steps)
+    turn = (1 + math.cos(math.pi * first / steps)) / 2  # of the learning rate, where quantisation begins
+    tune = functools.partial(qat.finetune, data=setup.crops, hyperparameters=hyperparameters, seed=setup.seed)
+    if first:
+        tune(network, steps=first, warm_up=WARM_UP, decay=(1.0, turn), progress=title)
+    student = setup.source.quantised(network.cpu()).to(setup.device)
+    loss = tune(student, steps=steps - first, decay=(turn, 0.0), progress=title)
+    return student, loss
 
 
 def validate(network: torch.nn.Module, setup: Setup) -> Validation:
     """Validate a network on the validation split."""
     waveforms, _ = setup.validation
-    crops = (np.resize(waveform[:VALIDATION_SAMPLES], VALIDATION_SAMPLES) for waveform in waveforms)
-    embeddings = qat.embed(network, setup.front_end, crops, setup.device)
+    cut = (np.resize(waveform[:VALIDATION_SAMPLES], VALIDATION_SAMPLES) for waveform in waveforms)
+    embeddings = qat.embed(network, setup.front_end, cut, setup.device)
     return Validation(objective(embeddings, setup), validation.measure(embeddings.cpu().numpy(), setup.speech))
 
 

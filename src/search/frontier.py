@@ -1,0 +1,70 @@
+"""The frontier without training: how small a network may be as it is, in INT8, before it loses on validation speakers.
+
+The sizes are tested from the largest down, each at the full confidence, and none counts after the first that does not
+pass: a fixed-sequence test, whose chance of a wrong pass is that of one test (Maurer, Hothorn and Lehmacher, "Multiple
+comparisons in drug clinical trials and preclinical assays", 1995).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from tqdm import tqdm
+
+from src.common.params import Margins
+from src.evaluate import validation
+from src.evaluate.validation import Loss
+from src.search import trial
+from src.search.study import print_line
+from src.search.trial import Setup, Validation
+
+# Of the multiplications: everything, and a dozen sizes down to where there is next to nothing.
+SHARES = tuple(0.72**step for step in range(13))
+
+Point = dict  # share, objective, gmacs, size_mb, and `losses` {eer, top1: a Loss as a dict}
+
+
+def trace(setup: Setup, reference: Validation, shares: Sequence[float] = SHARES) -> Iterator[Point]:
+    """The Points, from the largest size down to the first that is shown to lose more than the margins.
+
+    reference: of the teacher.
+    """
+    previous = None
+    for share in tqdm(shares, "frontier", disable=None, unit="size", leave=False):
+        structure = setup.source.structures.of_share(share)
+        if structure == previous:  # no smaller one can be made
+            return
+        previous = structure
+        gmacs, megabytes = setup.source.cost(structure, setup.frames)
+        outcome = trial.validate(setup.source.student(structure).to(setup.device), setup)
+        losses = validation.losses(outcome.figures, reference.figures)
+        print_line(f"untrained: {gmacs:.4f} GMACs, objective {outcome.objective:.4f}, {trial.change(losses)}")
+        yield {
+            "share": share,
+            "objective": outcome.objective,
+            "gmacs": gmacs,
+            "size_mb": megabytes,
+            "losses": {key: asdict(loss) for key, loss in losses.items()},
+        }
+        if any(losses[key].low() > getattr(setup.margins, key) for key in validation.METRICS):
+            return
+
+
+def losses(point: Point) -> dict[str, Loss]:
+    """The losses of a point, or of the attributes of a trial."""
+    return {key: Loss(**loss) for key, loss in point["losses"].items()}
+
+
+def passing(points: Sequence[Point], margins: Margins, level: float) -> list[bool]:
+    """For each, whether it and all larger ones are shown to lose less than the margins, at a confidence."""
+    passed, chain = [], True
+    for point in points:
+        chain = chain and validation.verdict(losses(point), margins, level) == "passes"
+        passed.append(chain)
+    return passed
+
+
+def knee(points: Sequence[Point], margins: Margins, level: float) -> float:
+    """The share of the smallest point that passes; where none does, of the smallest that is not shown to lose; or 1."""
+    passed = [point["share"] for point, good in zip(points, passing(points, margins, level)) if good]
+    undecided = [point["share"] for point in points if validation.verdict(losses(point), margins, level) != "inferior"]
+    return min(passed or undecided or [1.0])
