@@ -37,7 +37,7 @@ MODEL = layout.model("qat")
 # Not an output of the stage: DVC deletes those before it runs, and finished trials must survive.
 STUDIES = ".optuna"
 HYPERPARAMETERS = tuple(Hyperparameters.__annotations__)
-SIZES = ("trial", "share", *search.COLUMNS)  # columns of metrics/frontier.csv and metrics/pareto.csv
+SIZES = ("trial", "share", *search.COLUMNS)  # columns of metrics/frontier.csv
 TRIALS = (*SIZES, "train_loss", *HYPERPARAMETERS)  # of metrics/trials.csv
 
 
@@ -64,8 +64,6 @@ def main(worker=False):
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
     write_csv(layout.table("frontier"), SIZES, result.frontier)
     write_csv(layout.table("trials"), TRIALS, result.trials)
-    pareto = [row for row in (*result.frontier, *result.trials) if row["front"]]
-    write_csv(layout.table("pareto"), SIZES, pareto)
     write_csv(layout.table("spectra"), factorise.COLUMNS, factorise.rows(setup.source.structures.spectra, chosen.ranks))
     write_json(
         layout.details("qat_search"),

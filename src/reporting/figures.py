@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from scipy.special import ndtri
 
 from src.evaluate import metrics
@@ -235,44 +236,63 @@ def _part(layer):
     return ".".join(names[:1] if names[0] != "blocks" else names[:3] if len(names) > 3 else names[:2])
 
 
-def front(rows: list[dict], search: dict, margin: float) -> Picture:
-    """EER of every trial on validation speakers, less that of fp32, against what it computes."""
-    gmacs = np.array([float(row["gmacs"]) for row in rows])
-    value, low, high = (100 * np.array([float(row[key]) for row in rows]) for key in DIFFERENCE)
-    best = np.array([row["front"] == "1" for row in rows])
-    chosen = next((place for place, row in enumerate(rows) if int(row["trial"]) == search["chosen"]["trial"]), None)
+def front(sizes: list[dict], trials: list[dict], search: dict, margin: float) -> Picture:
+    """EER on validation speakers, less that of fp32, of every size that nobody trained and of every trial, against what it
+    computes."""
+
+    def points(rows):
+        values = [float(row["gmacs"]) for row in rows], *([100 * float(row[key]) for row in rows] for key in DIFFERENCE)
+        gmacs, value, low, high = (np.array(each) for each in values)
+        return gmacs, value, np.maximum([value - low, high - value], 0)
+
+    chosen = [(row["trial"], float(row["share"])) for row in (*sizes, *trials)]
+    wanted = str(search["chosen"]["trial"]), search["chosen"]["share"]
+    place = next(
+        (i for i, (number, size) in enumerate(chosen) if number == wanted[0] and np.isclose(size, wanted[1])), None
+    )
+    untrained, trained = points(sizes), points(trials)
 
     def draw(figure):
         axes = figure.subplots()
         axes.axhline(0, color=COLOURS["muted"], linewidth=1.2, label="fp32")
         axes.axhline(100 * margin, color=COLOURS["muted"], linewidth=1.2, linestyle=(0, (3, 2)), label="margin")
-        for mask, face, label in ((best, COLOURS["qat"], "Pareto-optimal trial"), (~best, "none", "other trial")):
-            if mask.any():
-                reach = np.maximum([value - low, high - value], 0)[:, mask]
-                style = {"fmt": "o", "color": COLOURS["qat"], "markerfacecolor": face, "markersize": 6, "elinewidth": 1}
-                axes.errorbar(gmacs[mask], value[mask], reach, label=label, **style)
-        if chosen is not None:
-            ring = {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.5}
-            axes.plot(gmacs[chosen], value[chosen], "o", markeredgecolor=COLOURS["ptq"], label="chosen", **ring)
-        axes.set(xlabel="GMACs", title="EER less fp32’s on validation speakers, points")
-        axes.margins(x=0.1, y=0.15)
+        for (gmacs, value, reach), style, label in (
+            (untrained, {"fmt": "o-", "color": COLOURS["ptq"], "markersize": 4, "linewidth": 1.4}, "not trained"),
+            (trained, {"fmt": "D", "color": COLOURS["qat"], "markersize": 6}, "trained (trials)"),
+        ):
+            if len(gmacs):
+                axes.errorbar(gmacs, value, reach, elinewidth=1, label=label, **style)
+        if place is not None:
+            gmacs, value = (np.concatenate([one, two]) for one, two in zip(untrained[:2], trained[:2]))
+            ring = {"markersize": 12, "markerfacecolor": "none", "markeredgewidth": 1.5}
+            axes.plot(gmacs[place], value[place], "o", markeredgecolor=COLOURS["muted"], label="chosen", **ring)
+        lowest, highest = min([0, *untrained[1], *trained[1]]), max([*untrained[1], *trained[1], 100 * margin])
+        room = 0.35 * (highest - lowest)
+        axes.set(xlabel="GMACs", title="EER less fp32’s on validation speakers, points", xscale="log")
+        axes.set_ylim(lowest - room, min(highest, 600 * margin) + room)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         _legend(figure, axes)
 
-    listing = "none was chosen" if chosen is None else f"trial {int(rows[chosen]['trial']) + 1} was chosen"
+    which = (
+        "no smaller one was chosen"
+        if place is None
+        else f"one of {float([*sizes, *trials][place]['gmacs']):.4f} was chosen"
+    )
     return picture(
         "front",
         "The search: operations against accuracy",
-        f"Points of {len(rows)} trials from {gmacs.min():.4f} to {gmacs.max():.4f} GMACs, with EER differences to fp32 "
-        f"from {value.min():+.2f} to {value.max():+.2f} points; {listing}.",
-        "After each trial’s training, with 95 % intervals. The trial with the fewest operations that is shown to lose less "
-        "than the margins, in EER and in top-1, is chosen. metrics/trials.csv has every trial, metrics/pareto.csv the "
-        "Pareto-optimal ones.",
+        f"A line of {len(sizes)} sizes without training, from {untrained[0].max():.4f} to {untrained[0].min():.4f} GMACs, "
+        f"with EER differences to fp32 from {untrained[1].min():+.2f} to {untrained[1].max():+.2f} points, and points of "
+        f"{len(trials)} trials; {which}.",
+        "In INT8, with 95 % intervals. The smallest network that is shown to lose less than the margins, in EER and in "
+        "top-1, trained or not, is chosen. metrics/frontier.csv and metrics/trials.csv have every one.",
         draw,
     )
 
 
 def spectra(rows: list[dict]) -> Picture:
-    """What share of each layer's variance is left out when only so many components are kept."""
+    """What share of each layer's effect on the embedding is left out when only so many components are kept."""
     layers = defaultdict(list)
     for row in rows:
         layers[row["layer"]].append((int(row["components"]), 1 - float(row["explained"]), int(row["rank"])))
@@ -291,7 +311,7 @@ def spectra(rows: list[dict]) -> Picture:
             xlabel="components kept, as a share of the layer’s outputs",
             yscale="log",
             ylim=(1e-5, 1),
-            title="share of the variance of the layer’s outputs left out",
+            title="share of the layer’s effect on the embedding left out",
         )
         _legend(figure, axes)
 
@@ -301,7 +321,7 @@ def spectra(rows: list[dict]) -> Picture:
         "spectra",
         "How redundant each layer is",
         f"A falling line for each of {len(layers)} layers. Kept in the chosen model: {ranks or 'all of every layer'}.",
-        "The faster a line falls, the more of that layer can go: principal components of its outputs over calibration "
-        "speech. A dot is what the chosen model keeps; layers without one stayed whole.",
+        "The faster a line falls, the more of that layer can go: components of its outputs over calibration speech, by "
+        "how far the embedding moves without them. A dot is what the chosen model keeps; layers without one stayed whole.",
         draw,
     )

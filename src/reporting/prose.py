@@ -82,12 +82,21 @@ def values(results: Results) -> dict:
             for key, title in HYPERPARAMETERS.items()
             if (value := search["chosen"].get(key)) is not None
         },
-        "trial": next((_trial(row) for row in results.trials if int(row["trial"]) == search["chosen"]["trial"]), None),
+        "untrained": search["chosen"]["trial"] < 0,
+        "trial": next((_trial(row) for row in _chosen(results)), None),
     }
 
 
+def _chosen(results):
+    """The row of trials.csv or frontier.csv that was chosen, if any."""
+    chosen = results.search["chosen"]
+    for row in results.trials if chosen["trial"] >= 0 else results.frontier:
+        if int(row["trial"]) == chosen["trial"] and math.isclose(float(row["share"]), chosen["share"]):
+            yield row
+
+
 def _trial(row):
-    """A row of trials.csv, its numbers as numbers, with the difference of EER as text."""
+    """A row of trials.csv or frontier.csv, its numbers as numbers, with the difference of EER as text."""
     difference = dict(zip(("value", "low", "high"), (float(row[key]) for key in DIFFERENCE), strict=True))
     change, interval = numbers.difference("eer", {"difference": {"eer": difference}})
     return {

@@ -51,7 +51,8 @@ class Results:
     profile: dict
     search: dict
     layers: list[dict]  # rows of macs.csv
-    trials: list[dict]  # rows of trials.csv
+    trials: list[dict]  # rows of trials.csv; none where nothing was trained
+    frontier: list[dict]  # rows of frontier.csv
     spectra: list[dict]  # rows of spectra.csv; none where the search keeps every operation
     test: Test
     seen: int  # how many of the test speakers the encoder was trained on
@@ -110,7 +111,8 @@ def load(params: Params) -> Results:
         profile,
         details["qat_search"],
         read_csv("macs", "profile"),
-        read_csv("trials", "qat_search"),
+        read_csv("trials", "qat_search", empty=True),
+        read_csv("frontier", "qat_search"),
         read_csv("spectra", "qat_search", empty=True),
         test,
         sum(seen.values()),

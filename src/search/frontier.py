@@ -17,8 +17,9 @@ from src.search import trial
 from src.search.study import print_line
 from src.search.trial import Setup, Validation
 
-# Of the multiplications: everything, and a dozen sizes down to where there is next to nothing.
-SHARES = tuple(0.72**step for step in range(13))
+# Of the multiplications: a dozen sizes, from half of them down to where there is next to nothing. A larger one is what
+# the first trial may go back to.
+SHARES = tuple(0.5 * 0.75**step for step in range(12))
 
 Point = dict  # share, objective, gmacs, size_mb, and `losses` {eer, top1: a Loss as a dict}
 

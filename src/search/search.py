@@ -133,11 +133,12 @@ def _frontier(trials, setup, settings, reference, worker):
 
 def _untrained(setup, chosen, points):
     """The objective of the chosen structure before training."""
-    for point in points:
-        if point["share"] == (chosen["share"] if chosen else 1.0):
-            return point["objective"]
-    structure = setup.source.structures.of_share(chosen["share"])
-    return trial.validate(setup.source.student(structure).to(setup.device), setup).objective
+    share = chosen["share"] if chosen else 1.0
+    known = {point["share"]: point["objective"] for point in points}
+    if share in known:
+        return known[share]
+    student = setup.source.student(setup.source.structures.of_share(share))
+    return trial.validate(student.to(setup.device), setup).objective
 
 
 def _row(values, losses):

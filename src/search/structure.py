@@ -19,6 +19,7 @@ from src.search import aggregation, factorise, moments
 from src.search.factorise import MULTIPLE, Spectrum, multiplications
 
 CHANNELS = (1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 1 / 16)  # of the aggregation layer, as shares
+AGGREGATED = ("mfa", "attention.x", "attention.out")  # layers that these go into or come from
 
 
 class Structure(NamedTuple):
@@ -110,13 +111,14 @@ def measure(network: nn.Module, features: Sequence[torch.Tensor]) -> Structures:
     networks: dict[int | None, _Network] = {None: _Network(network, 0.0, _spectra(network, measured))}
     if isinstance(network, PlainEcapa):
         aggregated = aggregation.measure(network, features)
+        aggregated_layers = {name: measured[name] for name in AGGREGATED if name in measured}
         whole = network.mfa.out_channels
         for count in sorted({round(whole * share / MULTIPLE) * MULTIPLE for share in CHANNELS} - {0, whole}):
             reduced, error = aggregation.reduce(network, aggregated, count)
             kept = aggregated.largest(count)
-            own = {name: measured[name].of(kept) for name in ("mfa", "attention.out") if name in measured}
-            changed = _spectra(reduced, own | {"attention.x": measured["attention.x"]})
-            networks[count] = _Network(reduced, error, {**networks[None].spectra, **changed})
+            others = {name: each for name, each in networks[None].spectra.items() if name not in AGGREGATED}
+            own = {name: each if name == "attention.x" else each.of(kept) for name, each in aggregated_layers.items()}
+            networks[count] = _Network(reduced, error, others | _spectra(reduced, own))
     return Structures(networks)
 
 

@@ -16,22 +16,20 @@ def student(calibrated):
     return qat.fake_quantise(copy.deepcopy(calibrated[0]), calibrated[1])
 
 
-def finetune(network, calibrated, speech, hyperparameters=HYPERPARAMETERS, steps=12, seed=0):
+@pytest.fixture(scope="module")
+def crops(network, speech):
+    return cut(network, speech)
+
+
+def cut(network, speech, seed=0):
+    waveforms, names = speech
+    numbers = [int(name[1:]) for name in names]
+    return qat.crops(network, Frames(), waveforms, numbers, samples=40 * 80, seed=seed, device="cpu", each=2)
+
+
+def finetune(calibrated, crops, hyperparameters=HYPERPARAMETERS, steps=12, seed=0):
     tuned = student(calibrated)
-    numbers = [int(name[1:]) for name in speech[1]]
-    loss = qat.finetune(
-        tuned,
-        network,
-        Frames(),
-        speech[0],
-        numbers,
-        hyperparameters,
-        steps=steps,
-        samples=40 * 80,
-        seed=seed,
-        device="cpu",
-    )
-    return tuned, loss
+    return tuned, qat.finetune(tuned, crops, hyperparameters, steps=steps, seed=seed)
 
 
 def test_fake_quantisation_gives_what_the_converted_graph_gives(calibrated, features):
@@ -40,8 +38,8 @@ def test_fake_quantisation_gives_what_the_converted_graph_gives(calibrated, feat
         assert torch.allclose(fake(x), converted(x), rtol=0, atol=1e-5)
 
 
-def test_every_weight_of_the_encoder_is_trained_and_the_ranges_are_not(network, calibrated, speech):
-    before, (after, _) = student(calibrated), finetune(network, calibrated, speech)
+def test_every_weight_of_the_encoder_is_trained_and_the_ranges_are_not(network, calibrated, crops):
+    before, (after, _) = student(calibrated), finetune(calibrated, crops)
     trained = dict(after.named_parameters())
     assert len(trained) == len(list(network.parameters()))
     for name, value in before.named_parameters():
@@ -50,7 +48,7 @@ def test_every_weight_of_the_encoder_is_trained_and_the_ranges_are_not(network, 
         assert torch.equal(module.scale, before.get_submodule(name).scale)
 
 
-def test_fine_tuning_brings_the_student_nearer_to_its_teacher(network, calibrated, speech):
+def test_fine_tuning_brings_the_student_nearer_to_its_teacher(network, calibrated, speech, crops):
     def distance(tuned):
         x = torch.from_numpy(np.stack(speech[0])).unflatten(1, (FRAMES, 80))
         with torch.no_grad():
@@ -63,34 +61,34 @@ def test_fine_tuning_brings_the_student_nearer_to_its_teacher(network, calibrate
             parameter += 0.05 * parameter.abs().mean() * torch.randn(parameter.shape, generator=torch.manual_seed(0))
     hyperparameters = qat.Hyperparameters(learning_rate=1e-3, weight_decay=0.0, batch_size=12, speaker_loss_weight=0.0)
     before = distance(student((spoilt, calibrated[1])))
-    after, _ = finetune(network, (spoilt, calibrated[1]), speech, hyperparameters, steps=40)
+    after, _ = finetune((spoilt, calibrated[1]), crops, hyperparameters, steps=40)
     assert distance(after) < 0.8 * before
     # What was learnt is what the integer graph computes.
     assert np.isclose(distance(ptq.convert(after)), distance(after), rtol=1e-3)
 
 
-def test_fine_tuning_repeats(network, calibrated, speech):
-    (first, loss), (second, again) = (finetune(network, calibrated, speech, steps=4) for _ in range(2))
+def test_fine_tuning_repeats(calibrated, crops):
+    (first, loss), (second, again) = (finetune(calibrated, crops, steps=4) for _ in range(2))
     assert loss == again
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
 
 
 @pytest.mark.parametrize("change", ["seed", "speaker_loss_weight"])
-def test_another_seed_or_speaker_loss_weight_gives_other_weights(network, calibrated, speech, change):
-    first, _ = finetune(network, calibrated, speech, steps=2)
+def test_another_seed_or_speaker_loss_weight_gives_other_weights(calibrated, crops, change):
+    first, _ = finetune(calibrated, crops, steps=2)
     if change == "seed":
-        second, _ = finetune(network, calibrated, speech, steps=2, seed=1)
+        second, _ = finetune(calibrated, crops, steps=2, seed=1)
     else:
         other = dataclasses.replace(HYPERPARAMETERS, speaker_loss_weight=0.2)
-        second, _ = finetune(network, calibrated, speech, other, steps=2)
+        second, _ = finetune(calibrated, crops, other, steps=2)
     assert all(not torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
 
 
 @pytest.mark.parametrize(("steps", "last"), [(12, 3), (3, 1)])
-def test_the_training_loss_is_the_mean_of_the_last_quarter(network, calibrated, speech, steps, last, monkeypatch):
+def test_the_training_loss_is_the_mean_of_the_last_quarter(calibrated, crops, steps, last, monkeypatch):
     backward, losses = torch.Tensor.backward, []
     monkeypatch.setattr(torch.Tensor, "backward", lambda loss: losses.append(loss.item()) or backward(loss))
-    _, loss = finetune(network, calibrated, speech, steps=steps)
+    _, loss = finetune(calibrated, crops, steps=steps)
     assert len(losses) == steps and len(set(losses)) == steps
     assert loss == float(np.mean(losses[-last:]))
 
@@ -114,10 +112,35 @@ def test_speaker_loss_does_not_saturate():
     assert losses[0] > losses[1] > losses[2] > 0  # all are identified right, and it still falls
 
 
-def test_crops_use_every_waveform_once_before_any_again():
-    waveforms = [np.full(n, i, "float32") for i, n in enumerate((50, 100, 10, 70))]
-    taken = list(qat.crops(waveforms, 40, 2, 4, np.random.default_rng(0)))
-    assert all(batch.shape == (2, 40) for batch, _ in taken)
-    order = [int(i) for _, indices in taken for i in indices]
-    assert sorted(order[:4]) == sorted(order[4:]) == [0, 1, 2, 3]
-    assert all((batch == indices[:, None]).all() for batch, indices in taken)
+def test_crops_are_of_their_speakers_and_have_what_the_teacher_makes_of_them(network, speech, crops):
+    assert len(crops.features) == 2 * len(speech[0]) and crops.features.shape[1:] == (40, 80)
+    with torch.no_grad():
+        torch.testing.assert_close(crops.targets, torch.cat([network(one[None]) for one in crops.features]))
+    for one, number in zip(crops.features, crops.speakers):
+        (source,) = [i for i, wave in enumerate(speech[0]) if one.flatten()[0].item() in wave]
+        assert speech[1][source] == f"s{number}"
+        place = speech[0][source].tolist().index(one.flatten()[0].item())
+        np.testing.assert_array_equal(one.flatten(), speech[0][source][place : place + 40 * 80])
+    mean = F.normalize(crops.targets[crops.speakers == 3]).sum(0)
+    torch.testing.assert_close(F.normalize(crops.prototypes[3], dim=0), F.normalize(mean, dim=0))
+    assert not torch.equal(cut(network, speech, seed=1).features, crops.features)
+    short = [np.arange(80, dtype="float32"), np.arange(80, dtype="float32")]
+    repeated = qat.crops(network, Frames(), short, [0, 1], samples=40 * 80, seed=0, device="cpu", each=1)
+    assert torch.equal(repeated.features[0, 0], repeated.features[0, 39])
+
+
+def test_every_crop_is_used_once_before_any_again_and_the_rate_rises_and_falls(calibrated, crops):
+    seen, rates, step = [], [], torch.optim.AdamW.step
+
+    def watched(optimizer, *args, **kwargs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *args, **kwargs)
+
+    tuned = student(calibrated)
+    tuned.register_forward_pre_hook(lambda _, inputs: seen.extend(one.flatten()[0].item() for one in inputs[0]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", watched)
+        qat.finetune(tuned, crops, HYPERPARAMETERS, steps=12, seed=0, warm_up=3, decay=(1.0, 0.5))
+    assert sorted(seen[:48]) == sorted(seen[48:]) == sorted(one.flatten()[0].item() for one in crops.features)
+    assert rates[0] < rates[1] < rates[2] and rates[3:] == sorted(rates[3:], reverse=True)
+    assert 0.5e-3 < rates[-1] < 0.52e-3 and max(rates) < 1e-3

@@ -147,17 +147,20 @@ def test_moved_removed_and_measured_are_told_apart(results):
 def test_the_chosen_trial_is_described(results):
     said = _said(results, "search")
     for fact in (
-        "trial 2 was chosen",
+        "Trial 2 was chosen",
         "3.0000 GMACs",
         "+0.10 points, 95 % interval −0.10 to +0.34",
         "learning rate 3.16e−4",
         "batch size 8",
     ):
         assert fact in said
-    assert [float(number) for number in re.findall(r"\b1\.2\d+", said)] == [1.24, 1.22, 1.29]
-    none = replace(results, search=results.search | {"passed_validation": 0, "chosen": {"trial": -1}})
+    assert [float(number) for number in re.findall(r"\b1\.2\d+", said)] == [1.23, 1.22, 1.29]
+    none = replace(results, search=results.search | {"passed_validation": 0, "chosen": {"trial": -1, "share": 1.0}})
+    untrained = replace(results, search=results.search | {"chosen": {"trial": -1, "share": 0.4}})
+    said = _said(untrained, "search")
+    assert "Training brought nothing" in said and "2.0000 GMACs" in said
     said = _said(none, "search")
-    assert "None of 4 trials" in said and "would take about 321 such speakers" in said
+    assert "Nothing smaller" in said and "would take about 321 such speakers" in said
 
 
 @pytest.mark.parametrize("name, size", [("none", None), ("s-norm", None), ("as-norm", "20 top cohort scores")])

@@ -239,7 +239,7 @@ def test_only_seen_speakers_are_marked_too(place):
         ("breakdown.csv", None, "breakdown.csv"),
         ("scores/qat.csv", None, "scores/qat.csv"),
         ("details/ptq.json", "{", "ptq.json: not valid JSON"),
-        ("trials.csv", "trial,objective\n", "trials.csv: no rows"),
+        ("frontier.csv", "trial,objective\n", "frontier.csv: no rows"),
     ],
 )
 def test_missing_or_damaged_file_is_named_and_nothing_is_written(place, name, content, message):
