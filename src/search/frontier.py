@@ -17,9 +17,9 @@ from src.search import trial
 from src.search.study import print_line
 from src.search.trial import Setup, Validation
 
-# Of the multiplications: a dozen sizes, from half of them down to where there is next to nothing. A larger one is what
-# the first trial may go back to.
-SHARES = tuple(0.5 * 0.75**step for step in range(12))
+# Of the multiplications. The largest is what the first trial goes back to where none of them passes; between two of them
+# the trials look.
+SHARES = tuple(0.5 * 0.6**step for step in range(8))
 
 Point = dict  # share, objective, gmacs, size_mb, and `losses` {eer, top1: a Loss as a dict}
 
