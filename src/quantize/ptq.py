@@ -55,7 +55,7 @@ def prepare(
     the function of that name gives; None for 8 everywhere.
     """
     quantizer = EcapaQuantizer(observer, weight_bits)
-    example = torch.zeros(2, 64, network.layer0.in_channels)
+    example = torch.zeros(2, 64, network.mels)
     dimensions = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
     exported = torch.export.export(copy.deepcopy(network), (example,), dynamic_shapes=(dimensions,))
     prepared = prepare_pt2e(exported.module(check_guards=False), quantizer)

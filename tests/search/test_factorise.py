@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.encoder.fold_batchnorm import rewrite
+from src.encoder.networks import rewrite
 from src.search import factorise
 from tests.encoder.helpers import NETWORK, random_ecapa
 
