@@ -1,6 +1,5 @@
 """SpeechBrain's encoders from a folder or from the hub."""
 
-import importlib
 import os
 import re
 import sys
@@ -107,10 +106,9 @@ def _built(given, source, revision, device, where):
     from speechbrain.lobes.features import Fbank
     from speechbrain.processing.features import InputNormalization
 
-    module, _, name = given.kind.path.rpartition(".")
     try:
         with torch.device("meta"):  # laid out without memory; the file brings it
-            network = getattr(importlib.import_module(module), name)(**given.network)
+            network = given.kind.speechbrain(**given.network)
         modules = {
             "compute_features": Fbank(**given.features),
             "mean_var_norm": InputNormalization(**given.norm),

@@ -10,6 +10,7 @@ from src.encoder.networks.kind import Kind
 from src.runtime.errors import InputError
 
 KINDS = {kind.path: kind for kind in (ecapa.KIND, xvector.KIND, resnet.KIND)}
+NAMES = {kind.name: kind for kind in KINDS.values()}
 
 
 def kind(embedding_model: Any, where: str = "encoder") -> Kind:

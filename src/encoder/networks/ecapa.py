@@ -230,6 +230,7 @@ def _linear(weight, bias):
 
 
 KIND = Kind(
+    name="ecapa",
     title="ECAPA-TDNN",
     path="speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN",
     arguments=_Arguments,

@@ -1,5 +1,6 @@
 """What a kind of network is to the rest of the project."""
 
+import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -30,7 +31,7 @@ class NetworkArguments(Arguments):
 class Kind:
     """One kind of network.
 
-    title: for people; path: of SpeechBrain's class; arguments: that the class takes; mels: which of them is the number
+    name: in options; title: for people; path: of SpeechBrain's class; arguments: that the class takes; mels: which of them is the number
     of mels; check: raises InputError, naming its second argument, for a network that `rewrite` cannot reproduce;
     rewrite: the plain network of a SpeechBrain network and its number of mels (None where the network itself says), in
     float64.
@@ -40,12 +41,19 @@ class Kind:
     `nn.ModuleDict`), mfa, attention and fc, or in some of these: the groups whose weights have bits of their own.
     """
 
+    name: str
     title: str
     path: str
     arguments: type[NetworkArguments]
     mels: str
     check: Callable[[Any, str], None]
     rewrite: Callable[[Any, int | None], nn.Module]
+
+    @property
+    def speechbrain(self) -> type[nn.Module]:
+        """SpeechBrain's class; `src.encoder.load.prepare_speechbrain` comes first."""
+        module, _, name = self.path.rpartition(".")
+        return getattr(importlib.import_module(module), name)
 
 
 def check_activations(named: Iterable[tuple[str, nn.Module]], allowed: tuple[type[nn.Module], ...], where: str) -> None:

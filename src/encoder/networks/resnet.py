@@ -167,6 +167,7 @@ def _linear(layer):
 
 
 KIND = Kind(
+    name="resnet",
     title="ResNet",
     path="speechbrain.lobes.models.ResNet.ResNet",
     arguments=_Arguments,

@@ -7,6 +7,7 @@ multiplied at run time. SpeechBrain's pooling adds noise of some 1e-5 to the mea
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -23,35 +24,36 @@ class PlainXvector(nn.Module):
     """features [batch, time, mels] -> embedding [batch, dim].
 
     `nn.Conv2d` over [batch, channels, 1, time], as in PlainEcapa. layer0 is the first TDNN layer, mfa the last, the
-    widest, which the statistics are of. Raises RuntimeError, as SpeechBrain does, when the utterance has too few frames
+    widest, which the statistics are of. slope: of the LeakyReLU, 0 for ReLU. Raises RuntimeError, as SpeechBrain does, when the utterance has too few frames
     to pad by reflection.
     """
 
-    def __init__(
-        self, layer0: nn.Conv2d, blocks: nn.ModuleDict, mfa: nn.Conv2d | None, fc: nn.Linear, activation: nn.Module
-    ):
+    def __init__(self, layer0: nn.Conv2d, blocks: nn.ModuleDict, mfa: nn.Conv2d | None, fc: nn.Linear, slope: float):
         super().__init__()
         self.layer0 = layer0
         self.blocks = blocks
         self.mfa = mfa
         self.fc = fc
-        self.activation = activation
+        self.slope = slope
 
     @property
     def mels(self) -> int:
         return self.layer0.in_channels
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        x = self.activation(self.layer0(features.transpose(1, 2).unsqueeze(2)))
+        x = self._activation(self.layer0(features.transpose(1, 2).unsqueeze(2)))
         for layer in self.blocks.values():
-            x = self.activation(layer(x))
+            x = self._activation(layer(x))
         if self.mfa is not None:
-            x = self.activation(self.mfa(x))
+            x = self._activation(self.mfa(x))
         mean = x.mean(dim=3, keepdim=True)
         deviation = x - mean
         # Of a sample, as torch.std: by the number of frames less one.
         variance = (deviation * deviation).sum(dim=3, keepdim=True) / (x.shape[3] - 1)
         return self.fc(affine.statistics(mean, variance, VARIANCE_FLOOR)).squeeze(1)
+
+    def _activation(self, x):
+        return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)
 
 
 class _Arguments(NetworkArguments):
@@ -91,7 +93,7 @@ def _rewrite(model: Any, mels: int | None) -> PlainXvector:
         nn.ModuleDict({number: convolutions[number] for number in numbers[1:-1]}),
         convolutions[numbers[-1]] if len(numbers) > 1 else None,
         affine.linear(weight.squeeze(2), bias),
-        type(layers[1])(layers[1].negative_slope) if isinstance(layers[1], nn.LeakyReLU) else nn.ReLU(),
+        getattr(layers[1], "negative_slope", 0.0),
     )
 
 
@@ -103,6 +105,7 @@ def silence(model: Any) -> None:
 
 
 KIND = Kind(
+    name="xvector",
     title="x-vector",
     path="speechbrain.lobes.models.Xvector.Xvector",
     arguments=_Arguments,
