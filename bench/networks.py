@@ -102,5 +102,5 @@ def initial(name: str, arguments: dict) -> Any:
         "mean_var_norm": InputNormalization(norm_type="sentence", std_norm=False),
         "embedding_model": kind.speechbrain(**arguments),
     }
-    xvector.silence(modules["embedding_model"])
+    xvector.settle(modules["embedding_model"])
     return EncoderClassifier(modules=modules, hparams={}, run_opts={"device": "cpu"})

@@ -64,7 +64,8 @@ def load(
     `hparams.checkpoint` is the path of the weights. What `encode_batch` uses is there (`mods`: compute_features,
     mean_var_norm, embedding_model), built here from the numbers in the checkpoint, none of whose content is executed;
     its classifier and its statistics of embeddings are not read. With `trust`, SpeechBrain's own loader reads all of
-    it, in the pretrained layout, and runs what it says. An x-vector's noise is off.
+    it, in the pretrained layout, and runs what it says. An x-vector repeats (see
+    `networks.xvector.settle`).
 
     Raises InputError when the folder, the repository or one of its files is missing or cannot be read, when
     it is of no kind that is known, or when its front end or network has a part that the rewrite cannot reproduce.
@@ -80,7 +81,7 @@ def load(
         _check(classifier.mods, where)
     else:
         classifier = _built(hyperparams.read(path, where), source, revision, device, where)
-    xvector.silence(classifier.mods["embedding_model"])
+    xvector.settle(classifier.mods["embedding_model"])
     return classifier
 
 

@@ -32,7 +32,7 @@ def random_xvector(network, seed=0, mild=False):
     from speechbrain.lobes.models.Xvector import Xvector
 
     model = random_network(Xvector, network, seed, mild)
-    xvector.silence(model)
+    xvector.settle(model)
     return model
 
 

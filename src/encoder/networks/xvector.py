@@ -4,6 +4,7 @@ A layer is conv -> LeakyReLU (or ReLU) -> BatchNorm: signs and offsets move as `
 multiplied at run time. SpeechBrain's pooling adds noise of some 1e-5 to the mean, which is not reproduced.
 """
 
+from types import MethodType
 from typing import Any, Literal
 
 import torch
@@ -97,11 +98,26 @@ def _rewrite(model: Any, mels: int | None) -> PlainXvector:
     )
 
 
-def silence(model: Any) -> None:
-    """Turn off the noise that SpeechBrain's pooling adds, of which a comparison would see just chance."""
-    for module in model.modules():
-        if type(module).__name__ == "StatisticsPooling":
-            module._get_gauss_noise = lambda shape_of_tensor, device="cpu": torch.zeros(shape_of_tensor, device=device)
+def settle(model: Any) -> None:
+    """Make a SpeechBrain network that is an Xvector repeat, and let tracers follow it; any other is left alone.
+
+    Off goes the noise that its pooling adds, of which a comparison would see just chance. And it offers lengths to every
+    layer and catches the refusals, which no tracer follows: now only the pooling, which takes them, gets them.
+    """
+    if f"{type(model).__module__}.{type(model).__qualname__}" == KIND.path:
+        model.forward = MethodType(_forward, model)
+        model.blocks[-2]._get_gauss_noise = _no_noise
+
+
+def _forward(model, x, lens=None):
+    *layers, pooling, last = model.blocks
+    for layer in layers:
+        x = layer(x)
+    return last(pooling(x, lengths=lens))
+
+
+def _no_noise(shape_of_tensor, device="cpu"):
+    return torch.zeros(shape_of_tensor, device=device)
 
 
 KIND = Kind(
