@@ -130,7 +130,7 @@ class Competitors:
                 dynamo=True,
                 input_names=["features"],
                 output_names=["embedding"],
-                dynamic_shapes={"x": {0: "batch", 1: "frames"}},
+                dynamic_shapes=({0: "batch", 1: "frames"},),
                 external_data=False,
                 verbose=False,
             )

@@ -13,8 +13,6 @@ from src.data import manifest
 from src.data.recordings import load_audio
 from src.encoder import load
 from src.encoder.export import export_onnx
-from src.encoder.fold_batchnorm import rewrite
-from src.encoder.frontend import FrontEnd
 from src.evaluate import accuracy, logmel_baseline
 from src.evaluate.evaluation import evaluate
 from src.runtime.engine import session
@@ -30,8 +28,7 @@ def main() -> None:
     torch.set_num_threads(config.threads)
     rows = manifest.read()
     classifier = load.load(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
-    network = rewrite(classifier.mods["embedding_model"])
-    export_onnx(torch.nn.Sequential(FrontEnd(classifier.mods["compute_features"]), network).eval(), FP32)
+    export_onnx(torch.nn.Sequential(*load.rewritten(classifier)), FP32)
     tested = manifest.select(rows, "test")
     parity = _parity(classifier, tested[:: max(1, len(tested) // CHECKED)])
     summary = evaluate(FP32, "fp32", rows, config)
@@ -48,7 +45,7 @@ def _parity(classifier, rows):
         waveform = torch.from_numpy(load_audio(row))[None]
         ours = torch.from_numpy(model.run(None, {"waveform": waveform.numpy()})[0])
         with torch.inference_mode():
-            theirs = classifier.encode_batch(waveform)[:, 0]
+            theirs = classifier.encode_batch(waveform).reshape(1, -1)
         cosines.append(torch.cosine_similarity(ours.double(), theirs.double()).item())
     if min(cosines) < SAME:
         raise InputError(f"{FP32}: cosine {min(cosines):.6f} to SpeechBrain's embedding; {SAME} is needed")

@@ -1,6 +1,7 @@
 """Stage `pretrain` (of models/pretrained/dvc.yaml): trains the small encoder that the repository ships, on synthetic speakers.
 
-It is there so that the pipeline runs anywhere without a download; it is not for production. Its speakers
+It is there so that the pipeline runs anywhere without a download; it is not for production. With --network, a small
+encoder of another kind, in models/pretrained/<network>-mini. Its speakers
 (group "train") are never those of an evaluation split (group "eval"); progress is measured on a third group.
 """
 
@@ -10,12 +11,16 @@ if __name__ == "__main__":
     command("src.pretrain", alone=True)
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from tqdm import tqdm
 
 from src.common import layout, params
+from src.common.schema import Section
+from src.encoder import networks
 from src.encoder.load import prepare_speechbrain
 from src.encoder.save import save_checkpoint
 from src.evaluate.metrics import eer
@@ -23,14 +28,19 @@ from src.runtime.audio import SAMPLE_RATE
 from src.runtime.errors import InputError
 from src.sources import channel, synthetic
 
-ARCHITECTURE = {
-    "input_size": 80,
-    "channels": [192, 192, 192, 192, 576],
-    "kernel_sizes": [5, 3, 3, 3, 1],
-    "dilations": [1, 2, 3, 4, 1],
-    "attention_channels": 96,
-    "se_channels": 96,
-    "lin_neurons": 192,
+# The arguments of each network; all give embeddings of `lin_neurons`.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "ecapa": {
+        "input_size": 80,
+        "channels": [192, 192, 192, 192, 576],
+        "kernel_sizes": [5, 3, 3, 3, 1],
+        "dilations": [1, 2, 3, 4, 1],
+        "attention_channels": 96,
+        "se_channels": 96,
+        "lin_neurons": 192,
+    },
+    "xvector": {"in_channels": 24, "tdnn_channels": [192, 192, 192, 192, 576], "lin_neurons": 192},
+    "resnet": {"input_size": 80, "channels": [16, 16, 32, 32], "block_sizes": [2, 2, 2, 2], "lin_neurons": 192},
 }
 CROP = 2 * SAMPLE_RATE
 BATCH = 32
@@ -85,30 +95,36 @@ def _dev_eer(embed, dry, seed):
     return eer(scores[pairs], (speaker[:, None] == speaker)[pairs])
 
 
-def main() -> None:
+class Options(Section):
+    network: Literal["ecapa", "xvector", "resnet"] = Field("ecapa", description="the kind of network")
+
+
+def main(network: str) -> None:
     config = params.load()
+    architecture, kind = ARCHITECTURES[network], networks.NAMES[network]
     section = config.pretrain
     if section.speakers * section.utterances_per_speaker < BATCH:
         raise InputError(f"params.yaml: pretrain: speakers x utterances_per_speaker must be at least {BATCH}, a batch")
     prepare_speechbrain()
     from speechbrain.lobes.features import Fbank
-    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
+    from speechbrain.lobes.models.ECAPA_TDNN import Classifier
     from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
     from speechbrain.processing.features import InputNormalization
 
     torch.manual_seed(config.seed)
-    features, norm = Fbank(n_mels=80), InputNormalization(norm_type="sentence", std_norm=False)
-    network = ECAPA_TDNN(**ARCHITECTURE)
-    classifier = Classifier(ARCHITECTURE["lin_neurons"], out_neurons=section.speakers)
+    features = Fbank(n_mels=architecture[kind.mels])
+    norm = InputNormalization(norm_type="sentence", std_norm=False)
+    encoder = kind.speechbrain(**architecture)
+    classifier = Classifier(architecture["lin_neurons"], out_neurons=section.speakers)
     criterion = LogSoftmaxWrapper(AdditiveAngularMargin(MARGIN, SCALE))
-    weights = [*network.parameters(), *classifier.parameters()]
+    weights = [*encoder.parameters(), *classifier.parameters()]
     optimizer = torch.optim.AdamW(weights, weight_decay=2e-4)
 
     def encode(waveforms):
         lengths = torch.ones(len(waveforms))
         with torch.no_grad():
             normal = norm(features(waveforms), lengths)
-        return network(normal)
+        return encoder(normal).reshape(len(waveforms), 1, -1)
 
     def embed(waveforms):
         with torch.no_grad():
@@ -122,7 +138,7 @@ def main() -> None:
             optimizer, PEAK_LEARNING_RATE, total_steps=section.epochs * steps, pct_start=0.15
         )
         for epoch in range(section.epochs):
-            network.train()
+            encoder.train()
             losses = []
             for waveforms, speakers in tqdm(
                 _batches(dry, section.utterances_per_speaker, config.seed, epoch, pool),
@@ -136,11 +152,11 @@ def main() -> None:
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.item())
-            network.eval()
+            encoder.eval()
             print(
                 f"epoch {epoch + 1}: loss {np.mean(losses):.3f}, "
                 f"EER on {DEV_SPEAKERS} other speakers {_dev_eer(embed, dev, config.seed):.3f}",
                 flush=True,
             )
     labels = [f"train{index:04d}" for index in range(section.speakers)]
-    save_checkpoint(layout.SHIPPED, ARCHITECTURE, network, classifier, labels)
+    save_checkpoint(layout.small(network), architecture, encoder, classifier, labels)

@@ -13,7 +13,7 @@ import torch
 from src.common import layout, params
 from src.common.files import write_csv, write_json
 from src.cost import latency, macs, onnx_macs
-from src.encoder import load
+from src.encoder import load, networks
 from src.runtime.audio import SAMPLE_RATE
 from src.runtime.errors import InputError, count
 
@@ -46,6 +46,7 @@ def _costs(classifier, seconds):
     total = sum(layer.macs for layer in layers)
     file = onnx_macs.cost(latency.FP32, seconds)
     return layers, {
+        "network": networks.kind(network).title,
         "seconds": seconds,
         "gmacs": total / 1e9,
         "gflops": 2 * total / 1e9,

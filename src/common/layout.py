@@ -5,7 +5,7 @@ from pathlib import Path
 MODELS = ("fp32", "ptq", "qat")
 LOGMEL = "logmel"  # the system without a model, scored as a model is
 STAGES = {"fp32": "baseline", LOGMEL: "baseline", "ptq": "ptq", "qat": "qat_search"}  # that evaluates it
-SHIPPED = "models/pretrained/ecapa-mini"  # the encoder that comes with the repository
+SHIPPED = "models/pretrained/ecapa-mini"  # the encoder that comes with the repository, `small("ecapa")`
 METRICS = Path("metrics")
 RELEASE, CARD = METRICS / "release.json", METRICS / "card.md"  # the model that the report chooses, and its model card
 
@@ -13,6 +13,11 @@ RELEASE, CARD = METRICS / "release.json", METRICS / "card.md"  # the model that 
 def model(name: str) -> Path:
     """The ONNX file of one of MODELS."""
     return Path("models") / f"{name}.onnx"
+
+
+def small(network: str) -> str:
+    """The small encoder of a kind of network that the stage `pretrain` makes."""
+    return f"models/pretrained/{network}-mini"
 
 
 def scores(name: str) -> Path:

@@ -1,6 +1,6 @@
 """Multiply-accumulates of an exported ONNX file, and the share of them that runs on integers.
 
-The encoder is the convolutions and all that is computed from them: an ECAPA-TDNN begins with a convolution,
+The encoder is the convolutions and all that is computed from them: every network begins with a convolution,
 and our front end, which comes before it, has none. The front end is counted apart, because fvcore's count of
 the PyTorch encoder begins at the features too.
 """

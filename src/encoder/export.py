@@ -25,7 +25,7 @@ def export_onnx(module: torch.nn.Module, path: Path | str, weights: str | None =
 
     Input `waveform` and output `embedding` are float32, batch and samples dynamic; the file holds its own
     weights, and the same module gives the same bytes. `module`, on the CPU, is a FrontEnd followed by an
-    encoder: a PlainEcapa, or what PT2E converts it to. weights: what its metadata say of integer weights, PORTABLE or
+    encoder: a plain network, or what PT2E converts it to. weights: what its metadata say of integer weights, PORTABLE or
     FULL (see `src.runtime.engine`). Checked before it is written.
     """
     example = torch.zeros(2, SAMPLE_RATE)

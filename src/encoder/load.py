@@ -1,4 +1,4 @@
-"""SpeechBrain's ECAPA-TDNN from a folder or from the hub."""
+"""SpeechBrain's encoders from a folder or from the hub."""
 
 import os
 import re
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from src.encoder import checkpoint, fold_batchnorm, frontend, hyperparams
+from src.encoder import checkpoint, frontend, hyperparams, networks
+from src.encoder.networks import xvector
 from src.runtime.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -57,54 +59,57 @@ def load(
 ) -> "EncoderClassifier":
     """SpeechBrain's EncoderClassifier with float32 weights, in eval mode, its parameters frozen.
 
-    `source` is a folder in SpeechBrain's pretrained layout, or a hub id (`owner/name`) fetched at `revision`
-    (None: the newest) into the hub's cache, locked as `src.common.hub.fetch`. `hparams.checkpoint` is the path of the
-    weights. What `encode_batch` uses is there (`mods`: compute_features, mean_var_norm, embedding_model), built
-    here from the numbers in the checkpoint, none of whose content is executed; its classifier and its statistics
-    of embeddings are not read. With `trust`, SpeechBrain's own loader reads all of it, and runs what it says.
+    `source` is a folder in SpeechBrain's pretrained layout or as its training leaves it (see `checkpoint`), or a hub id
+    (`owner/name`) fetched at `revision` (None: the newest) into the hub's cache, locked as `src.common.hub.fetch`.
+    `hparams.checkpoint` is the path of the weights. What `encode_batch` uses is there (`mods`: compute_features,
+    mean_var_norm, embedding_model), built here from the numbers in the checkpoint, none of whose content is executed;
+    its classifier and its statistics of embeddings are not read. With `trust`, SpeechBrain's own loader reads all of
+    it, in the pretrained layout, and runs what it says. An x-vector repeats (see
+    `networks.xvector.settle`).
 
     Raises InputError when the folder, the repository or one of its files is missing or cannot be read, when
-    it is not an ECAPA-TDNN, or when its front end or network has a part that the rewrite cannot reproduce.
+    it is of no kind that is known, or when its front end or network has a part that the rewrite cannot reproduce.
     """
     prepare_speechbrain()
     where, source = checkpoint.where(source), str(source)
     device = "cuda:0" if str(device) == "cuda" else str(device)
-    path = _needed(source, checkpoint.HYPERPARAMS, revision)
+    path = checkpoint.find(source, checkpoint.HYPERPARAMS, revision)
+    if path is None:
+        raise InputError(f"{where}: {checkpoint.HYPERPARAMS} is missing")
     if trust:
         classifier = _trusted(source, revision, device, where)
+        _check(classifier.mods, where)
     else:
-        given = hyperparams.read(path, where)
-        classifier = _built(given, _needed(source, given.weights, revision), device, where)
-    frontend.check(classifier.mods["compute_features"], classifier.mods["mean_var_norm"], where)
-    fold_batchnorm.check(classifier.mods["embedding_model"], where)
+        classifier = _built(hyperparams.read(path, where), source, revision, device, where)
+    xvector.settle(classifier.mods["embedding_model"])
     return classifier
 
 
-def plain(
-    source: Path | str, revision: str | None = None, trust: bool = False
-) -> tuple[frontend.FrontEnd, fold_batchnorm.PlainEcapa]:
-    """The encoder as (FrontEnd, PlainEcapa), both in eval mode, for the same arguments as `load`."""
-    classifier = load(source, revision, trust=trust)
-    front_end = frontend.FrontEnd(classifier.mods["compute_features"])
-    return front_end.eval(), fold_batchnorm.rewrite(classifier.mods["embedding_model"])
+def plain(source: Path | str, revision: str | None = None, trust: bool = False) -> tuple[frontend.FrontEnd, nn.Module]:
+    """The encoder as (FrontEnd, plain network), both in eval mode, for the same arguments as `load`."""
+    return rewritten(load(source, revision, trust=trust))
 
 
-def _needed(source, name, revision):
-    path = checkpoint.find(source, name, revision)
-    if path is None:
-        raise InputError(f"{checkpoint.where(source)}: {name} is missing")
-    return path
+def rewritten(classifier: "EncoderClassifier") -> tuple[frontend.FrontEnd, nn.Module]:
+    """What `load` gives as (FrontEnd, plain network), both in eval mode."""
+    features = classifier.mods["compute_features"]
+    mels = features.compute_fbanks.n_mels
+    return frontend.FrontEnd(features).eval(), networks.rewrite(classifier.mods["embedding_model"], mels).eval()
 
 
-def _built(given, weights, device, where):
+def _check(modules, where):
+    frontend.check(modules["compute_features"], modules["mean_var_norm"], where)
+    networks.check(modules["embedding_model"], where)
+
+
+def _built(given, source, revision, device, where):
     from speechbrain.inference.classifiers import EncoderClassifier
     from speechbrain.lobes.features import Fbank
-    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
     from speechbrain.processing.features import InputNormalization
 
     try:
         with torch.device("meta"):  # laid out without memory; the file brings it
-            network = ECAPA_TDNN(**given.network)
+            network = given.kind.speechbrain(**given.network)
         modules = {
             "compute_features": Fbank(**given.features),
             "mean_var_norm": InputNormalization(**given.norm),
@@ -118,7 +123,11 @@ def _built(given, weights, device, where):
             f"{where}: {checkpoint.HYPERPARAMS}: embedding_model has {parameters:,} parameters; "
             f"{_MOST_PARAMETERS:,} are the most that is loaded"
         )
-    network.load_state_dict(_fitting(_tensors(weights, where), network, f"{where}: {given.weights}"), assign=True)
+    _check(modules, where)
+    weights = checkpoint.find_weights(source, given.weights, revision)
+    if weights is None:
+        raise InputError(f"{where}: {given.weights[0]} is missing")
+    network.load_state_dict(_fitting(_tensors(weights, where), network, f"{where}: {weights.name}"), assign=True)
     return EncoderClassifier(modules=modules, hparams={"checkpoint": str(weights)}, run_opts={"device": device})
 
 

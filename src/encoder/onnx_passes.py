@@ -23,7 +23,7 @@ class _Pad(pattern.RewriteRuleClassBase):
 class _Mean(pattern.RewriteRuleClassBase):
     """The mean over time of quantised values, under the name for which engines have an integer kernel.
 
-    x is [batch, channels, 1, time]: the mean over time is that over everything behind the channels.
+    x is [batch, channels, 1, time] or [batch, channels, mels, time]: the mean is over everything behind the channels.
     """
 
     def pattern(self, op, x, axes):
@@ -31,7 +31,7 @@ class _Mean(pattern.RewriteRuleClassBase):
 
     def check(self, _, x, axes, **__):  # pyright: ignore[reportIncompatibleMethodOverride]
         producer = x.producer()
-        return producer is not None and producer.op_type == "DequantizeLinear" and _value(axes) == [3]
+        return producer is not None and producer.op_type == "DequantizeLinear" and _value(axes) in ([3], [2, 3])
 
     def rewrite(self, op, x, **_):
         return op.GlobalAveragePool(x)

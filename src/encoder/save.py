@@ -1,4 +1,4 @@
-"""An ECAPA-TDNN in the layout in which SpeechBrain publishes them."""
+"""An encoder in the layout in which SpeechBrain publishes them."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,14 @@ import torch
 import yaml
 
 from src.common.files import atomic_write
+from src.encoder import networks
 from src.encoder.load import prepare_speechbrain
 
 if TYPE_CHECKING:
     from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 
 HYPERPARAMS = """\
-# ECAPA-TDNN speaker encoder, in SpeechBrain's pretrained-model layout.
+# {kind.title} speaker encoder, in SpeechBrain's pretrained-model layout.
 n_mels: {n_mels}
 pretrained_path: {path}
 out_n_neurons: {speakers}
@@ -27,8 +28,8 @@ mean_var_norm: !new:speechbrain.processing.features.InputNormalization
   norm_type: sentence
   std_norm: False
 
-embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
-  input_size: !ref <n_mels>
+embedding_model: !new:{kind.path}
+  {kind.mels}: !ref <n_mels>
 {network}
 
 classifier: !new:speechbrain.lobes.models.ECAPA_TDNN.Classifier
@@ -72,8 +73,8 @@ def save_checkpoint(
 ) -> None:
     """Write `folder` anew with the five files that `EncoderClassifier.from_hparams` and `load` read.
 
-    `network` is the keyword arguments that `embedding_model`, an ECAPA_TDNN, was made with, `input_size` (the
-    number of mels) among them; `classifier` has a `weight` [speakers, dim] in the order of `labels`, the
+    `network` is the keyword arguments that `embedding_model`, of a kind of `networks`, was made with, the number of mels
+    among them; `classifier`, an ECAPA-TDNN's, has a `weight` [speakers, dim] in the order of `labels`, the
     speakers' names. Weights are stored as `dtype`. hyperparams.yaml names `folder` as its `pretrained_path`,
     which SpeechBrain takes from the current directory, and `load` overrides. The same input gives the same
     bytes.
@@ -85,9 +86,11 @@ def save_checkpoint(
     if len(labels) != speakers:
         raise ValueError(f"{len(labels)} labels for a classifier of {speakers} speakers")
     folder = Path(folder)
-    arguments = {key: value for key, value in network.items() if key != "input_size"}
+    kind = networks.kind(embedding_model)
+    arguments = {key: value for key, value in network.items() if key != kind.mels}
     hyperparams = HYPERPARAMS.format(
-        n_mels=network["input_size"],
+        kind=kind,
+        n_mels=network[kind.mels],
         path=folder.as_posix(),
         speakers=speakers,
         dim=dim,

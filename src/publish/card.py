@@ -15,7 +15,7 @@ from src.reporting.results import Model, Results
 from src.reporting.tables import markdown
 
 COST = ("gmacs", "gflops", "int8_mac_share", "params_million", "size_mb")
-TAGS = ["speaker-verification", "speaker-recognition", "speaker-embeddings", "ecapa-tdnn", "onnx"]
+TAGS = ["speaker-verification", "speaker-recognition", "speaker-embeddings", "onnx"]
 TEMPLATES = Path(__file__).parent / "templates"
 UNSTATED = {"license": "other", "license_name": "not-stated"}
 
@@ -51,7 +51,7 @@ def metadata(results: Results, model: Model) -> ModelCardData:
         language=release.language or ("en" if params.data.source == "synthetic" else None),
         library_name="onnx",
         pipeline_tag="audio-classification",
-        tags=TAGS + ["int8", "quantized"] * quantised,
+        tags=[*TAGS, results.profile["network"].lower(), *["int8", "quantized"] * quantised],
         base_model=base_model(params.encoder),
         base_model_relation="quantized" if quantised else None,
         datasets=[dataset(params.data)],

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from src.common.params import Params, Quantize
 from src.encoder import load
-from src.quantize.quantizer import EcapaQuantizer
+from src.quantize.quantizer import EncoderQuantizer
 from src.runtime import engine
 from src.runtime.errors import InputError
 
@@ -50,11 +50,11 @@ def prepare(
 ) -> GraphModule:
     """The network's graph with an observer in every place that will be quantised.
 
-    network: PlainEcapa, features [batch, time, mels] to embeddings [batch, dim]; it is not changed. The graph
+    network: a plain network, features [batch, time, mels] to embeddings [batch, dim]; it is not changed. The graph
     keeps both dimensions of time and batch dynamic, and its parameters can be trained. weight_bits: what
     the function of that name gives; None for 8 everywhere.
     """
-    quantizer = EcapaQuantizer(observer, weight_bits)
+    quantizer = EncoderQuantizer(observer, weight_bits)
     example = torch.zeros(2, 64, network.mels)
     dimensions = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
     exported = torch.export.export(copy.deepcopy(network), (example,), dynamic_shapes=(dimensions,))

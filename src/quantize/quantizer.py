@@ -1,8 +1,12 @@
 """Where the network is quantised: the places of its observers."""
 
+import dataclasses
+import itertools
 import operator
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torchao.quantization.pt2e import HistogramObserver, MinMaxObserver, MovingAveragePerChannelMinMaxObserver
 from torchao.quantization.pt2e.quantizer import (
     QuantizationAnnotation,
@@ -17,8 +21,9 @@ _CONVS = {_OPS.conv2d.default}
 _LINEARS = {_OPS.linear.default}
 OBSERVERS = {"histogram": HistogramObserver, "minmax": MinMaxObserver}
 GROUPS = ("layer0", "blocks", "mfa", "attention", "fc")
-# Shares of a channel's largest weight that its range may end at.
+# Shares of a channel's largest weight, or of the largest and of the smallest value, that a range may end at.
 CUTS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5)
+LOW_CUTS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.0)
 
 
 class ClippingObserver(MovingAveragePerChannelMinMaxObserver):
@@ -40,15 +45,45 @@ class ClippingObserver(MovingAveragePerChannelMinMaxObserver):
         return weight
 
 
-class EcapaQuantizer(Quantizer):
-    """Annotates the plain ECAPA-TDNN for static INT8: u8 activations, s8 weights per output channel.
+class LeakyObserver(HistogramObserver):
+    """The range of what goes into a LeakyReLU that gives, after it, the least mean square error.
+
+    Below zero little is left of an error, so that few of the steps are spent there.
+    """
+
+    def __init__(self, slope: float, **options: Any):
+        super().__init__(**options)
+        self.slope = slope
+
+    def _non_linear_param_search(self) -> tuple[torch.Tensor, torch.Tensor]:
+        edges = torch.linspace(self.min_val.item(), self.max_val.item(), self.bins + 1)
+        values = (edges[1:] + edges[:-1]) / 2
+        ends, least = (self.min_val, self.max_val), torch.inf
+        for low, high in itertools.product(LOW_CUTS, CUTS):
+            bottom, top = low * self.min_val.clamp(max=0), high * self.max_val.clamp(min=0)
+            step = ((top - bottom) / (self.quant_max - self.quant_min)).clamp(min=self.eps)
+            rounded = (values / step).round() * step
+            error = self._leaky(values) - self._leaky(rounded.clamp(bottom, top))
+            total = (self.histogram * error.square()).sum().item()
+            if total < least:
+                ends, least = (bottom, top), total
+        return ends
+
+    def _leaky(self, values):
+        return F.leaky_relu(values, self.slope)
+
+
+class EncoderQuantizer(Quantizer):
+    """Annotates a plain network for static INT8: u8 activations, s8 weights per output channel.
 
     weight_bits: {one of GROUPS: bits of its weights, at most 8}; 8 where it is not named.
 
     Every convolution reads u8 and s8, and its output, after its ReLU where it has one, is u8 again, which is
-    what ONNX Runtime asks for before it runs a convolution on integers. Linear layers see one vector an
+    what ONNX Runtime asks for before it runs a convolution on integers. A LeakyReLU is no part of an integer
+    convolution: it reads u8 and gives u8, which the engine looks up in a table. Linear layers see one vector an
     utterance: they read integers too but give floats. Slices, pads and concatenations move u8 values, and
-    what is concatenated has one scale; means over time of u8 values are u8, with a scale of their own.
+    what is concatenated has one scale; means over time of u8 values are u8, with a scale of their own. So are sums
+    that go into a convolution, and products by a gate that go into such a sum.
     """
 
     def __init__(self, observer: str = "histogram", weight_bits: dict[str, int] | None = None):
@@ -88,6 +123,8 @@ class EcapaQuantizer(Quantizer):
                 _annotate(node, {}, SharedQuantizationSpec(source))
             elif node.target is _OPS.add.Tensor and any(map(_reaches_conv, node.users)):
                 _annotate(node, {s: self.activation for s in node.args[:2] if _is_quantised(s)}, self.activation)
+            elif _gates(node):
+                _annotate(node, dict.fromkeys(node.args[:2], self.activation), self.activation)
             elif node.target is _OPS.mean.dim and _is_quantised(node.args[0]):
                 _annotate(node, {node.args[0]: self.activation}, self.activation)
             elif node.target is _OPS.cat.default and all(map(_is_quantised, node.args[0])):
@@ -105,6 +142,11 @@ class EcapaQuantizer(Quantizer):
             _annotate(node, inputs, None)
         elif relu is not None and relu.target is _OPS.relu.default:
             _annotate(node, inputs, None)
+            _annotate(relu, {}, self.activation)
+        elif relu is not None and relu.target is _OPS.leaky_relu.default:
+            slope = relu.args[1] if len(relu.args) > 1 else 0.01
+            observer = LeakyObserver.with_args(slope=slope)
+            _annotate(node, inputs, dataclasses.replace(self.activation, observer_or_fake_quant_ctr=observer))
             _annotate(relu, {}, self.activation)
         else:
             _annotate(node, inputs, self.activation)
@@ -130,6 +172,18 @@ def _moved(node):
     if node.target is operator.getitem and node.args[0].target is _OPS.chunk.default:
         return node.args[0].args[0]
     return None
+
+
+def _gates(node):
+    """Whether it is the product of a quantised value and a computed one, and all that is done with it is adding it to
+    something before a convolution."""
+    return (
+        node.target is _OPS.mul.Tensor
+        and _is_quantised(node.args[0])
+        and isinstance(node.args[1], torch.fx.Node)
+        and node.args[1].op != "get_attr"
+        and all(user.target is _OPS.add.Tensor and any(map(_reaches_conv, user.users)) for user in node.users)
+    )
 
 
 def _is_quantised(node):

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 COLUMNS = ("group", "embedding_sqnr_db", "embedding_cosine", "output_sqnr_db")
 ALL = "all"
+_ACTIVATIONS = {torch.ops.aten.relu.default, torch.ops.aten.leaky_relu.default}
 
 
 def sensitivity(student: GraphModule, features: Sequence[torch.Tensor]) -> list[dict]:
@@ -18,7 +19,7 @@ def sensitivity(student: GraphModule, features: Sequence[torch.Tensor]) -> list[
     student: what `qat.fake_quantise` gives; features: list of [1, time, mels]. Signal-to-quantisation-noise
     ratios are over all values of all utterances, of the embedding and of the group's own output; the cosine
     to the embedding of the float32 network is a mean over utterances. The groups are layer0, each block, mfa,
-    attention and fc. A group has the weights of its layers and the activations that these compute; the
+    attention and fc, as far as the network has them. A group has the weights of its layers and the activations that these compute; the
     features belong to layer0.
     """
     groups = {}
@@ -27,7 +28,8 @@ def sensitivity(student: GraphModule, features: Sequence[torch.Tensor]) -> list[
             groups.setdefault(student.get_submodule(node.target), _group(node.args[0]))
     outputs = {}
     for node in student.graph.nodes:
-        if node.op not in ("placeholder", "output", "get_attr") and (group := _group(node)):
+        size = isinstance(node.meta.get("val"), int | torch.SymInt)
+        if not size and node.op not in ("placeholder", "output", "get_attr") and (group := _group(node)):
             outputs[group] = node
     runner = _Outputs(student, set(outputs.values()))
 
@@ -80,7 +82,7 @@ class _Outputs(Interpreter):
 
 def _group(node):
     """The group that computes the node; where the network itself joins tensors, the group that reads it."""
-    if node.op == "call_module" or (not _path(node) and node.target is torch.ops.aten.relu.default):
+    if node.op == "call_module" or (not _path(node) and node.target in _ACTIVATIONS):
         return _group(node.args[0])
     while not _path(node) and node.users:
         node = next(iter(node.users))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from src.encoder.fold_batchnorm import PlainEcapa
+from src.encoder.networks.ecapa import PlainEcapa
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # of which the one with the least leave-one-out error is taken
 FRAME_RIDGE = 1e-4  # of the mean variance of a channel: there are many times as many frames as channels

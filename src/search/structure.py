@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from src.encoder.fold_batchnorm import PlainEcapa
+from src.encoder.networks.ecapa import PlainEcapa
 from src.search import aggregation, factorise, moments
 from src.search.factorise import MULTIPLE, Spectrum, multiplications
 

@@ -2,6 +2,7 @@ import numpy as np
 import torch
 
 from src.encoder.load import prepare_speechbrain
+from src.encoder.networks import xvector
 
 prepare_speechbrain()
 
@@ -15,23 +16,48 @@ NETWORK = {
     "se_channels": 8,
     "lin_neurons": 24,
 }
+XVECTOR = {"in_channels": 24, "tdnn_channels": [16, 16, 16, 16, 48], "lin_neurons": 20}
+RESNET = {"input_size": 80, "channels": [8, 8, 16, 16], "block_sizes": [1, 2, 1, 1], "lin_neurons": 20}
 
 
 def random_ecapa(network, seed=0, mild=False):
-    """An ECAPA_TDNN whose BatchNorm has scales of both signs, some zero, and any running statistics.
+    """An ECAPA_TDNN as `random_network` makes it."""
+    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+
+    return random_network(ECAPA_TDNN, network, seed, mild)
+
+
+def random_xvector(network, seed=0, mild=False):
+    """An Xvector as `random_network` makes it, without the noise that it adds to its mean."""
+    from speechbrain.lobes.models.Xvector import Xvector
+
+    model = random_network(Xvector, network, seed, mild)
+    xvector.settle(model)
+    return model
+
+
+def random_resnet(network, seed=0, mild=False):
+    """A ResNet as `random_network` makes it."""
+    from speechbrain.lobes.models.ResNet import ResNet
+
+    return random_network(ResNet, network, seed, mild)
+
+
+def random_network(kind, network, seed=0, mild=False):
+    """A network whose BatchNorm has scales of both signs, some zero, and any running statistics.
 
     mild: with BatchNorm as after training, for which 8 bits are enough.
     """
-    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
-
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        model = ECAPA_TDNN(**network)
+        model = kind(**network)
         for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm1d) and mild:
+            if not isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                continue
+            if mild:
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(std=0.3)
-            elif isinstance(module, torch.nn.BatchNorm1d):
+            else:
                 module.weight.normal_()
                 module.weight[torch.rand(len(module.weight)) < 0.15] = 0
                 module.bias.normal_()

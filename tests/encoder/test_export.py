@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from src.encoder.export import export_onnx
-from src.encoder.fold_batchnorm import rewrite
 from src.encoder.frontend import FrontEnd
+from src.encoder.networks import rewrite
 from tests.encoder.helpers import babble, cosine
 
 SECONDS = (0.3, 1.2345, 3, 30)

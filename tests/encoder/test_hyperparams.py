@@ -1,12 +1,15 @@
-"""hyperparams.yaml from a stranger: what it names is refused by name, and none of it runs."""
+"""hyperparams.yaml from a stranger: none of what it names runs, and what the embedding needs of it is refused by name."""
 
+import re
 import time
+import tracemalloc
 
 import pytest
 
 from src.encoder import checkpoint as files
 from src.encoder import hyperparams
 from src.encoder.load import load
+from src.encoder.networks import ecapa
 from src.runtime.errors import InputError
 
 
@@ -36,29 +39,52 @@ HOSTILE = [
     ("!%61pply:os.system [touch {mark}]", "!apply:os.system"),
     ("!unknown x", "!unknown"),
     ("!new:speechbrain.lobes.features.MFCC", "!new:speechbrain.lobes.features.MFCC"),
-    ("!name:torch.nn.ReLU\n  inplace: True", "!name:torch.nn.ReLU with such a value"),
-    ("!new:speechbrain.lobes.features.Fbank [80]", "!new:speechbrain.lobes.features.Fbank with such a value"),
+    ("!name:torch.nn.ReLU {{inplace: True}}", "!name:torch.nn.ReLU with arguments"),
+    ("!new:speechbrain.lobes.features.Fbank [80]", "!new:speechbrain.lobes.features.Fbank"),
+    ('!new:torch.nn.Sequential [!apply:os.system ["touch {mark}"], !ref <n_mels>]', "!new:torch.nn.Sequential"),
+    ("!apply:os.system\n  <<: {{command: touch {mark}}}", "!apply:os.system"),
+    ("!applyref:os.system [!ref <!apply:os.system>]", "!applyref:os.system"),
+    ("!new:a.B &anchor [!name:c.d [*anchored]]", "!new:a.B"),
 ]
+ANCHORED = "anchored: &anchored !apply:os.remove [hyperparams.yaml]\n"
 
 
 @pytest.mark.parametrize("value, name", HOSTILE)
-@pytest.mark.parametrize("place", ["unused", "argument"])
-def test_what_would_run_is_refused_by_name(copy, tmp_path, value, name, place):
-    mark = tmp_path / "ran"
-    value = value.format(mark=mark)
-    if place == "argument" and "\n" not in value:
-        message = refused(copy, "attention_channels: 8", f"attention_channels: {value}")
-    else:
-        message = refused(copy, "n_mels: 80", f"unused: {value}\nn_mels: 80")
-    assert f"{name} is not loaded; allowed: !ref, !copy, !name:torch.nn.ReLU, !new:" in message
-    assert "line " in message and not mark.exists()
+def test_what_would_run_is_not_looked_at_where_the_embedding_does_not_need_it(copy, tmp_path, value, name):
+    mark, path = tmp_path / "ran", copy / files.HYPERPARAMS
+    for text in (path.read_text(), "classifier: !new:x.Y\n  deeper: [{old: !ref <unused>}]\n" + path.read_text()):
+        path.write_text(f"{ANCHORED}unused: {value.format(mark=mark)}\n{text}")
+        assert load(copy).mods["embedding_model"].fc.conv.out_channels == 24
+    assert not mark.exists() and path.exists()
+
+
+@pytest.mark.parametrize("value, name", HOSTILE)
+def test_what_would_run_is_refused_by_name_where_the_embedding_needs_it(copy, tmp_path, value, name):
+    mark, value = tmp_path / "ran", value.format(mark=tmp_path / "ran")
+    text = (copy / files.HYPERPARAMS).read_text()
+    (copy / files.HYPERPARAMS).write_text(f"{ANCHORED}unused: {value}\n{text}")
+    message = refused(copy, "attention_channels: 8", "attention_channels: !ref <unused>")
+    assert re.search(
+        rf"line \d+: embedding_model.attention_channels: {re.escape(name)}( is not loaded|, which)", message
+    )
+    assert not mark.exists()
+    message = refused(copy, "  embedding_model: !ref <embedding_model>", "  embedding_model: !ref <unused>")
+    assert "embedding_model is !" in message and "which is not loaded; allowed: !new:speechbrain.lobes.mod" in message
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "part", ["compute_features: !new:speechbrain.lobes.features.Fbank", "mean_var_norm: !new:speechbrain.processing"]
+)
+def test_another_class_of_a_part_that_the_embedding_needs_is_refused_by_name(copy, part):
+    message = refused(copy, part, part.partition(":")[0] + ": !new:os.Popen")
+    assert re.search(r"line \d+: \w+ is !new:os.Popen\S*, which is not loaded; allowed: !new:speechbrain", message)
 
 
 def test_speechbrains_own_loader_runs_it_for_those_who_ask(copy, tmp_path):
     mark, path = tmp_path / "ran", copy / files.HYPERPARAMS
     path.write_text(path.read_text() + f'\nunused: !apply:os.system ["touch {mark}"]\n')
-    with pytest.raises(InputError, match="!apply:os.system is not loaded"):
-        load(copy)
+    load(copy)
     assert not mark.exists()
     load(copy, trust=True)
     assert mark.exists()
@@ -67,55 +93,105 @@ def test_speechbrains_own_loader_runs_it_for_those_who_ask(copy, tmp_path):
 LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(60))
 
 
+def doubling(line):
+    return "m0: &m0 {x: 1}\n" + "".join(line.format(i + 1, i) for i in range(60))
+
+
 def test_a_renamed_tag_is_refused_by_what_it_stands_for(copy):
     path = copy / files.HYPERPARAMS
-    path.write_text(f"%TAG !n! !new:\n---\nunused: !n!subprocess.Popen [[touch, x]]\n{path.read_text()}")
-    with pytest.raises(InputError, match="line 3: !new:subprocess.Popen is not loaded"):
+    text = path.read_text().replace("attention_channels: 8", "attention_channels: !n!subprocess.Popen [[touch, x]]")
+    path.write_text(f"%TAG !n! !new:\n---\n{text}")
+    with pytest.raises(InputError, match=r"line \d+: embedding_model\S+: !new:subprocess.Popen is not loaded"):
         load(copy)
+
+
+NESTED = "a: " + "[" * 10_000 + "]" * 10_000 + "\n"
+DEEP = "a: &a !new:x.Y\n" + "".join(" " * i + "b:\n" for i in range(1, 300))
 
 
 @pytest.mark.parametrize(
     "text, said",
     [
-        (LAUGHS, "an alias (*) is not loaded"),
-        ("a: &a {b: c}\n<<: *a\n", "an alias (*) is not loaded"),
-        ("a: &a [*a]\n", "an alias (*) is not loaded"),
+        (LAUGHS, "aliases (*) that stand for more than 100,000 values are not loaded"),
+        (doubling("m{0}: &m{0} {{<<: [*m{1}, *m{1}]}}\n"), "aliases (*) that stand for more than 100,000 values"),
+        (
+            doubling("m{0}: &m{0} !new:a.B {{a: *m{1}, b: *m{1}}}\n"),
+            "aliases (*) that stand for more than 100,000 values",
+        ),
+        ("a: &a [*a]\n", "line 1: an alias (*) that holds itself is not loaded"),
+        ("a: &a !new:x.Y {b: *a}\n", "line 1: an alias (*) that holds itself is not loaded"),
+        ("a: &a {<<: *a}\n", "line 1: an alias (*) that holds itself is not loaded"),
+        ("a: *b\n", "not valid YAML: found undefined alias"),
+        ("a: &a {b: c}\n<<: *a\n", "compute_features missing; nothing else is !new:speechbrain"),
         ("[" * 100_000, "65,536 are the most that is read"),
-        ("a: " + "[" * 20_000 + "\n", "not valid YAML"),
+        ("a: [1, 2]\n" * 10_000_000, "65,536 are the most that is read"),
+        (NESTED, "not valid YAML: nested too deeply"),
+        ("a: " + "!x {b: " * 8_000, "not valid YAML: nested too deeply"),
+        (DEEP, "not valid YAML: nested too deeply"),
         ("? [a]\n: b\n", "not valid YAML"),
-        ("", "modules, pretrainer, embedding_model missing"),
+        ("", "compute_features missing"),
         ("\x00", "not valid YAML"),
     ],
+    ids=range(16),
 )
 def test_bombs_and_nonsense(copy, text, said):
     (copy / files.HYPERPARAMS).write_text(text)
+    if "&" in text:
+        tracemalloc.start()
+    start = time.monotonic()
     with pytest.raises(InputError) as caught:
         load(copy)
+    assert time.monotonic() - start < 20 and tracemalloc.get_traced_memory()[1] < 5e7
+    tracemalloc.stop()
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("file", ["embedding_model", "classifier"])
+def test_aliases_stand_for_what_they_name(copy):
+    path = copy / files.HYPERPARAMS
+    text = path.read_text().replace("embedding_model: !new", "embedding_model: &id001 !new")
+    text = text.replace("  embedding_model: !ref <embedding_model>", "  embedding_model: *id001")
+    text = text.replace("  attention_channels: 8", "  <<: *sizes\n  attention_channels: *eight")
+    path.write_text(
+        "deep: !new:a.B {c: [&eight 8, &sizes {se_channels: 8}]}\n" + text.replace("  se_channels: 8\n", "")
+    )
+    assert load(copy).mods["embedding_model"].fc.conv.out_channels == 24
+
+
+def test_a_value_that_only_looks_like_a_date_is_a_text(copy):
+    path = copy / files.HYPERPARAMS
+    path.write_text("begun: 2024-02-31\n" + path.read_text())
+    assert load(copy)
+
+
 @pytest.mark.parametrize(
-    "path",
+    "path, said",
     [
-        "!ref <pretrained_path>/../../secret.ckpt",
-        "../secret.ckpt",
-        "/etc/passwd",
-        "https://elsewhere.example/weights.ckpt",
-        "somebody/else/weights.ckpt/..",
-        "C:secret.ckpt",
+        ("!ref <pretrained_path>/../../secret.ckpt", "secret.ckpt is missing"),
+        ("../secret.ckpt", "secret.ckpt is missing"),
+        ("{outside}/secret.ckpt", "secret.ckpt is missing"),
+        ("https://elsewhere.example/secret.ckpt", "secret.ckpt is missing"),
+        ("somebody/else/weights.ckpt/..", "paths.embedding_model: somebody/else/weights.ckpt/.. names no file"),
+        ("C:secret.ckpt", "paths.embedding_model: C:secret.ckpt names no file"),
+        ("!apply:os.getcwd []", "paths.embedding_model: [] names no file"),
+        ("!ref <pretrained_path>", "paths.embedding_model: <pretrained_path> names no file"),
     ],
 )
-def test_a_path_that_leads_out_of_the_checkpoint(copy, file, path):
-    message = refused(copy, f"!ref <pretrained_path>/{file}.ckpt", path)
-    assert f"pretrainer.paths.{file}: {path.split(' ')[-1]} leads out of the checkpoint" in message
+def test_nothing_outside_of_the_checkpoint_is_read(copy, path, said):
+    (copy.parent / "secret.ckpt").write_bytes((copy / "embedding_model.ckpt").read_bytes())
+    start, text = f"encoder.source: {copy}: ", (copy / files.HYPERPARAMS).read_text()
+    path = path.format(outside=copy.parent)
+    (copy / files.HYPERPARAMS).write_text(text.replace("!ref <pretrained_path>/embedding_model.ckpt", path))
+    with pytest.raises(InputError) as caught:
+        load(copy)
+    assert str(caught.value).startswith(start) and said in str(caught.value)
+    (copy / files.HYPERPARAMS).write_text(text.replace("!ref <pretrained_path>/classifier.ckpt", path))
+    assert load(copy)
 
 
 @pytest.mark.parametrize(
     "old, new, said",
     [
         ("dilations: [1, 2, 3, 1]", "dilations: [1, 2, 3, 1", "not valid YAML"),
-        ("pretrainer:", "pretrained:", "pretrainer missing"),
         (
             "lin_neurons: 24",
             "lin_neurons: 1000000",
@@ -128,8 +204,12 @@ def test_a_path_that_leads_out_of_the_checkpoint(copy, file, path):
         ("n_mels: !ref <n_mels>", "n_mels: !ref <n_mels>\n  win_length: 50", "must not fall"),
         ("n_mels: !ref <n_mels>", "n_mels: !ref <n_mels>\n  f_min: 9000", "must rise"),
         ("  se_channels: 8", '  se_channels: 8\n  "a\\n\\e[2J": 1', "embedding_model.a\\n\\x1b[2J: Extra inputs"),
-        ("  embedding_model: !ref <embedding_model>", "  embedding_model: !ref <classifier>", "not speechbrain.lobes"),
-        ("  mean_var_norm: !ref <mean_var_norm>", "", "modules.mean_var_norm is NoneType"),
+        (
+            "  embedding_model: !ref <embedding_model>",
+            "  embedding_model: !ref <classifier>",
+            "Classifier, which is not loaded",
+        ),
+        ("  mean_var_norm: !ref <mean_var_norm>", "  mean_var_norm:", "mean_var_norm is NoneType"),
     ],
 )
 def test_what_is_not_understood_is_named(copy, old, new, said):
@@ -149,7 +229,12 @@ def test_the_published_layout_gives_its_numbers(shared):
             "attention_channels": 128,
             "lin_neurons": 192,
         },
-        "embedding_model.ckpt",
+        ecapa.KIND,
+        [
+            "embedding_model.ckpt",
+            "speechbrain/spkrec-ecapa-voxceleb/embedding_model.ckpt",
+            "spkrec-ecapa-voxceleb/embedding_model.ckpt",
+        ],
     )
 
 

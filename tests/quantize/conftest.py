@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from src.encoder.export import export_onnx
-from src.encoder.fold_batchnorm import rewrite
 from src.encoder.frontend import FrontEnd
+from src.encoder.networks import rewrite
 from src.quantize import ptq
 from tests.encoder.helpers import NETWORK, random_ecapa
 

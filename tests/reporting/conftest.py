@@ -184,6 +184,7 @@ def _costs():
         layout.details("profile"),
         {
             **COST,
+            "network": "ECAPA-TDNN",
             "seconds": 3.0,
             "gmacs": 5.6516,
             "gflops": 11.3031,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from src.encoder.fold_batchnorm import rewrite
+from src.encoder.networks import rewrite
 from src.search import structure
 from tests.encoder.helpers import NETWORK, random_ecapa
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from src.encoder.fold_batchnorm import rewrite
+from src.encoder.networks import rewrite
 from src.runtime.errors import InputError
 from tests.encoder.helpers import NETWORK, random_ecapa
 

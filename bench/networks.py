@@ -1,0 +1,106 @@
+"""Every kind of network at its published size, as this project makes it, beside a plain export of the same network:
+
+    python -m bench.networks [--networks resnet] [--rounds 30] [--threads 1] [--seconds 3]
+
+The weights are those that SpeechBrain begins a training with: published ones take the same time. Of accuracy they say
+nothing, and none is measured.
+"""
+
+if __name__ == "__main__":
+    from src.common.command import command
+
+    command("bench.networks")
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from bench import competitors
+from src.common.schema import Section
+from src.cost import latency, onnx_macs
+from src.encoder import load
+from src.encoder.export import export_onnx
+from src.encoder.networks import NAMES, xvector
+from src.quantize import ptq
+from src.quantize.quantizer import GROUPS
+from src.reporting.tables import markdown
+from src.runtime import engine
+from src.runtime.audio import SAMPLE_RATE, SHORTEST
+
+# What is published differs from SpeechBrain's defaults in these arguments.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "ecapa": {"input_size": 80, "channels": [1024] * 4 + [3072]},
+    "xvector": {"in_channels": 24},
+    "resnet": {"input_size": 80},
+}
+COLUMNS = ("network", "model", "GMACs", "in INT8", "MB", "ms", "times as fast as SpeechBrain")
+
+
+class Options(Section):
+    networks: list[Literal[tuple(PUBLISHED)]] = Field(list(PUBLISHED), description="kinds of networks")
+    rounds: int = Field(30, ge=1)
+    threads: int = Field(1, ge=1)
+    seconds: Annotated[float, Field(ge=SHORTEST, le=60)] = Field(3, description="length of the audio")
+
+
+def main(networks, rounds, threads, seconds):
+    rows = []
+    for name in networks:
+        with tempfile.TemporaryDirectory() as folder:
+            rows += measure(name, PUBLISHED[name], rounds, threads, seconds, Path(folder))
+    print(markdown(COLUMNS, rows))
+
+
+def measure(name: str, arguments: dict, rounds: int, threads: int, seconds: float, folder: Path) -> list[list[str]]:
+    """Rows of COLUMNS for one kind of network, made with these arguments; files are written to the folder."""
+    classifier = initial(name, arguments)
+    noise = 0.1 * np.random.default_rng(0).standard_normal((2, SAMPLE_RATE)).astype(np.float32)
+    made = competitors.Competitors(classifier, list(noise), folder)
+    front_end, plain = load.rewritten(classifier)
+    prepared = ptq.prepare(plain, "minmax", dict.fromkeys(GROUPS, 7))
+    ptq.calibrate_activations(prepared, (front_end(torch.from_numpy(waveform)[None]) for waveform in noise))
+    ours = {"fp32": (plain, None), "ptq": (ptq.convert(prepared), engine.PORTABLE)}
+    for kind, (network, weights) in ours.items():
+        export_onnx(torch.nn.Sequential(front_end, network), folder / f"{kind}.onnx", weights)
+    peers = {"speechbrain": made.speechbrain(), "onnxruntime": made.onnxruntime(), "static": made.quantize_static()}
+    calls = {key: model.on(threads) for key, model in peers.items()}
+    calls |= {kind: latency.onnx_file(folder / f"{kind}.onnx", threads) for kind in ours}
+    taken = latency.measure(calls, seconds, rounds, threads)["models"]
+    titles = {key: (model.title, model.size_mb, None) for key, model in peers.items()}
+    for kind in ours:
+        path = folder / f"{kind}.onnx"
+        titles[kind] = (f"this project's {kind}.onnx", os.path.getsize(path) / 1e6, onnx_macs.cost(path, seconds))
+    return [
+        [
+            NAMES[name].title,
+            title,
+            *((f"{cost['gmacs']:.3f}", f"{cost['int8_mac_share']:.1%}") if cost else ("", "")),
+            f"{size:.2f}",
+            f"{taken[key]['median_ms']:.1f}",
+            f"{taken[key]['speedup']:.2f}",
+        ]
+        for key, (title, size, cost) in titles.items()
+    ]
+
+
+def initial(name: str, arguments: dict) -> Any:
+    """SpeechBrain's EncoderClassifier with a network of this kind as it is before training."""
+    load.prepare_speechbrain()
+    from speechbrain.inference.classifiers import EncoderClassifier
+    from speechbrain.lobes.features import Fbank
+    from speechbrain.processing.features import InputNormalization
+
+    kind = NAMES[name]
+    torch.manual_seed(0)
+    modules = {
+        "compute_features": Fbank(n_mels=arguments[kind.mels]),
+        "mean_var_norm": InputNormalization(norm_type="sentence", std_norm=False),
+        "embedding_model": kind.speechbrain(**arguments),
+    }
+    xvector.settle(modules["embedding_model"])
+    return EncoderClassifier(modules=modules, hparams={}, run_opts={"device": "cpu"})
