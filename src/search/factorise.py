@@ -42,9 +42,14 @@ class Spectrum:
         return len(self.mean)
 
     @property
+    def size(self) -> int:
+        """Multiplications at each place."""
+        return self.inputs * self.outputs
+
+    @property
     def largest_rank(self) -> int:
         """The largest rank, a multiple of MULTIPLE, at which two layers multiply less than one; 0 if none."""
-        return (self.inputs * self.outputs - 1) // (self.inputs + self.outputs) // MULTIPLE * MULTIPLE
+        return (self.size - 1) // (self.inputs + self.outputs) // MULTIPLE * MULTIPLE
 
     def ranks(self) -> Iterator[tuple[int, float]]:
         """(rank, by which mean square the embedding moves) of everything that can be chosen; rank 0 is the layer as it
@@ -66,9 +71,24 @@ def spectrum(moments: Moments, inputs: int) -> Spectrum:
     return Spectrum(moments.mean, errors.flip(0).clamp(min=0), (root @ components).T, back, inputs)
 
 
-def multiplications(network: nn.Module) -> int:
-    """Multiplications of the network's convolutions for each frame; the linear layers' are once an utterance."""
-    return sum(module.weight.numel() for module in network.modules() if isinstance(module, nn.Conv2d))
+def positions(network: nn.Module, frames: int) -> dict[str, int]:
+    """{name: at how many places it is computed for an utterance of so many frames} of every convolution."""
+    counts: dict[str, int] = {}
+    hooks = [
+        layer.register_forward_hook(lambda _, __, output, name=name: counts.update({name: output[0, 0].numel()}))
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Conv2d)
+    ]
+    with torch.no_grad():
+        network(torch.zeros(1, frames, network.mels))
+    for hook in hooks:
+        hook.remove()
+    return counts
+
+
+def multiplications(network: nn.Module, frames: int) -> int:
+    """Multiplications of the network's convolutions for an utterance of so many frames."""
+    return sum(count * network.get_submodule(name).weight.numel() for name, count in positions(network, frames).items())
 
 
 def rows(spectra: dict[str, Spectrum], layer_ranks: dict[str, int]) -> Iterator[tuple]:

@@ -16,9 +16,10 @@ from torch import nn
 
 from src.encoder.networks.ecapa import PlainEcapa
 from src.search import aggregation, factorise, moments
-from src.search.factorise import MULTIPLE, Spectrum, multiplications
+from src.search.factorise import MULTIPLE, Spectrum, multiplications, positions
 
 CHANNELS = (1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 1 / 16)  # of the aggregation layer, as shares
+FRAMES = 200  # of the utterance whose multiplications are counted
 AGGREGATED = ("mfa", "attention.x", "attention.out")  # layers that these go into or come from
 
 
@@ -44,11 +45,8 @@ class Structures:
 
     def __init__(self, networks: Mapping[int | None, _Network]):
         self.networks = networks
-        self.whole = multiplications(networks[None].network)
-        self._options = {
-            channels: {name: np.array(list(_options(spectrum))) for name, spectrum in each.spectra.items()}
-            for channels, each in networks.items()
-        }
+        self._sizes = {channels: multiplications(each.network, FRAMES) for channels, each in networks.items()}
+        self._options = {channels: _options(each) for channels, each in networks.items()}
 
     @property
     def spectra(self) -> dict[str, Spectrum]:
@@ -65,17 +63,18 @@ class Structures:
         if share >= 1:
             return Structure(None, {})
         low, high = -100.0, 0.0  # logarithms of the price
+        most = share * self._sizes[None]
         for _ in range(60):
             middle = (low + high) / 2
             _, left = self._cheapest(math.exp(middle))
-            low, high = (low, middle) if left <= share * self.whole else (middle, high)
+            low, high = (low, middle) if left <= most else (middle, high)
         return self._cheapest(math.exp(high))[0]
 
     def _cheapest(self, price):
         """(Structure, multiplications) of the least sum of error and price."""
         best = None
         for channels, each in self.networks.items():
-            error, left, ranks = each.error, multiplications(each.network), {}
+            error, left, ranks = each.error, self._sizes[channels], {}
             for name, options in self._options[channels].items():
                 rank, moved, saved = options[np.argmin(options[:, 1] - price * options[:, 2])]
                 error, left = error + moved, left - saved
@@ -95,11 +94,22 @@ class Structures:
         return network
 
 
-def _options(spectrum):
-    """(rank, error, multiplications that are saved a frame) of everything that can be chosen for a layer."""
-    size, smaller = spectrum.inputs * spectrum.outputs, spectrum.inputs + spectrum.outputs
-    for rank, error in spectrum.ranks():
-        yield rank, error, size - rank * smaller if rank else 0
+def _options(each):
+    """{layer: [[rank, error, multiplications that are saved]]}: everything that can be chosen."""
+    places = positions(each.network, FRAMES)
+    return {
+        name: np.array(
+            [
+                (
+                    rank,
+                    error,
+                    places[name] * (spectrum.size - rank * (spectrum.inputs + spectrum.outputs)) if rank else 0,
+                )
+                for rank, error in spectrum.ranks()
+            ]
+        )
+        for name, spectrum in each.spectra.items()
+    }
 
 
 def measure(network: nn.Module, features: Sequence[torch.Tensor]) -> Structures:

@@ -44,4 +44,4 @@ class Source:
             for name, parameter in network.named_parameters()
             if name.endswith(".weight")
         )
-        return (multiplications(network) * frames + linear) / 1e9, bits / 8e6
+        return (multiplications(network, frames) + linear) / 1e9, bits / 8e6

@@ -33,15 +33,12 @@ class PlainEcapa(nn.Module):
         self, layer0: nn.Conv2d, blocks: nn.ModuleDict, mfa: nn.Conv2d, attention: "AttentivePooling", fc: nn.Linear
     ):
         super().__init__()
+        self.mels = layer0.in_channels
         self.layer0 = layer0
         self.blocks = blocks
         self.mfa = mfa
         self.attention = attention
         self.fc = fc
-
-    @property
-    def mels(self) -> int:
-        return self.layer0.in_channels
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         x = F.relu(self.layer0(features.transpose(1, 2).unsqueeze(2)))

@@ -31,15 +31,12 @@ class PlainXvector(nn.Module):
 
     def __init__(self, layer0: nn.Conv2d, blocks: nn.ModuleDict, mfa: nn.Conv2d | None, fc: nn.Linear, slope: float):
         super().__init__()
+        self.mels = layer0.in_channels
         self.layer0 = layer0
         self.blocks = blocks
         self.mfa = mfa
         self.fc = fc
         self.slope = slope
-
-    @property
-    def mels(self) -> int:
-        return self.layer0.in_channels
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         x = self._activation(self.layer0(features.transpose(1, 2).unsqueeze(2)))
