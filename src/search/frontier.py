@@ -65,7 +65,12 @@ def passing(points: Sequence[Point], margins: Margins, level: float) -> list[boo
 
 
 def knee(points: Sequence[Point], margins: Margins, level: float) -> float:
-    """The share of the smallest point that passes; where none does, of the smallest that is not shown to lose; or 1."""
+    """The share of the smallest point that passes; where none does, of the smallest whose losses, as measured, are below the
+    margins; or 1."""
     passed = [point["share"] for point, good in zip(points, passing(points, margins, level)) if good]
-    undecided = [point["share"] for point in points if validation.verdict(losses(point), margins, level) != "inferior"]
-    return min(passed or undecided or [1.0])
+    below = [
+        point["share"]
+        for point in points
+        if all(loss.value < getattr(margins, key) for key, loss in losses(point).items())
+    ]
+    return min(passed or below or [1.0])

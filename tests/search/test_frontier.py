@@ -20,7 +20,7 @@ def test_only_those_before_the_first_that_does_not_pass_pass():
     assert frontier.knee(POINTS, MARGINS, 0.99) == 0.7
 
 
-def test_the_knee_where_none_passes_is_the_smallest_that_is_not_shown_to_lose():
+def test_the_knee_where_none_passes_is_the_smallest_that_loses_less_as_measured():
     noisy = [point(share, 0.001, 0.05) for share in (1.0, 0.7)] + [point(0.5, 0.2, 0.05)]
     assert frontier.knee(noisy, MARGINS, 0.99) == 0.7
     assert frontier.knee([point(1.0, 0.5)], MARGINS, 0.99) == 1.0
