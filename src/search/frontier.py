@@ -19,7 +19,7 @@ from src.search.trial import Setup, Validation
 
 # Of the multiplications. The largest is what the first trial goes back to where none of them passes; between two of them
 # the trials look.
-SHARES = tuple(0.5 * 0.6**step for step in range(8))
+SHARES = tuple(0.72 * 0.6**step for step in range(8))
 
 Point = dict  # share, objective, gmacs, size_mb, and `losses` {eer, top1: a Loss as a dict}
 
@@ -64,13 +64,11 @@ def passing(points: Sequence[Point], margins: Margins, level: float) -> list[boo
     return passed
 
 
-def knee(points: Sequence[Point], margins: Margins, level: float) -> float:
-    """The share of the smallest point that passes; where none does, of the smallest whose losses, as measured, are below the
-    margins; or 1."""
-    passed = [point["share"] for point, good in zip(points, passing(points, margins, level)) if good]
+def knee(points: Sequence[Point], margins: Margins) -> float:
+    """The share of the smallest point whose losses, as measured, are below the margins; 1 where there is none."""
     below = [
         point["share"]
         for point in points
         if all(loss.value < getattr(margins, key) for key, loss in losses(point).items())
     ]
-    return min(passed or below or [1.0])
+    return min(below, default=1.0)

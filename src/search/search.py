@@ -65,16 +65,15 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
     reference = trial.validate(setup.teacher, setup)
     points = _frontier(trials, setup, settings, reference, worker)
     level = validation.trial_level(settings.n_trials + 1)  # the frontier is one test
-    knee = frontier.knee(points, setup.margins, level)
+    good = [point["share"] for point, passes in zip(points, frontier.passing(points, setup.margins, level)) if passes]
+    knee = frontier.knee(points, setup.margins)
 
     def objective(attempt, number):
         title = f"trial {number + 1}" if shared else f"trial {number + 1}/{settings.n_trials}"
         done = study.complete(trials, number)
-        passed = [
-            (one.params["share"], validation.verdict(frontier.losses(one.user_attrs), setup.margins, level) == "passes")
-            for one in done
-        ]
-        shares = bounds(passed, knee) if settings.structure else (1.0, 1.0)
+        verdicts = [validation.verdict(frontier.losses(one.user_attrs), setup.margins, level) for one in done]
+        trained = [(one.params["share"], verdict == "passes") for one, verdict in zip(done, verdicts)]
+        shares = bounds(trained, good, knee) if settings.structure else (1.0, 1.0)
         return trial.run(attempt, setup, settings, reference, shares, number == 0, title)
 
     def sampler(number):
@@ -103,20 +102,22 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
     )
 
 
-def bounds(trained: Sequence[tuple[float, bool]], knee: float) -> tuple[float, float]:
-    """(lowest, highest share) of the next trial, between the largest size that failed and the smallest that passed.
+def bounds(trained: Sequence[tuple[float, bool]], untrained: Sequence[float], knee: float) -> tuple[float, float]:
+    """(lowest, highest share) of the next trial: between the largest size that failed, trained, and the smallest that
+    passed, trained or not.
 
-    trained: (share, whether it passed) of the trials before; knee: of the frontier without training, where the first
-    trial is. Training recovers some: the sizes below the knee are looked at down to REACH of it.
+    trained: (share, whether it passed) of the trials before; untrained: shares that passed without training; knee: of the
+    frontier without training, where the first trial is. Where nothing failed yet a trial looks down to REACH of what
+    passed, where nothing passed up to as much above what failed.
     """
     if not trained:
         return knee, knee
-    if not any(passed for _, passed in trained):  # larger ones then
-        low = max(share for share, _ in trained)
-        return low, min(1.0, low / REACH)
-    high = STEP * min(share for share, passed in trained if passed)
-    low = max((share for share, passed in trained if not passed and share < high), default=REACH * high)
-    return low, high
+    passed = [*untrained, *(share for share, good in trained if good)]
+    high = STEP * min(passed) if passed else 1.0
+    failed = [share for share, good in trained if not good and share < high]
+    if not passed:
+        return max(failed), min(1.0, max(failed) / REACH)
+    return max(failed, default=REACH * high), high
 
 
 def _frontier(trials, setup, settings, reference, worker):
