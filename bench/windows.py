@@ -39,7 +39,9 @@ def main(speech, model, limits):
     sessions = _sessions(speech)
     long = {key: np.concatenate(parts) for key, parts in sessions.items()}
     seconds = np.array([len(samples) for samples in long.values()]) / SAMPLE_RATE
-    print(f"{model}: {len(long)} recordings of {seconds.min():.1f} to {seconds.max():.1f} s, median {np.median(seconds):.1f}")
+    print(
+        f"{model}: {len(long)} recordings of {seconds.min():.1f} to {seconds.max():.1f} s, median {np.median(seconds):.1f}"
+    )
     short = {
         key: normalised(np.stack([engine.embedding(session, part) for part in parts]).astype(np.float64))
         for key, parts in tqdm(sessions.items(), "utterances", disable=None)
@@ -73,7 +75,9 @@ def _compare(title, forms, tests):
     """Prints the EER of each form, and its difference to the first with the paired interval."""
     base, counts = None, None
     for name, enrolled in forms.items():
-        scores, one, other = _trials(enrolled, tests or {key: values[None] for key, values in enrolled.items()}, bool(tests))
+        scores, one, other = _trials(
+            enrolled, tests or {key: values[None] for key, values in enrolled.items()}, bool(tests)
+        )
         if counts is None:
             counts = bootstrap.resamples(one.max() + 1, RESAMPLES, seed=0)
         eer = metrics.eer(scores, one == other)
@@ -93,8 +97,6 @@ def _trials(enrolled, tests, both):
     changed sides."""
     number = {name: place for place, name in enumerate(sorted({speaker for speaker, _ in enrolled}))}
     pairs = itertools.permutations(enrolled, 2) if both else itertools.combinations(enrolled, 2)
-    rows = [
-        (score, number[one[0]], number[other[0]]) for one, other in pairs for score in tests[other] @ enrolled[one]
-    ]
+    rows = [(score, number[one[0]], number[other[0]]) for one, other in pairs for score in tests[other] @ enrolled[one]]
     scores, one, other = map(np.array, zip(*rows, strict=True))
     return scores, one, other

@@ -57,7 +57,9 @@ def prepared(**changes):
 
 
 def digests():
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in release.FOLDER.rglob("*") if path.is_file()}
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in release.FOLDER.rglob("*") if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +130,9 @@ def test_the_folder_is_a_static_space_too(folder):
     page = (folder / "index.html").read_text()
     for name in re.findall(r'(?:src|href)="(?!data:)([^"]+)"', page):
         assert (folder / name).is_file(), name
-    assert not re.search(r"https?://", "".join(path.read_text() for path in [folder / "index.html", *(folder / "page").iterdir()]))
+    assert not re.search(
+        r"https?://", "".join(path.read_text() for path in [folder / "index.html", *(folder / "page").iterdir()])
+    )
 
 
 def test_the_program_in_the_card_runs(folder, tmp_path):

@@ -40,7 +40,9 @@ def made(path, ending):
         container = av.open(str(path), "w")
         picture = container.add_stream("mpeg4", rate=5, width=64, height=64, pix_fmt="yuv420p")
     else:
-        container = av.open(str(path), "w", format={"aac": "adts", "m4a": "ipod", "mka": "matroska", "wma": "asf"}.get(ending))
+        container = av.open(
+            str(path), "w", format={"aac": "adts", "m4a": "ipod", "mka": "matroska", "wma": "asf"}.get(ending)
+        )
         picture = None
     with container:
         stream = container.add_stream(codec, rate=rate, layout="stereo" if channels == 2 else "mono")
@@ -118,7 +120,9 @@ def test_a_file_that_is_no_sound_and_one_that_is_damaged_are_refused(folder, tmp
 def test_what_libsndfile_knows_it_decodes(tmp_path):
     for container, subtype in (("WAV", "PCM_16"), ("MP3", "MPEG_LAYER_III"), ("OGG", "OPUS"), ("FLAC", "PCM_16")):
         file = io.BytesIO()
-        soundfile.write(file, np.random.default_rng(0).uniform(-0.3, 0.3, 48_000), 16_000, format=container, subtype=subtype)
+        soundfile.write(
+            file, np.random.default_rng(0).uniform(-0.3, 0.3, 48_000), 16_000, format=container, subtype=subtype
+        )
         assert media_format(file) is None, container
 
 
