@@ -23,6 +23,14 @@ from src.runtime.errors import InputError
 
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 
+# The system's own table, which Python asks first, may lack these; a browser runs no module of another type.
+TYPES = {
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".wasm": "application/wasm",
+    ".md": "text/plain; charset=utf-8",
+}
+
 
 class Options(Section):
     release: Path = Field(Path("models/release"), description="the folder that the stage release wrote")
@@ -64,9 +72,8 @@ def folder(release: Path, runtime: Path, out: Path) -> None:
 
 
 class _Files(SimpleHTTPRequestHandler):
-    # The system's own table, which Python asks first, may lack these; a browser runs no module of another type.
-    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript", ".js": "text/javascript",
-                      ".wasm": "application/wasm", ".md": "text/plain; charset=utf-8"}  # fmt: skip
+    def guess_type(self, path):
+        return TYPES.get(Path(path).suffix) or super().guess_type(path)
 
     def end_headers(self):
         self.send_header("Cache-Control", "no-cache")  # a release may be made anew behind the page

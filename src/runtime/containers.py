@@ -24,10 +24,10 @@ _PLACEHOLDER = {4: 2**31 - 2**16, 8: 2**62}
 
 # Where a file's first bytes are, these bytes, what such a file is called, and FFmpeg's demuxer of it.
 _MEDIA = (
-    (4, b"ftyp", "MP4", "mov"),
-    (0, b"\x1aE\xdf\xa3", "WebM or Matroska", "matroska"),
-    (0, b"0&\xb2u\x8ef\xcf\x11", "WMA", "asf"),
-    (0, b"#!AMR", "AMR", "amr"),
+    (4, b"ftyp", ("MP4", "mov")),
+    (0, b"\x1aE\xdf\xa3", ("WebM or Matroska", "matroska")),
+    (0, b"0&\xb2u\x8ef\xcf\x11", ("WMA", "asf")),
+    (0, b"#!AMR", ("AMR", "amr")),
 )
 
 
@@ -109,9 +109,9 @@ def media_format(file: BinaryIO) -> tuple[str, str] | None:
     first bytes; None of any other."""
     file.seek(0)
     head = file.read(12)
-    for offset, sign, *names in _MEDIA:
+    for offset, sign, kind in _MEDIA:
         if head[offset:].startswith(sign):
-            return tuple(names)
+            return kind
     file.seek(_tag_size(file))
     first, second = (file.read(2) + bytes(2))[:2]
     return ("AAC", "aac") if first == 0xFF and second & 0xF6 == 0xF0 else None  # MPEG audio has other bits there
