@@ -32,7 +32,7 @@ ifeq ($(shell test -w "$$HOME" && echo yes),)
 export HOME := $(CURDIR)/.venv
 endif
 
-.PHONY: help repro test lint bench lock clean $(STALE)
+.PHONY: help repro test lint bench demo lock clean $(STALE)
 
 repro: .venv/installed ## run the pipeline: all stages whose inputs changed, then the table of results
 	@$(ACTIVATE); if test -e .git || git rev-parse --git-dir >/dev/null 2>/dev/null; then \
@@ -55,9 +55,12 @@ lint: .venv/installed-dev ## check style, spelling, types and which package impo
 bench: .venv/installed-bench ## compare the models' speed with peers' (BENCH="--help" lists the options)
 	@$(ACTIVATE) && python -m bench $(BENCH)
 
+demo: .venv/installed bench/web/node_modules ## serve the release's page to this machine (DEMO="--help" lists the options)
+	@$(ACTIVATE) && python -m src.demo $(DEMO)
+
 lock: .venv/installed-dev ## pin what pyproject.toml asks for in requirements*.txt
 	$(LOCK) pyproject.toml -o requirements.txt
-	for group in bench cluster dev; do $(LOCK) --group $$group --excludes requirements.txt -o requirements-$$group.txt; done
+	for group in bench cluster media dev; do $(LOCK) --group $$group --excludes requirements.txt -o requirements-$$group.txt; done
 	$(LOCK) --group pip -c requirements.txt -o requirements-pip.txt
 
 clean: ## remove the environment and what tools keep here
@@ -75,6 +78,11 @@ help: ## list the targets
 	$(INSTALL) -r requirements-pip.txt
 	@$(INSTALL) --no-index --no-deps torch -c requirements.txt 2>/dev/null || true
 	set -o pipefail; $(DEPENDENCIES) | $(INSTALL) -r /dev/stdin -c requirements.txt
+	touch $@
+
+bench/web/node_modules: bench/web/package-lock.json
+	@command -v npm >/dev/null || { echo >&2 'npm (Node.js) is needed: it fetches onnxruntime-web'; exit 1; }
+	cd bench/web && npm ci --no-audit --no-fund
 	touch $@
 
 .venv/installed-%: requirements-%.txt .venv/installed

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from src.cost import latency
-from src.runtime.errors import one_line
 
 FOLDER = Path(__file__).parent / "web"
 
@@ -25,15 +24,21 @@ def program(name: str) -> str:
     return path
 
 
-def encoder(model: Path) -> latency.Encoder:
-    """The callable on one thread, waveform float32 [batch, samples] -> embedding float32 [batch, dim]. The first use installs
-    onnxruntime-web from npm. Raises UnavailableError where that, or Node, is not to be had."""
-    node = program("node")
+def package() -> Path:
+    """The folder of onnxruntime-web; the first use gets it from npm. Raises UnavailableError where it is not to be had."""
     if not (FOLDER / "node_modules").is_dir():
         install = [program("npm"), "ci", "--no-audit", "--no-fund"]
         output = subprocess.run(install, cwd=FOLDER, capture_output=True, text=True)
         if output.returncode:
-            raise UnavailableError(f"npm ci: {one_line(output.stderr.strip()[-300:])}")
+            raise UnavailableError(f"npm ci: {output.stderr.strip()[-300:]}")
+    return FOLDER / "node_modules/onnxruntime-web"
+
+
+def encoder(model: Path) -> latency.Encoder:
+    """The callable on one thread, waveform float32 [batch, samples] -> embedding float32 [batch, dim]. Raises
+    UnavailableError where `package`, or Node, is not to be had."""
+    node = program("node")
+    package()
     command = [node, FOLDER / "embed.mjs", model]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdin and process.stdout  # pipes

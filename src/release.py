@@ -18,6 +18,7 @@ from src.runtime.audio import SAMPLE_RATE
 from src.runtime.errors import InputError
 
 FOLDER = Path("models/release")
+PAGE = Path(__file__).parent / "publish/page"
 OLDEST_ONNXRUNTIME = "1.18"  # the first that loads ONNX IR 10 and opset 21
 
 
@@ -43,6 +44,7 @@ def main() -> None:
         write_text(beside / "README.md", layout.CARD.read_text(encoding="utf-8"))
         write_json(beside / "bom.json", materials)
         write_text(beside / "LICENSES.md", bill.licences(materials))
+        shutil.copytree(PAGE, beside, dirs_exist_ok=True)
         shutil.copyfile(source, beside / "model.onnx")
     print(f"{FOLDER}: {chosen['title']}")
 

@@ -24,7 +24,7 @@ from pydantic import Field
 
 from src.common.options import DIFFER, ModelOptions
 from src.runtime import calibration, engine
-from src.runtime.audio import MAX_SECONDS, SAMPLE_RATE, waveform
+from src.runtime.audio import MAX_SECONDS, SAMPLE_RATE, limits, waveform
 from src.runtime.errors import AudioError, InputError, printable
 from src.runtime.scoring import mean_direction, normalised
 
@@ -61,8 +61,8 @@ def verify(
 ) -> tuple[dict[str, Any], int]:
     """(the result, as in the JSON that is printed; the exit status).
 
-    threshold: of the score, None for that of the evaluation; max_seconds: None cuts nothing; channel: from 1, None for
-    the average. Raises InputError when the model or a recording cannot be used.
+    threshold: of the score, None for that of the evaluation; max_seconds: that the model hears at once (see `limits`);
+    channel: from 1, None for the average. Raises InputError when the model or a recording cannot be used.
     """
     start = time.perf_counter()
     session = engine.session(model)
@@ -99,10 +99,11 @@ def verify(
 
 def _embedding(session, path, max_seconds, channel):
     try:
-        samples, differ = waveform(path, max_seconds, channel)
+        most, window = limits(max_seconds)
+        samples, differ = waveform(path, most, channel)
         if differ:
             print(f"note: {printable(path)}: {DIFFER}", file=sys.stderr)
-        return engine.embedding(session, samples), len(samples) / SAMPLE_RATE
+        return engine.embedding(session, samples, window), len(samples) / SAMPLE_RATE
     except AudioError as error:
         raise InputError(f"{path}: {error}") from None
 

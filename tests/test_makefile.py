@@ -226,5 +226,5 @@ def test_a_user_without_a_name_or_home_can_run_it(project):
 
 def test_help_lists_every_target():
     printed = make(ROOT, "help")
-    for target in ("repro", "test", "lint", "bench", "lock", "clean", "help"):
+    for target in ("repro", "test", "lint", "bench", "demo", "lock", "clean", "help"):
         assert f"make {target} " in printed

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, field_validator
 
 from src.common.schema import Section
-from src.runtime.audio import MAX_SECONDS, SHORTEST
+from src.runtime.audio import MAX_SECONDS, SHORTEST, WINDOWS
 
 DIFFER = "channels differ (two speakers, or opposite polarity), and are averaged; --channel chooses one"
 
@@ -25,7 +25,11 @@ Scheduler = Annotated[str, AfterValidator(_address)]
 class ModelOptions(Section):
     model: Path = Field(Path("models/qat.onnx"), description="an ONNX file")
     max_seconds: float | None = Field(
-        MAX_SECONDS, ge=SHORTEST, allow_inf_nan=True, description="what is longer is cut to this; inf: nothing is cut"
+        MAX_SECONDS,
+        ge=SHORTEST,
+        allow_inf_nan=True,
+        description="what is longer is heard in windows of at most this, of which there are at most "
+        f"{WINDOWS}, and their embeddings are averaged; inf: in one, whatever the length",
     )
     channel: int | None = Field(
         None,

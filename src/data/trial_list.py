@@ -25,7 +25,15 @@ OFFICIAL = {
 }
 _FIRST, _LAST = {"1": 1, "0": 0}, {"target": 1, "nontarget": 0}
 _FORMS = "`0 or 1, a file, a file` or `a file, a file, target or nontarget`"
-_ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {".m4a", ".aac", ".opus"}
+_ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} | {
+    ".m4a",
+    ".mp4",
+    ".aac",
+    ".opus",
+    ".webm",
+    ".wma",
+    ".amr",
+}
 
 
 def read_trial_list(path: str | Path, recordings: Collection[str] = (), level: int = 1) -> list[Trial]:

@@ -109,13 +109,15 @@ def embeddings(
     done: Store,
     workers: int | None = None,
     client: Any = None,
+    window: int | None = None,
 ) -> Iterator[tuple[int, Embedding | str]]:
     """(number of the path, its Embedding, or the reason why there is none), those that are in the store first.
 
     read: a function of a module, or `functools.partial` of one, that gives the waveform of a path, float32 [n] at 16 kHz,
     and whether its channels differ; it raises AudioError. workers: threads, None for one a CPU. client: of
     `cluster.connected`, whose workers read the files in their place; each runs the model on one thread, so that the
-    embeddings are the same bytes on processors of one kind. What is computed is added to the store.
+    embeddings are the same bytes on processors of one kind. window: as for `engine.embedding`. What is computed is added to
+    the store.
     """
     full = [os.path.abspath(path) for path in paths]
     todo = list(range(len(full)))
@@ -130,7 +132,7 @@ def embeddings(
                     yield number, embedding
             if len(todo) < len(full):
                 print(f"{len(full) - len(todo)} of {len(full)} were done before", file=sys.stderr, flush=True)
-        job = _Job(os.path.abspath(model), sha256(model), onnxruntime.__version__, read)
+        job = _Job(os.path.abspath(model), sha256(model), onnxruntime.__version__, read, window)
         files = [full[number] for number in todo]
         results: Any = cluster.run(client, job, files) if client else enumerate(_on_threads(job, files, workers))
         with contextlib.closing(results) if client else contextlib.nullcontext():
@@ -149,12 +151,13 @@ class _Job:
     checksum: str
     version: str
     read: Read
+    window: int | None
 
     def __call__(self, path: str) -> Embedding | str:
         session = _session(self.model, self.checksum, self.version)
         try:
             samples, differ = self.read(path)
-            values = engine.embedding(session, samples)
+            values = engine.embedding(session, samples, self.window)
             return Embedding(sha256(path), values, differ)
         except AudioError as error:
             return str(error)

@@ -18,6 +18,8 @@ COST = ("gmacs", "gflops", "int8_mac_share", "params_million", "size_mb")
 TAGS = ["speaker-verification", "speaker-recognition", "speaker-embeddings", "onnx"]
 TEMPLATES = Path(__file__).parent / "templates"
 UNSTATED = {"license": "other", "license_name": "not-stated"}
+# What a static Space reads, where the release is put on the hub as one; a model repository passes over it.
+SPACE = {"title": "One speaker or two?", "sdk": "static", "app_file": "index.html"}
 
 
 def card(results: Results, model: Model) -> str:
@@ -58,6 +60,7 @@ def metadata(results: Results, model: Model) -> ModelCardData:
         metrics=["accuracy", "eer", "min_dcf", "cllr"],
         model_name=f"{base_model(params.encoder).split('/')[-1]}, {model.title}",
         eval_results=list(_results(results, model)),
+        **SPACE,
     )
 
 

@@ -8,12 +8,15 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from src.runtime.containers import audio_size, mp3_states_length
+from src.runtime import media
+from src.runtime.containers import audio_size, media_format, mp3_states_length
 from src.runtime.errors import AudioError, reason
 
 SAMPLE_RATE = 16_000
 LOWEST_RATE = 8_000
-MAX_SECONDS = 60.0  # of a recording, unless told: the memory that an encoder takes grows with the length
+MAX_SECONDS = 60.0  # that an encoder hears at once, unless told: the memory that it takes grows with the length
+# Windows of that length that a recording has at most. More speech helps while there is little: bench/windows.py.
+WINDOWS = 5
 SHORTEST = 0.3  # seconds; the encoder is not held to anything below
 SILENCE = 1e-4  # standard deviation, full scale 1: three steps of 16-bit audio
 CLIPPED = 0.01  # share of the samples that stay at the peak from which on a recording is refused
@@ -32,11 +35,14 @@ def decode(file: BinaryIO, seconds: float | None = None) -> tuple[np.ndarray, in
     """Samples float32 [n, channels] and sample rate in Hz of an open binary file.
 
     With `seconds`, little more than the first `seconds` are decoded. A length that the writer could not know (it wrote
-    to a pipe, or was killed) is no length: such a file is read to its end. Raises AudioError when the file is empty,
-    cannot be decoded, or ends before it says it does (within the part that is decoded).
+    to a pipe, or was killed) is no length: such a file is read to its end. What libsndfile does not know, and FFmpeg does,
+    PyAV decodes. Raises AudioError when the file is empty, cannot be decoded, or ends before it says it does (within the
+    part that is decoded).
     """
     if not file.seek(0, os.SEEK_END):
         raise AudioError("empty")
+    if kind := media_format(file):
+        return media.decode(file, kind, None if seconds is None else seconds + _MARGIN)
     try:
         size = audio_size(file)
         with _Stream(_Patched(file, size)) as sound:
@@ -63,6 +69,8 @@ def decode(file: BinaryIO, seconds: float | None = None) -> tuple[np.ndarray, in
 
 def undecodable(file: BinaryIO) -> str | None:
     """Why an open binary file cannot be decoded, judged by its header; None where it can."""
+    if kind := media_format(file):
+        return media.undecodable(file, kind)
     try:
         _Stream(_Patched(file, audio_size(file))).close()
     except soundfile.SoundFileError as error:
@@ -178,6 +186,11 @@ def waveform(
     samples, rate = decode_path(path, max_seconds)
     pcm = prepare(samples, rate, max_seconds=max_seconds, channel=channel)
     return pcm.astype(np.float32) / 32768, channel is None and channels_differ(samples, rate)
+
+
+def limits(max_seconds: float | None) -> tuple[float | None, int | None]:
+    """(seconds of a recording that are used, samples of it that a model hears at once) by --max-seconds; None: all."""
+    return (None, None) if max_seconds is None else (WINDOWS * max_seconds, round(max_seconds * SAMPLE_RATE))
 
 
 def channels_differ(samples: np.ndarray, rate: int) -> bool:

@@ -22,6 +22,14 @@ _CHUNKED = {
 # From here on a size that the file does not have is a placeholder, by the bytes of its field.
 _PLACEHOLDER = {4: 2**31 - 2**16, 8: 2**62}
 
+# Where a file's first bytes are, these bytes, what such a file is called, and FFmpeg's demuxer of it.
+_MEDIA = (
+    (4, b"ftyp", ("MP4", "mov")),
+    (0, b"\x1aE\xdf\xa3", ("WebM or Matroska", "matroska")),
+    (0, b"0&\xb2u\x8ef\xcf\x11", ("WMA", "asf")),
+    (0, b"#!AMR", ("AMR", "amr")),
+)
+
 
 @dataclass(frozen=True)
 class AudioSize:
@@ -92,10 +100,27 @@ def _chunked(file, end, at, header, audio, lead, alignment):
 
 def mp3_states_length(file: BinaryIO) -> bool:
     """Whether the first frame of an open MP3 file holds the number of frames: a header Xing, Info or VBRI."""
+    file.seek(_tag_size(file))
+    return re.search(rb"Xing|Info|VBRI", file.read(64)) is not None
+
+
+def media_format(file: BinaryIO) -> tuple[str, str] | None:
+    """(what it is called, FFmpeg's demuxer of it) of an open file that libsndfile does not know and FFmpeg does, by its
+    first bytes; None of any other."""
+    file.seek(0)
+    head = file.read(12)
+    for offset, sign, kind in _MEDIA:
+        if head[offset:].startswith(sign):
+            return kind
+    file.seek(_tag_size(file))
+    first, second = (file.read(2) + bytes(2))[:2]
+    return ("AAC", "aac") if first == 0xFF and second & 0xF6 == 0xF0 else None  # MPEG audio has other bits there
+
+
+def _tag_size(file):
+    """Bytes of the tag ID3 before an MP3 or an AAC stream."""
     file.seek(0)
     tag = file.read(10)
-    size = 0
-    if tag[:3] == b"ID3":  # a tag before it, with its size in four times seven bits
-        size = 10 + sum(byte << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=False))
-    file.seek(size)
-    return re.search(rb"Xing|Info|VBRI", file.read(64)) is not None
+    if tag[:3] != b"ID3":
+        return 0
+    return 10 + sum(byte << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=False))  # in seven bits each

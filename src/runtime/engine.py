@@ -63,12 +63,14 @@ def saturates() -> bool:
     return product.item() != 2 * 255 * 127
 
 
-def embedding(model: onnxruntime.InferenceSession, waveform: np.ndarray) -> np.ndarray:
+def embedding(model: onnxruntime.InferenceSession, waveform: np.ndarray, window: int | None = None) -> np.ndarray:
     """The embedding float32 [dim] of a waveform float32 [n] by a `session`, not length-normalised.
 
-    Raises AudioError when it is zero or not finite.
+    window: samples that the model gets at once at most; the embedding of a longer waveform is the mean over as few equal
+    parts as that allows (None: it gets all at once). Raises AudioError when it is zero or not finite.
     """
-    values = np.asarray(model.run([OUTPUT], {INPUT: waveform[None]})[0])[0]
+    parts = np.array_split(waveform, -(-len(waveform) // window) if window else 1)
+    values = np.mean([np.asarray(model.run([OUTPUT], {INPUT: part[None]})[0])[0] for part in parts], axis=0)
     if not np.isfinite(values).all() or not values.any():
         raise AudioError("the embedding is zero, or not finite")
     return values

@@ -122,7 +122,9 @@ def test_only_what_is_not_done_goes_to_workers_and_faults_are_reasons(paths, sch
 
 
 def test_another_model_at_the_workers_is_refused(paths, scheduler, workers):
-    job = extract._Job(os.path.abspath("b.onnx"), extract.sha256("a.onnx"), extract.onnxruntime.__version__, waveform)
+    job = extract._Job(
+        os.path.abspath("b.onnx"), extract.sha256("a.onnx"), extract.onnxruntime.__version__, waveform, None
+    )
     with cluster.connected(scheduler) as client, pytest.raises(InputError, match="b.onnx: is another model here"):
         list(cluster.run(client, job, paths[:1]))
 

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, SpaceCard
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from huggingface_hub.utils import validate_repo_id
@@ -31,7 +31,7 @@ from src.runtime.errors import InputError
 from tests.evaluate.conftest import save_model
 from tests.reporting.conftest import ROOT, change, place, write  # noqa: F401 (place is a fixture)
 
-FILES = {"model.onnx", "config.json", "README.md", "bom.json", "LICENSES.md"}
+FILES = {"model.onnx", "config.json", "README.md", "bom.json", "LICENSES.md", "index.html", "page"}
 KEYS = {
     "accuracy": "top1_accuracy",
     "eer": "eer",
@@ -57,7 +57,9 @@ def prepared(**changes):
 
 
 def digests():
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in release.FOLDER.iterdir()}
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in release.FOLDER.rglob("*") if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,17 @@ def test_the_hub_can_read_the_card(folder, about):
         numbers = [each.metric_value, each.metric_args["low"], each.metric_args["high"]]
         assert numbers == pytest.approx([scale * value for value in (about["metrics"][key], ci["low"], ci["high"])])
         assert each.dataset_args["trials"] == about["metrics"]["trials"] and "95 % interval" in each.metric_name
+
+
+def test_the_folder_is_a_static_space_too(folder):
+    space = SpaceCard.load(folder / "README.md").data
+    assert space.sdk == "static" and (folder / space.app_file).is_file() and space.license == "apache-2.0"
+    page = (folder / "index.html").read_text()
+    for name in re.findall(r'(?:src|href)="(?!data:)([^"]+)"', page):
+        assert (folder / name).is_file(), name
+    assert not re.search(
+        r"https?://", "".join(path.read_text() for path in [folder / "index.html", *(folder / "page").iterdir()])
+    )
 
 
 def test_the_program_in_the_card_runs(folder, tmp_path):
