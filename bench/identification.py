@@ -1,7 +1,7 @@
 """Whether open-set identification keeps the FPIR that it is asked for, on speakers that its threshold has not seen.
 
     python -m bench.identification                       # the pipeline's validation speakers for its test speakers
-    python -m bench.identification FOLDER --model ...    # halves of a folder <speaker>/**, each for the other, 20 times
+    python -m bench.identification --folder FOLDER       # halves of a folder <speaker>/**, each for the other, 20 times
 
 Prints FPIR and FNIR at the threshold that `src.identify` takes, in galleries of 10 and of all speakers but one, with 95 %
 intervals over resampled speakers (of a folder: the mean over splits, and where 90 % of them lie).
@@ -20,7 +20,7 @@ from pydantic import Field
 from src.common.schema import Section
 from src.data import manifest
 from src.data.manifest import Row
-from src.evaluate import bootstrap, extract, open_set, score_calibration, scores
+from src.evaluate import bootstrap, extract, nontargets, open_set, scores
 from src.evaluate.trials import all_pairs
 from src.runtime import engine
 from src.runtime.audio import MAX_SECONDS, waveform
@@ -30,12 +30,12 @@ SPLITS = 20
 
 
 class Options(Section):
-    folder: list[Path] = Field([], max_length=1, description="a folder of speakers in place of the pipeline's splits")
+    folder: Path | None = Field(None, description="a folder of speakers in place of the pipeline's splits")
     model: Path = Field(Path("models/qat.onnx"))
     fpir: float = Field(0.01, gt=0, lt=0.5)
 
 
-def main(model, fpir, folder=()):
+def main(model=Path("models/qat.onnx"), fpir=0.01, folder=None):
     session = engine.session(model)
     if not folder:
         rows = manifest.read()
@@ -45,7 +45,7 @@ def main(model, fpir, folder=()):
             texts = [f"{100 * rate:.2f} % [{100 * low:.2f}, {100 * high:.2f}]" for rate, (low, high) in rates]
             print(f"{size} speakers: threshold {threshold:.4f}{' (extrapolated)' * beyond}, FPIR {texts[0]}, FNIR {texts[1]}")
         return
-    _, files = named_files(folder[0])
+    _, files = named_files(folder)
     rows = [Row(name, name.split("/")[0], "", path, 0, 0) for name, path in sorted(files.items()) if "/" in name]
     embeddings = extract.embed(session, rows, audio=lambda row: waveform(row.path, MAX_SECONDS)[0])
     speakers = sorted({row.speaker for row in rows})
@@ -68,8 +68,7 @@ def measured(known, tested, fpir, resamples=1000):
     """(gallery's size, threshold, whether it is extrapolated, (FPIR, its interval), (FNIR, its interval)) of each size.
 
     known: rows and embeddings of the speakers that the threshold is from; tested: of those that are searched for."""
-    trials = all_pairs(known[0], 1)
-    tail = score_calibration.fit(scores.cosine(known[1], trials), trials.targets).nontargets
+    tail = nontargets.measure(known[1], known[0])
     pairs = all_pairs(tested[0], 1)
     grid = scores.cosine(tested[1], pairs).reshape(len(pairs.enrol_names), -1)
     mates = (pairs.enrol_speakers[:, None] == pairs.test_speakers).argmax(axis=0)

@@ -29,7 +29,7 @@ from src.common.files import sha256, write_json
 from src.common.options import ModelOptions
 from src.data.manifest import Row
 from src.data.trial_list import left_out, read_trial_list
-from src.evaluate import extract, normalise, own_speakers, scores, store
+from src.evaluate import extract, nontargets, normalise, own_speakers, scores, store
 from src.evaluate import trials as trials_of
 from src.evaluate.own_speakers import Asked
 from src.runtime import calibration, engine
@@ -95,7 +95,8 @@ def calibrate(
         values = scores.cosine(embeddings, pairs)
         if cohort:
             values = normalise.s_norm(values, embeddings, pairs, *cohort)
-        fitted, extrapolated = own_speakers.calibrated(values, pairs, asked)
+        tail = nontargets.measure(embeddings, rows, len(pairs.enrol_rows[0]), *(cohort or ()))
+        fitted, extrapolated = own_speakers.calibrated(values, pairs, tail, asked)
         if base and base.cohort:
             file = os.path.relpath(Path(source).parent / base.cohort.file, out.absolute().parent)
             fitted = replace(fitted, normalisation=base.normalisation, cohort=replace(base.cohort, file=file))

@@ -14,7 +14,7 @@ import numpy as np
 from src.data.manifest import Row
 from src.evaluate import accuracy, bootstrap, metrics, score_calibration, sessions
 from src.evaluate.trials import Trials, subset
-from src.runtime.calibration import Calibration
+from src.runtime.calibration import Calibration, Nontargets
 from src.runtime.errors import InputError
 
 FOLDS = 5  # of speakers
@@ -30,14 +30,16 @@ class Asked:
     fmr: float | None = None
 
 
-def calibrated(scores: np.ndarray, trials: Trials, asked: Asked) -> tuple[Calibration, bool]:
+def calibrated(
+    scores: np.ndarray, trials: Trials, tail: Nontargets | None, asked: Asked
+) -> tuple[Calibration, bool]:
     """(the calibration of scores, float [n], with the threshold that is asked for; whether that is extrapolated).
 
     For a false match rate it is the lowest with at most that share of the non-target trials at or above it or, where
-    there are fewer than `metrics.enough_for` asks, that of the fitted tail. Raises InputError where the scores do not allow
+    there are fewer than `metrics.enough_for` asks, that of the `tail`. Raises InputError where the scores do not allow
     it, and as `score_calibration.fit`.
     """
-    fitted = score_calibration.fit(scores, trials.targets, len(trials.enrol_rows[0]))
+    fitted = replace(score_calibration.fit(scores, trials.targets), nontargets=tail)
     if asked.prior is not None:
         if fitted.scale <= 0:
             raise InputError("--prior: the scores of the same speaker are not higher than others: no threshold")

@@ -11,7 +11,7 @@ import numpy as np
 from src.common import layout
 from src.common.files import atomic_write
 from src.data.manifest import Row
-from src.evaluate import extract, metrics, normalise, score_calibration, scores
+from src.evaluate import extract, metrics, nontargets, normalise, score_calibration, scores
 from src.evaluate.test_set import Setup, Test
 from src.evaluate.trials import Trials
 from src.runtime import calibration
@@ -59,14 +59,15 @@ def score(embeddings: Embeddings, setup: Setup) -> Result:
     """Scores and ranks of the test, calibrated on the validation speakers, normalised as the setup says."""
     trials, normalisation = setup.validation[1], (embeddings.cohort, setup.top)
     validation = _scores(embeddings.validation, trials, *normalisation)
-    fitted = score_calibration.fit(validation, trials.targets, len(trials.enrol_rows[0]))
+    fitted = score_calibration.fit(validation, trials.targets)
+    tail = nontargets.measure(embeddings.validation, setup.validation[0], len(trials.enrol_rows[0]), *normalisation)
     file, cohort = None, None
     if embeddings.cohort is not None:
         with io.BytesIO() as new:
             np.save(new, embeddings.cohort.astype(np.float32))
             file = new.getvalue()
         cohort = Cohort(COHORT_FILE, hashlib.sha256(file).hexdigest(), setup.top)
-    fitted = replace(fitted, normalisation=setup.normalisation, cohort=cohort)
+    fitted = replace(fitted, normalisation=setup.normalisation, nontargets=tail, cohort=cohort)
     return replace(score_test(embeddings.test, setup.test, fitted, *normalisation), cohort=file)
 
 

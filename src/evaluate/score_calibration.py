@@ -5,19 +5,17 @@ from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, ndtri
+from scipy.special import expit
 
 from src.common.files import write_json
 from src.data import manifest
 from src.data.manifest import Row
 from src.evaluate import metrics, trials
-from src.runtime.calibration import Calibration, Nontargets
+from src.runtime.calibration import Calibration
 from src.runtime.errors import InputError
 
 SPLIT = "validation"
 _DIGITS = 6
-_TAIL = 0.05  # share of the non-target scores that the tail is fitted to
-_FEWEST = 10  # scores that it is fitted to
 
 
 def rows_and_trials(
@@ -41,14 +39,14 @@ def rows_and_trials(
         raise InputError(f"{manifest.PATH}: split {SPLIT}, which scores are calibrated on: {error}") from None
 
 
-def fit(scores: np.ndarray, targets: np.ndarray, enrolments: int = 1) -> Calibration:
+def fit(scores: np.ndarray, targets: np.ndarray) -> Calibration:
     """The calibration of scores, float [n], from trials with targets, bool [n].
 
     The affine map with the lowest Cllr: logistic regression at a prior of 0.5 (Brümmer and du Preez, 2006).
     Trials count with the labels (t + 1) / (t + 2) and 1 / (n + 2), where t and n are how many of either class
     there are, instead of 1 and 0, so that there is a solution where a threshold tells the classes apart (Platt,
     "Probabilistic Outputs for Support Vector Machines", 1999). Scores that are all the same get scale 0.
-    enrolments: how many recordings were averaged on the enrolled side. Raises InputError as `metrics.rank`.
+    Raises InputError as `metrics.rank`.
     """
     threshold = metrics.eer_threshold(metrics.rank(scores, targets))
     mean, std = scores.mean(), scores.std()
@@ -67,25 +65,7 @@ def fit(scores: np.ndarray, targets: np.ndarray, enrolments: int = 1) -> Calibra
     slope, intercept = minimize(cost, np.zeros(2), jac=True, method="BFGS", options={"gtol": 1e-9}).x
     scale = slope / std
     scale, offset, threshold = (round(float(value), _DIGITS) for value in (scale, intercept - scale * mean, threshold))
-    return Calibration(scale, offset, threshold, nontargets=tail(scores[~np.asarray(targets, dtype=bool)], enrolments))
-
-
-def tail(scores: np.ndarray, enrolments: int = 1) -> Nontargets | None:
-    """The tail of the scores of non-target trials, float [n]: the line through the highest of them, against the normal
-    distribution's quantiles. None of too few scores, or of scores that are all the same.
-
-    A normal tail, because on held-out speakers it gives the rates that were asked for; an exponential one gives far
-    fewer false alarms, a generalised Pareto one several times as many (docs/evaluation.md).
-    """
-    number = max(_FEWEST, round(_TAIL * len(scores)))
-    if len(scores) < 2 * number:
-        return None
-    highest = np.sort(scores)[-number:]
-    quantiles = -ndtri((np.arange(number, 0, -1) - 0.5) / len(scores))
-    scale, location = np.polyfit(quantiles, highest, 1)
-    if scale < 10.0**-_DIGITS:
-        return None
-    return Nontargets(round(float(location), _DIGITS), round(float(scale), _DIGITS), len(scores), enrolments)
+    return Calibration(scale, offset, threshold)
 
 
 def write(path: Path | str, calibration: Calibration) -> None:

@@ -17,7 +17,7 @@ COSINE = "none"  # evaluate.normalisation, where scores are the cosines themselv
 COHORT_FILE = "cohort.npy"
 _HUGE = 1e9  # no scale, offset or threshold is as large
 _NORMAL = NormalDist()
-_SHOWN = 3  # scores, of those fitted to, that are to lie above a threshold for it to be within the data
+_SHOWN = 10  # scores, of those fitted to, that are to lie above a threshold for it to be within the data
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Nontargets:
         return self.location - self.scale * _NORMAL.inv_cdf(self._each(fpir, size))
 
     def beyond(self, fpir: float, size: int) -> bool:
-        """Whether fewer than three of the scores fitted to can be expected above `threshold`: it is extrapolated."""
+        """Whether fewer than ten of the scores fitted to can be expected above `threshold`: it is extrapolated."""
         return self._each(fpir, size) * self.trials < _SHOWN
 
     def share(self, score: float) -> float:
