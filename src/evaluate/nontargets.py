@@ -13,6 +13,7 @@ from src.runtime.calibration import Nontargets
 _TAIL = 0.02  # share of the scores that the tail is fitted to
 _FEWEST = 10  # scores that it is fitted to
 _DIGITS = 6
+_MOST = 1 << 22  # trials of a round
 
 
 def measure(
@@ -22,10 +23,15 @@ def measure(
     cohort: np.ndarray | None = None,
     top: int | None = None,
 ) -> Nontargets | None:
-    """The tail of all scores between speakers of these rows, every utterance enrolled in turn (see `Speech.rounds`).
+    """The tail of all scores between speakers of these rows, every utterance enrolled in turn (see `Speech.rounds`); of so
+    many rows that a round would be of more than some millions of trials, a part at even distances.
 
     embeddings: [rows, dim]; cohort, top: as for `normalise.s_norm`. None as `tail`.
     """
+    most = max(1, _MOST // len({row.speaker for row in rows}))
+    if len(rows) > most:
+        kept = np.arange(most) * len(rows) // most
+        embeddings, rows = embeddings[kept], [rows[number] for number in kept]
     found = []
     for order, trials in Speech(rows, enrolments, 1).rounds():
         values = scores.cosine(embeddings[order], trials)
