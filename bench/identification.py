@@ -43,7 +43,9 @@ def main(model=Path("models/qat.onnx"), fpir=0.01, folder=None):
         known, tested = (extract.embed(session, part) for part in (seen, unseen))
         for size, threshold, beyond, *rates in measured((seen, known), (unseen, tested), fpir):
             texts = [f"{100 * rate:.2f} % [{100 * low:.2f}, {100 * high:.2f}]" for rate, (low, high) in rates]
-            print(f"{size} speakers: threshold {threshold:.4f}{' (extrapolated)' * beyond}, FPIR {texts[0]}, FNIR {texts[1]}")
+            print(
+                f"{size} speakers: threshold {threshold:.4f}{' (extrapolated)' * beyond}, FPIR {texts[0]}, FNIR {texts[1]}"
+            )
         return
     _, files = named_files(folder)
     rows = [Row(name, name.split("/")[0], "", path, 0, 0) for name, path in sorted(files.items()) if "/" in name]
@@ -79,5 +81,8 @@ def measured(known, tested, fpir, resamples=1000):
         rates = []
         for wrong in open_set.at_threshold(searched, size, threshold):
             values = bootstrap.identification(wrong, mates, counts)
-            rates.append((wrong.mean(), bootstrap.rate_interval(wrong.mean(), values, counts) if resamples > 2 else None))
+            interval = bootstrap.rate_interval(wrong.mean(), values, counts) if resamples > 2 else None
+            if interval and not wrong.any():
+                interval = 0.0, 1 - 0.025 ** (1 / len(grid))  # as if all probes of a speaker went together
+            rates.append((wrong.mean(), interval))
         yield size, threshold, tail.beyond(fpir, size), *rates

@@ -40,14 +40,7 @@ def main(speakers, searches, checked, flat=False):
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "gallery.db"
-        with gallery.opened(path, gallery.Model("0" * 64, "made up"), create=True) as made:
-            with made._transaction() as database:
-                for start in range(0, speakers, _PART):
-                    part = voices(rng, min(_PART, speakers - start), flat)
-                    rows = ((f"speaker {start + i}", 1, 3.0, part[i].tobytes()) for i in range(len(part)))
-                    database.executemany(
-                        "INSERT INTO speakers (name, recordings, seconds, voiceprint) VALUES (?, ?, ?, ?)", rows
-                    )
+        fill(path, rng, speakers, flat)
         with gallery.opened(path) as made:
             before, start = peak_mb(), time.perf_counter()
             rows = 0
@@ -56,7 +49,9 @@ def main(speakers, searches, checked, flat=False):
             read, start = time.perf_counter() - start, time.perf_counter()
             index = Index(made.voiceprints(), len(made))
             loaded = time.perf_counter() - start
-        print(f"{speakers:,} speakers, a file of {path.stat().st_size / 1e6:,.0f} MB: loaded in {loaded:.1f} s, of which reading {read:.1f} s")
+        print(
+            f"{speakers:,} speakers, a file of {path.stat().st_size / 1e6:,.0f} MB: loaded in {loaded:.1f} s, of which reading {read:.1f} s"
+        )
     memory = sum(value.nbytes for value in vars(index).values() if isinstance(value, np.ndarray)) / 1e6
     print(f"index {memory:,.0f} MB; peak of the process {peak_mb():,.0f} MB, {before:,.0f} MB before")
     times, wrong = [], 0
@@ -70,7 +65,9 @@ def main(speakers, searches, checked, flat=False):
         if number < checked:
             wrong += {*positions} != {*np.argsort(-(index.voiceprints @ probe))[:TOP]}
     middle, high, highest = np.quantile(times, (0.5, 0.99, 1))
-    print(f"{searches:,} searches for the best {TOP}: median {middle:.1f} ms, p99 {high:.1f} ms, longest {highest:.1f} ms")
+    print(
+        f"{searches:,} searches for the best {TOP}: median {middle:.1f} ms, p99 {high:.1f} ms, longest {highest:.1f} ms"
+    )
     if wrong:
         raise InputError(f"{wrong} of {checked} searches missed one of the best {TOP}")
     print(f"{min(checked, searches)} searches compared with all cosines: the same {TOP}")
@@ -82,3 +79,12 @@ def voices(rng, number, flat):
         values *= np.exp(-np.arange(DIMENSIONS, dtype=np.float32) / 60)
         values[:, 0] += np.linalg.norm(np.exp(-np.arange(DIMENSIONS) / 60))
     return normalised(values).astype(np.float32)
+
+
+def fill(path, rng, speakers, flat):
+    """A gallery of speakers without recordings, in one transaction."""
+    with gallery.opened(path, gallery.Model("0" * 64, "made up"), create=True) as made, made._transaction() as database:
+        for start in range(0, speakers, _PART):
+            part = voices(rng, min(_PART, speakers - start), flat)
+            rows = ((f"speaker {start + i}", 1, 3.0, part[i].tobytes()) for i in range(len(part)))
+            database.executemany("INSERT INTO speakers (name, recordings, seconds, voiceprint) VALUES (?, ?, ?, ?)", rows)

@@ -14,7 +14,6 @@ if __name__ == "__main__":
     command("src.calibrate")
 
 import functools
-import json
 import os
 import sys
 import unicodedata
@@ -45,7 +44,10 @@ class Options(ModelOptions):
     folder: Path = Field(description="recordings, <speaker>/**")
     trials: Path | None = Field(None, description="a trial list, of VoxCeleb or Kaldi; the default is all pairs")
     prior: float | None = Field(
-        None, gt=0, lt=1, description="threshold for this probability of the same speaker, where both errors cost the same"
+        None,
+        gt=0,
+        lt=1,
+        description="threshold for this probability of the same speaker, where both errors cost the same",
     )
     fmr: float | None = Field(None, gt=0, lt=1, description="threshold for this false match rate")
     enrolments: int = Field(1, ge=1, le=100, description="recordings that a speaker is enrolled with, averaged")

@@ -44,7 +44,10 @@ class Options(CalibratedOptions):
     gallery: Path = Field(description="a file of src.enrol")
     recordings: list[Path] = Field(description="the recordings in question, one speaker each")
     fpir: float = Field(
-        FPIR, gt=0, lt=0.5, description="false-positive identification rate: share of searches for unknown speakers that name one"
+        FPIR,
+        gt=0,
+        lt=0.5,
+        description="false-positive identification rate: share of searches for unknown speakers that name one",
     )
     threshold: float | None = Field(None, description="the lowest score of an identified speaker, in place of --fpir")
     top: int = Field(1, ge=1, le=1000, description="how many of the likest speakers are named")
@@ -108,12 +111,7 @@ def identify(
             except AudioError as error:
                 return str(error)
 
-        known = {
-            "gallery": len(index),
-            "threshold": threshold,
-            "threshold_from": origin,
-            "extrapolated": extrapolated,
-        }
+        known = {"gallery": len(index), "threshold": threshold, "threshold_from": origin, "extrapolated": extrapolated}
         for path, result in zip(recordings, on_threads(heard, recordings, workers), strict=True):
             about: dict[str, Any] = {"recording": str(path), "decision": None, "speaker": None}
             if isinstance(result, str):

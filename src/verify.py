@@ -65,6 +65,10 @@ def verify(
     """
     start = time.perf_counter()
     session = engine.session(model)
+    fitted, source = calibrations.of_model(model, calibration)
+    cohort = calibrations.cohort(fitted, source)
+    if threshold is not None and not cohort and abs(threshold) > 1:
+        raise InputError(f"--threshold: a cosine is from -1 to 1, got {threshold:g}")
     loaded = time.perf_counter()
     embeddings, seconds = zip(
         *(_embedding(session, path, max_seconds, channel) for path in (*enrol, test)), strict=True
@@ -74,12 +78,11 @@ def verify(
     score = float(enrolled @ tested)
     if not math.isfinite(score):
         raise InputError("the embeddings of the enrolments cancel each other out: no score")
-    fitted, source = calibrations.of_model(model, calibration)
-    if cohort := calibrations.cohort(fitted, source):
-        score = float(scoring.s_norm(score, *(scoring.spread(side[None], *cohort)[:, 0] for side in (enrolled, tested))))
+    if cohort:
+        score = float(
+            scoring.s_norm(score, *(scoring.spread(side[None], *cohort)[:, 0] for side in (enrolled, tested)))
+        )
     if threshold is not None:
-        if not cohort and abs(threshold) > 1:
-            raise InputError(f"--threshold: a cosine is from -1 to 1, got {threshold:g}")
         source = "--threshold"
     elif fitted:
         threshold = fitted.accepted

@@ -48,7 +48,12 @@ def by_hand():
 
 def test_what_is_written_is_what_verify_and_identify_read(place, run, called):
     status, printed, _ = run("--prior", "0.05")
-    assert status == 0 and "EER" in printed and "actual DCF 0.05" in printed and not (place / "calibration.json.partial").exists()
+    assert (
+        status == 0
+        and "EER" in printed
+        and "actual DCF 0.05" in printed
+        and not (place / "calibration.json.partial").exists()
+    )
     content, (scores, targets) = json.loads((place / "calibration.json").read_text()), by_hand()
     fitted = calibration.read("calibration.json")
     assert (fitted.scale, fitted.offset) == pytest.approx(
@@ -66,7 +71,8 @@ def test_what_is_written_is_what_verify_and_identify_read(place, run, called):
 
 
 def test_a_file_about_this_model_keeps_its_other_fields_and_any_other_stays(place, run):
-    (place / "config.json").write_text(json.dumps({"sha256": sha256("a.onnx"), "sample_rate": 16_000, "scale": 1}))
+    fields = calibration.Calibration(1.0, 0.0, 0.5).fields() | {"sha256": sha256("a.onnx"), "sample_rate": 16_000}
+    (place / "config.json").write_text(json.dumps(fields))
     assert run("--out", "config.json", "--fmr", "0.1")[0] == 0
     content = json.loads((place / "config.json").read_text())
     assert content["sample_rate"] == 16_000 and content["scale"] != 1 and "threshold" in content

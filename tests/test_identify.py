@@ -120,7 +120,10 @@ def test_what_cannot_be_enrolled_is_named(place, run):
     shutil.copy("others/s3/0.wav", "speech/loose.wav")
     status, printed, error = run("enrol", "g.db", "speech")
     assert status == 1 and "s0: 3 recordings added" in printed
-    assert error == "skipped: speech/loose.wav: no speaker: not in a folder directly below\nskipped: speech/s0/0.wav: empty\n"
+    assert (
+        error
+        == "skipped: speech/loose.wav: no speaker: not in a folder directly below\nskipped: speech/s0/0.wav: empty\n"
+    )
     for arguments, message in (
         (["Zoe", "nowhere.wav"], "error: Zoe nowhere.wav: nobody is enrolled"),
         (["nowhere"], "error: nowhere: no such folder; a speaker's name is followed by recordings"),
@@ -145,7 +148,9 @@ def test_notes_say_what_makes_an_answer_doubtful(place, run):
     found = json.loads(printed)
     assert found["seconds"] == 1.0 and found["margin"] == pytest.approx(0, abs=1e-6)
     notes = " ".join(found["notes"])
-    assert "short: under 2 s" in notes and "noisy" in notes and "more than one speaker is over the threshold: s0" in notes
+    assert (
+        "short: under 2 s" in notes and "noisy" in notes and "more than one speaker is over the threshold: s0" in notes
+    )
     quiet = samples * np.where(np.arange(len(samples)) // 4000 % 2, 0.003, 1)
     soundfile.write("clear.wav", quiet, 16_000)
     found = json.loads(run("identify", "g.db", "clear.wav", "--json", "--threshold", "0.999999")[1])
@@ -166,7 +171,9 @@ def test_normalised_scores_are_searched_as_they_were_evaluated(place, run):
         enrolled = mean_direction(embeddings(*(f"speech/{each['speaker']}/{number}.wav" for number in range(4))))
         sides = [scoring.spread(side[None], cohort, 4)[:, 0] for side in (enrolled, probe)]
         assert each["score"] == pytest.approx(float(scoring.s_norm(enrolled @ probe, *sides)), abs=1e-4)
-    assert [each["score"] for each in found["candidates"]] == sorted((e["score"] for e in found["candidates"]), reverse=True)
+    assert [each["score"] for each in found["candidates"]] == sorted(
+        (e["score"] for e in found["candidates"]), reverse=True
+    )
     np.save("metrics/evaluation/qat/cohort.npy", cohort[:3])
     status, _, error = run("identify", "g.db", "speech/s1/3.wav")
     assert status == 2 and "is not the cohort that" in error

@@ -30,9 +30,7 @@ class Asked:
     fmr: float | None = None
 
 
-def calibrated(
-    scores: np.ndarray, trials: Trials, tail: Nontargets | None, asked: Asked
-) -> tuple[Calibration, bool]:
+def calibrated(scores: np.ndarray, trials: Trials, tail: Nontargets | None, asked: Asked) -> tuple[Calibration, bool]:
     """(the calibration of scores, float [n], with the threshold that is asked for; whether that is extrapolated).
 
     For a false match rate it is the lowest with at most that share of the non-target trials at or above it or, where
@@ -121,8 +119,9 @@ def figures(
     if asked.prior is not None and fitted.nontargets:
         rate = fitted.nontargets.share(fitted.accepted)
     if rate:
-        # With the speakers, target trials grow as their number, non-target trials as its square.
-        most = math.ceil(part.speakers * math.sqrt(_ERRORS / rate / nontargets) - 1e-9)
+        # Non-target trials grow as the number of pairs of speakers.
+        pairs = part.speakers * (part.speakers - 1) * _ERRORS / rate / nontargets
+        most = math.ceil((1 + math.sqrt(1 + 4 * pairs)) / 2 - 1e-9)
         summary["speakers_needed"] = max(part.speakers, most)
     return summary
 
@@ -143,11 +142,7 @@ def _errors(accepted, part, counts):
         low, high = bootstrap.rate_interval(k / n, values, counts)
         if not k:
             high = 1 - 0.025 ** (1 / n)  # if trials were independent: at least
-        result |= {
-            key: round(k / n, bootstrap.DIGITS + 2),
-            f"{key}_ci": bootstrap.rounded_ci(low, high),
-            number: k,
-        }
+        result |= {key: round(k / n, bootstrap.DIGITS + 2), f"{key}_ci": bootstrap.rounded_ci(low, high), number: k}
     return result
 
 

@@ -102,9 +102,7 @@ def read(path: str | os.PathLike) -> Calibration:
     return _calibration(path, content(path))
 
 
-def of_model(
-    model: str | os.PathLike, path: str | os.PathLike | None = None
-) -> tuple[Calibration | None, str]:
+def of_model(model: str | os.PathLike, path: str | os.PathLike | None = None) -> tuple[Calibration | None, str]:
     """(the Calibration of a model, the file that has it); (None, why there is none) where there is none.
 
     It is that at `path`, where one is named. Otherwise config.json beside the model, as in models/release, has that of the

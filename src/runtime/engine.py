@@ -14,7 +14,7 @@ INPUT, OUTPUT = "waveform", "embedding"
 WEIGHTS, PORTABLE, FULL = "weights", "portable", "full"
 # An ONNX model that multiplies matrices a (uint8) and b (int8) of any shape: MatMulInteger, opset 10.
 _PRODUCT = base64.b64decode(
-    "CAU6PgoYCgFhCgFiEgFjIg1NYXRNdWxJbnRlZ2VyEgFwWgkKAWESBAoCCAJaCQoBYhIECgIIA2IJCgFjEgQKAggGQgQKABAK"
+    "CAUSADo+ChgKAWEKAWISAWMiDU1hdE11bEludGVnZXISAXBaCQoBYRIECgIIAloJCgFiEgQKAggDYgkKAWMSBAoCCAZCBAoAEAo="
 )
 
 

@@ -155,7 +155,9 @@ class Gallery:
         """The names and the voiceprints, float32 [n, dim], of those of some speakers who are (still) enrolled."""
         names, blobs = [], []
         for number in ids:
-            row = self._database.execute("SELECT name, voiceprint FROM speakers WHERE id = ?", (int(number),)).fetchone()
+            row = self._database.execute(
+                "SELECT name, voiceprint FROM speakers WHERE id = ?", (int(number),)
+            ).fetchone()
             if row:
                 names.append(row[0])
                 blobs.append(row[1])
@@ -243,7 +245,9 @@ def speaker_name(text: str) -> str:
     long."""
     name = unicodedata.normalize("NFC", text).strip()
     if not name or not name.isprintable() or len(name) > _LONGEST:
-        raise InputError(f"{text[:_LONGEST]}: not a speaker's name: {count(_LONGEST, 'printable character')} at most are allowed")
+        raise InputError(
+            f"{text[:_LONGEST]}: not a speaker's name: {count(_LONGEST, 'printable character')} at most are allowed"
+        )
     return name
 
 

@@ -12,7 +12,11 @@ from tests.evaluate.test_open_set import scores
 def test_the_tail_of_normal_scores_is_theirs():
     values = np.random.default_rng(0).normal(0.2, 0.1, 200_000)
     found = nontargets.tail(values)
-    assert (found.location, found.scale, found.trials) == (pytest.approx(0.2, abs=0.01), pytest.approx(0.1, abs=0.004), 200_000)
+    assert (found.location, found.scale, found.trials) == (
+        pytest.approx(0.2, abs=0.01),
+        pytest.approx(0.1, abs=0.004),
+        200_000,
+    )
     assert np.mean(values >= found.threshold(0.01, 10)) == pytest.approx(0.001, rel=0.2)
     assert nontargets.tail(values[:19]) is None and nontargets.tail(np.ones(100)) is None
 

@@ -197,7 +197,9 @@ def test_what_a_stranger_must_not_see_or_assume(place):
     assert (data.license, data.license_name) == ("other", "not-stated") and data.language is None
     assert data.base_model == "speechbrain/spkrec-ecapa-voxceleb" and data.datasets == ["My-Speech"]
     text = card.card(found, found.models["ptq"])
-    assert "licence of the encoder was not stated" in text and "after s-norm" in text and "voiceprints of people" in text
+    assert (
+        "licence of the encoder was not stated" in text and "after s-norm" in text and "voiceprints of people" in text
+    )
     assert "secret" not in json.dumps(provenance.provenance(config, []))
 
 

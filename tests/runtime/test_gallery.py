@@ -83,7 +83,10 @@ def test_names_can_be_changed_and_removed_and_nothing_of_the_removed_stays(path)
 def test_what_is_no_gallery_or_of_another_model_is_refused(path, tmp_path):
     for action, message in (
         (lambda: path.mkdir(), "is not a file"),
-        (lambda: (path.rmdir(), path.write_text("some text, long enough to be no empty database" * 100)), "is not a gallery"),
+        (
+            lambda: (path.rmdir(), path.write_text("some text, long enough to be no empty database" * 100)),
+            "is not a gallery",
+        ),
         (lambda: (path.unlink(), sqlite3.connect(path).execute("CREATE TABLE mine (a)")), "is not a gallery"),
     ):
         action()
@@ -107,9 +110,11 @@ def test_what_is_no_gallery_or_of_another_model_is_refused(path, tmp_path):
 
 def test_embeddings_that_cancel_each_other_out_enrol_nobody(path):
     opposite = recording(0)._replace(embedding=-recording(0).embedding, checksum="x")
-    with opened(path, MODEL, create=True) as made:
-        with pytest.raises(InputError, match="Ann: the embeddings of the recordings cancel"):
-            made.enrol("Ann", [recording(0), opposite])
+    with (
+        opened(path, MODEL, create=True) as made,
+        pytest.raises(InputError, match="Ann: the embeddings of the recordings cancel"),
+    ):
+        made.enrol("Ann", [recording(0), opposite])
     assert names(path) == []
 
 
@@ -168,11 +173,14 @@ def test_a_full_disk_loses_nobody(path):
     with opened(path, MODEL, create=True) as made:
         made.enrol("Ann", [recording(0)])
     done = []
-    with small_files(path.stat().st_size + 30_000), pytest.raises(InputError, match="cannot be read or written"):
-        with opened(path, MODEL, create=True) as made:
-            for number in range(100):
-                made.enrol(f"s{number}", [recording(number + 1)])
-                done.append(f"s{number}")
+    with (
+        small_files(path.stat().st_size + 30_000),
+        pytest.raises(InputError, match="cannot be read or written"),
+        opened(path, MODEL, create=True) as made,
+    ):
+        for number in range(100):
+            made.enrol(f"s{number}", [recording(number + 1)])
+            done.append(f"s{number}")
     assert len(done) > 3 and names(path) == sorted(["Ann", *done])
     with opened(path, MODEL) as made:
         made.enrol("Zoe", [recording(500)])

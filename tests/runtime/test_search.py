@@ -17,7 +17,9 @@ def voices(seed, number, dim, kind="flat"):
 
 
 def index(vectors, size=None, part=1000):
-    parts = ((np.arange(i, min(i + part, len(vectors))) + 7, vectors[i : i + part]) for i in range(0, len(vectors), part))
+    parts = (
+        (np.arange(i, min(i + part, len(vectors))) + 7, vectors[i : i + part]) for i in range(0, len(vectors), part)
+    )
     return Index(parts, len(vectors) if size is None else size)
 
 
