@@ -87,4 +87,6 @@ def fill(path, rng, speakers, flat):
         for start in range(0, speakers, _PART):
             part = voices(rng, min(_PART, speakers - start), flat)
             rows = ((f"speaker {start + i}", 1, 3.0, part[i].tobytes()) for i in range(len(part)))
-            database.executemany("INSERT INTO speakers (name, recordings, seconds, voiceprint) VALUES (?, ?, ?, ?)", rows)
+            database.executemany(
+                "INSERT INTO speakers (name, recordings, seconds, voiceprint) VALUES (?, ?, ?, ?)", rows
+            )

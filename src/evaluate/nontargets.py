@@ -31,7 +31,7 @@ def measure(
     most = max(1, _MOST // len({row.speaker for row in rows}))
     if len(rows) > most:
         kept = np.arange(most) * len(rows) // most
-        embeddings, rows = embeddings[kept], [rows[number] for number in kept]
+        embeddings, rows = embeddings[kept], [rows[int(number)] for number in kept]
     found = []
     for order, trials in Speech(rows, enrolments, 1).rounds():
         values = scores.cosine(embeddings[order], trials)

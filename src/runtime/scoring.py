@@ -1,5 +1,7 @@
 """Scores of embeddings."""
 
+from typing import Any
+
 import numpy as np
 
 from src.runtime.errors import InputError
@@ -17,8 +19,8 @@ def normalised(values: np.ndarray) -> np.ndarray:
     return values / np.linalg.norm(values, axis=-1, keepdims=True)
 
 
-def s_norm(cosines: np.ndarray, enrolled: np.ndarray, tests: np.ndarray) -> np.ndarray:
-    """Cosines, normalised symmetrically by the `spread` of either side, [2, ...]: s-norm."""
+def s_norm(cosines: Any, enrolled: np.ndarray, tests: np.ndarray) -> Any:
+    """A cosine or an array of them, normalised symmetrically by the `spread` of either side, [2, ...]: s-norm."""
     by_enrol, by_test = ((cosines - mean) / std for mean, std in (enrolled, tests))
     return (by_enrol + by_test) / 2
 
