@@ -11,7 +11,6 @@ _BLOCK = 8192  # voiceprints multiplied at once: their sums fit into a processor
 # Integers of voiceprints, and of the probe, are at most this far from 0, or from _ZERO: sums of two of their products then
 # fit into the 16 bits that processors without VNNI have for them.
 _MOST, _PROBE, _ZERO = 127, 63, 64
-_STRETCH = 128  # a divisor of _BLOCK
 _SAMPLE = 20_000  # voiceprints that the dimensions are chosen on
 _ROUNDING = 1e-5  # of sums in float32
 
@@ -44,8 +43,7 @@ class Index:
         self._axes = _axes(self.voiceprints[:: -(-size // _SAMPLE)] if size else self.voiceprints, leading)
         blocks = -(-size // _BLOCK)
         self._codes = np.zeros((blocks, leading, _BLOCK), np.int8)
-        self._scales, self._shifts = (np.zeros(blocks * _BLOCK, np.float32) for _ in range(2))
-        self._rests = np.zeros(size, np.float32)
+        self._scales, self._shifts, self._rests = (np.zeros(size, np.float32) for _ in range(3))
         self._error = 0.0  # the longest
         for block in range(blocks):
             part = slice(block * _BLOCK, min(size, (block + 1) * _BLOCK))
@@ -73,19 +71,11 @@ class Index:
         middles, rest, error = self._products(probe)
         reach, most = error + rest * float(self._rests.max()), 1.0
         if gains is not None and offsets is not None:
-            middles[: len(self)], most = gains * middles[: len(self)] + offsets, float(gains.max())
-        middles[len(self) :] = -np.inf
-        # By stretches of some voiceprints: all but a few have none that is high enough.
-        stretches = middles.reshape(-1, _STRETCH)
-        highest = stretches.max(axis=1)
+            middles, most = gains * middles + offsets, float(gains.max())
         # The scores of some that are likely high tell how high the others have to reach.
-        some = np.argpartition(highest, -number)[-number:] if len(highest) > number else np.arange(0)
-        some = some * _STRETCH + stretches[some].argmax(axis=1)
-        known = self._scores(some[some < len(self)], probe, gains, offsets)
-        least = known.min() - _ROUNDING if len(known) == number else -np.inf
-        left = np.flatnonzero(highest >= least - most * reach)
-        chosen = (left[:, None] * _STRETCH + np.arange(_STRETCH)).ravel()
-        chosen = chosen[(chosen < len(self)) & (middles[chosen] >= least - most * reach)]
+        some = np.flatnonzero(middles >= _reached(middles, number))
+        least = np.sort(self._scores(some, probe, gains, offsets))[-number:][0] - _ROUNDING
+        chosen = np.flatnonzero(middles >= least - most * reach)
         reaches = error + rest * self._rests[chosen]
         chosen = chosen[middles[chosen] + (reaches if gains is None else gains[chosen] * reaches) >= least]
         scores = self._scores(chosen, probe, gains, offsets)
@@ -93,13 +83,13 @@ class Index:
         return chosen[order], scores[order]
 
     def _products(self, probe):
-        """What is known of cosines with a probe: they lie around these values, float32 [n, filled up to whole blocks], at
-        most as far off as the second value times the voiceprint's own rest and the third together."""
+        """What is known of cosines with a probe: they lie around these values, float32 [n], at most as far off as the second
+        value times the voiceprint's own rest and the third together."""
         turned = probe.astype(np.float32) @ self._axes
         scale = max(np.abs(turned).max(), 1e-9) / _PROBE
         codes = np.rint(turned / scale)
         sums = engine.integer_product((codes + _ZERO).astype(np.uint8)[None], self._codes)
-        middles = np.multiply(sums.reshape(-1), self._scales, dtype=np.float32)
+        middles = np.multiply(sums.reshape(-1)[: len(self)], self._scales, dtype=np.float32)
         middles -= self._shifts
         middles *= np.float32(scale)
         rest = float(np.sqrt(max(1 - float(turned @ turned), 0) + _ROUNDING))
@@ -116,3 +106,12 @@ def _axes(vectors, number):
     _, components = np.linalg.eigh(vectors.T.astype(np.float64) @ vectors)
     turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(number, number)))
     return (components[:, ::-1][:, :number] @ turn).astype(np.float32)
+
+
+def _reached(values, number):
+    """A value that at least `number` of the values reach, or all do: quicker than the `number`-th highest."""
+    if len(values) <= number:
+        return values.min()
+    width = max(1, min(1024, len(values) // (2 * number)))  # the `number`-th of the highest of each `width`
+    highest = values[: len(values) // width * width].reshape(-1, width).max(axis=1)
+    return np.partition(highest, -number)[-number]
