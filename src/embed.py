@@ -16,7 +16,6 @@ import functools
 import os
 import sys
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from src.evaluate import cluster, extract, store
 from src.runtime import engine
 from src.runtime.audio import MAX_SECONDS, WINDOWS, limits, waveform
 from src.runtime.errors import InputError, printable
-from src.sources.folder import audio_files, passed_over, relative_name
+from src.sources.folder import named_files
 
 ARRAYS = ("paths", "embeddings", "skipped")
 
@@ -73,7 +72,7 @@ def embed(
         raise InputError(f"{folder}: no such folder")
     _refuse_other(out)
     engine.session(model)  # what is wrong with it is said before the folder is read
-    skipped, files = _files(folder)
+    skipped, files = named_files(folder)
     if not files:
         raise InputError(f"{folder}: no audio file that can be read in it")
     names = sorted(files)
@@ -108,21 +107,6 @@ def embed(
     for name, why in sorted(skipped.items()):
         print(f"skipped: {printable(name)}: {printable(why)}", file=sys.stderr)
     print(f"{printable(out)}: {len(names)} embeddings; {len(skipped)} skipped")
-
-
-def _files(folder):
-    """({name: reason} of the audio files that cannot be read, {name: path} of the others)."""
-    skipped, files = {}, {}
-    passed = Counter()
-    for path, fault in audio_files(folder, passed):
-        name = relative_name(path, folder)
-        if fault:
-            skipped[name] = fault
-        else:
-            files[name] = path
-    if passed:
-        print(passed_over(passed), file=sys.stderr)
-    return skipped, files
 
 
 def _refuse_other(out):

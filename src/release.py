@@ -46,6 +46,8 @@ def main() -> None:
         write_text(beside / "LICENSES.md", bill.licences(materials))
         shutil.copytree(PAGE, beside, dirs_exist_ok=True)
         shutil.copyfile(source, beside / "model.onnx")
+        if "cohort" in about:
+            shutil.copyfile(layout.cohort(chosen["model"]), beside / about["cohort"]["file"])
     print(f"{FOLDER}: {chosen['title']}")
 
 
@@ -53,6 +55,7 @@ def _config(config: Params, chosen: dict, source: Path) -> dict:
     """config.json: what a program needs to use the model, what was measured, what it was made from."""
     calibration_file = layout.calibration(chosen["model"])
     fitted = calibration.read(calibration_file)
+    calibration.cohort(fitted, calibration_file)  # that it is there, and the one meant
     session = engine.session(source)
     outputs = {output.name: output.shape[-1] for output in session.get_outputs()}
     return {
@@ -66,14 +69,14 @@ def _config(config: Params, chosen: dict, source: Path) -> dict:
         "weights": engine.weights(session) or "float",
         "embedding_size": outputs[engine.OUTPUT],
         "score": "cosine",
-        "normalisation": fitted.normalisation,
         "enrolments": config.evaluate.enrolments,
-        "threshold_eer": fitted.threshold_eer,
-        "scale": fitted.scale,
-        "offset": fitted.offset,
+        **fitted.fields(),
         "onnxruntime": f">={OLDEST_ONNXRUNTIME}",
         "padding": "none: zeros after the speech change the embedding",
         "metrics": chosen["metrics"],
         "choice": chosen["choice"],
-        "provenance": provenance.provenance(config, [layout.model("fp32"), source, calibration_file]),
+        "provenance": provenance.provenance(
+            config,
+            [layout.model("fp32"), source, calibration_file, *[layout.cohort(chosen["model"])] * bool(fitted.cohort)],
+        ),
     }

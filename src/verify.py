@@ -1,7 +1,7 @@
 """Verify a speaker: python -m src.verify enrol.wav [more enrolments] test.wav
 
 Prints how alike the voices are (the cosine of their embeddings), what that says (a log-likelihood ratio), and whether
-it is the same speaker, at the threshold that the evaluation found. Exit status, as that of cmp: 0 for the same
+it is the same speaker, at the threshold that the evaluation, or src.calibrate, found. Exit status, as that of cmp: 0 for the same
 speaker, 1 for different ones, 2 where there is no decision, whatever went wrong. Needs onnxruntime, numpy, soundfile and
 pydantic; soxr too for audio that is not at 16 kHz.
 """
@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from src.common.options import DIFFER, ModelOptions
-from src.runtime import calibration, engine
-from src.runtime.audio import MAX_SECONDS, SAMPLE_RATE, limits, waveform
+from src.common.options import DIFFER, CalibratedOptions
+from src.runtime import calibration as calibrations
+from src.runtime import engine, scoring, voice
+from src.runtime.audio import MAX_SECONDS
 from src.runtime.errors import AudioError, InputError, printable
 from src.runtime.scoring import mean_direction, normalised
 
@@ -32,15 +33,11 @@ SAME, DIFFERENT, UNDECIDED = 0, 1, 2
 DECISIONS = {SAME: "same speaker", DIFFERENT: "different speakers", UNDECIDED: None}
 
 
-class Options(ModelOptions):
+class Options(CalibratedOptions):
     enrol: list[Path] = Field(description="recordings of the speaker, whose embeddings are averaged")
     test: Path = Field(description="the recording in question")
     threshold: float | None = Field(
-        None,
-        ge=-1,
-        le=1,
-        description="the lowest score of the same speaker; the default is that of config.json beside the model, else "
-        "of metrics/evaluation/<model>/calibration.json",
+        None, description="the lowest score of the same speaker; the default is that of the calibration"
     )
     json_: bool = Field(False, description="print JSON")
 
@@ -58,27 +55,37 @@ def verify(
     threshold: float | None = None,
     max_seconds: float | None = MAX_SECONDS,
     channel: int | None = None,
+    calibration: Path | str | None = None,
 ) -> tuple[dict[str, Any], int]:
     """(the result, as in the JSON that is printed; the exit status).
 
-    threshold: of the score, None for that of the evaluation; max_seconds: that the model hears at once (see `limits`);
-    channel: from 1, None for the average. Raises InputError when the model or a recording cannot be used.
+    threshold: of the score, None for that of the evaluation; max_seconds: that the model hears at once (see
+    `audio.limits`); channel: from 1, None for the average; calibration: a file, None for the model's own. Raises InputError when the model, the calibration or a
+    recording cannot be used.
     """
     start = time.perf_counter()
     session = engine.session(model)
+    fitted, source = calibrations.of_model(model, calibration)
+    cohort = calibrations.cohort(fitted, source)
+    if threshold is not None and not cohort and abs(threshold) > 1:
+        raise InputError(f"--threshold: a cosine is from -1 to 1, got {threshold:g}")
     loaded = time.perf_counter()
     embeddings, seconds = zip(
         *(_embedding(session, path, max_seconds, channel) for path in (*enrol, test)), strict=True
     )
     done = time.perf_counter()
-    score = float(mean_direction(np.stack(embeddings[:-1])) @ normalised(embeddings[-1].astype(np.float64)))
+    enrolled, tested = mean_direction(np.stack(embeddings[:-1])), normalised(embeddings[-1].astype(np.float64))
+    score = float(enrolled @ tested)
     if not math.isfinite(score):
         raise InputError("the embeddings of the enrolments cancel each other out: no score")
-    fitted, source = calibration.of_model(model)
+    if cohort:
+        score = float(
+            scoring.s_norm(score, *(scoring.spread(side[None], *cohort)[:, 0] for side in (enrolled, tested)))
+        )
     if threshold is not None:
         source = "--threshold"
     elif fitted:
-        threshold = fitted.threshold_eer
+        threshold = fitted.accepted
     status = UNDECIDED if threshold is None else SAME if score >= threshold else DIFFERENT
     return {
         "score": round(score, 6),
@@ -99,11 +106,10 @@ def verify(
 
 def _embedding(session, path, max_seconds, channel):
     try:
-        most, window = limits(max_seconds)
-        samples, differ = waveform(path, most, channel)
-        if differ:
+        heard = voice.heard(session, path, max_seconds, channel)
+        if heard.differ:
             print(f"note: {printable(path)}: {DIFFER}", file=sys.stderr)
-        return engine.embedding(session, samples, window), len(samples) / SAMPLE_RATE
+        return heard.embedding, heard.seconds
     except AudioError as error:
         raise InputError(f"{path}: {error}") from None
 

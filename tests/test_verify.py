@@ -108,6 +108,38 @@ def test_without_a_threshold_there_is_a_score_and_no_decision(place, run):
     assert status == 2 and "after s-norm" in printed
 
 
+def test_normalised_scores_are_those_of_the_cohort_that_goes_with_them(place, run):
+    cohort = normalised(np.random.default_rng(0).normal(size=(6, 5))).astype(np.float32)
+    np.save("metrics/evaluation/qat/cohort.npy", cohort)
+    checksum = sha256("metrics/evaluation/qat/cohort.npy")
+    about = calibration.Cohort("cohort.npy", checksum, 3)
+    fitted = calibration.Calibration(2.0, -1.0, 1.5, "as-norm", cohort=about)
+    score_calibration.write("metrics/evaluation/qat/calibration.json", fitted)
+    session = engine.session("models/qat.onnx")
+    a, b = (engine.embedding(session, waveform(path)[0]).astype(float) for path in ("a.wav", "b.wav"))
+    score = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    against = [np.sort(cohort @ side / np.linalg.norm(side))[-3:] for side in (a, b)]
+    expected = sum((score - each.mean()) / each.std() for each in against) / 2
+    status, printed, _ = run("a.wav", "b.wav", "--json")
+    found = json.loads(printed)
+    assert found["score"] == pytest.approx(expected, abs=1e-5)
+    assert found["log_likelihood_ratio"] == pytest.approx(2 * expected - 1, abs=1e-4)
+    assert (found["threshold"], status) == (1.5, int(expected < 1.5))
+    (place / "metrics/evaluation/qat/cohort.npy").unlink()
+    status, _, error = run("a.wav", "b.wav")
+    assert status == 2 and "cohort.npy: the cohort of" in error and error.count("\n") == 1
+
+
+def test_a_calibration_that_is_named_goes_before_the_models_own(place, run):
+    own = {**calibration.Calibration(1.0, 0.0, 0.9, threshold=0.8).fields(), "sha256": sha256("models/qat.onnx")}
+    (place / "own.json").write_text(json.dumps(own))
+    found = json.loads(run("a.wav", "b.wav", "--json", "--calibration", "own.json")[1])
+    assert (found["threshold"], found["threshold_from"]) == (0.8, "own.json")
+    (place / "own.json").write_text(json.dumps(own | {"sha256": "0"}))
+    status, _, error = run("a.wav", "b.wav", "--calibration", "own.json")
+    assert status == 2 and error.startswith("error: own.json: is about another model than models/qat.onnx")
+
+
 def test_other_rates_and_channels(place):
     samples, _ = soundfile.read("a.wav")
     soundfile.write("twice.wav", np.stack([samples, samples], axis=1), 16_000)
@@ -157,7 +189,7 @@ def test_the_commands_in_the_readme_run(place, called):
         (["--max-seconds", "nan"], "--max-seconds: Input should be greater than or equal to 0.3, got 'nan'"),
         (["--max-seconds", "0"], "--max-seconds: Input should be greater than or equal to 0.3, got '0'"),
         (["--threshold", "nan"], "--threshold: Input should be a finite number, got 'nan'"),
-        (["--threshold", "50"], "--threshold: Input should be less than or equal to 1, got '50'"),
+        (["--threshold", "50"], "--threshold: a cosine is from -1 to 1, got 50"),
         (["--channel", "0"], "--channel: a channel's number from 1 to 1024, or average, is needed, got '0'"),
         (["--channel", "left"], "--channel: a channel's number from 1 to 1024, or average, is needed, got 'left'"),
         (["--channel", "3"], "call.wav: no channel 3: it has 2"),

@@ -114,7 +114,7 @@ def _options(module, name) -> dict[str, Any]:
             parser.add_argument(field, help=text, **shape)
         else:
             default = " ".join(map(str, about.default)) if shape else about.default
-            text += f" (default: {default})" if default is not None else ""
+            text += f" (default: {default})" if default not in (None, "") else ""
             parser.add_argument(_option(field), dest=field, help=text, **shape)
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     given = vars(parser.parse_args())

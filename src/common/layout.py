@@ -26,7 +26,7 @@ def scores(name: str) -> Path:
 
 
 def evaluation(name: str) -> Path:
-    """The folder of what else the evaluation of a model leaves: ranks, calibration, validation and, of INT8 models, latency."""
+    """The folder of what else the evaluation of a model leaves: ranks, calibration, cohort, validation and, of INT8 models, latency."""
     return METRICS / "evaluation" / name
 
 
@@ -36,6 +36,11 @@ def ranks(name: str) -> Path:
 
 def calibration(name: str) -> Path:
     return evaluation(name) / "calibration.json"
+
+
+def cohort(name: str) -> Path:
+    """The voices that a model's scores are normalised with; there where they are."""
+    return evaluation(name) / "cohort.npy"
 
 
 def validation(name: str) -> Path:

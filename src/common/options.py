@@ -49,3 +49,11 @@ class ModelOptions(Section):
         if not str(value).isdecimal() or not 1 <= int(value) <= 1024:  # libsndfile's most
             raise ValueError(f"a channel's number from 1 to 1024, or average, is needed, got {value!r}")
         return int(value)
+
+
+class CalibratedOptions(ModelOptions):
+    calibration: Path | None = Field(
+        None,
+        description="what src.calibrate wrote; the default is config.json beside the model, else "
+        "metrics/evaluation/<model>/calibration.json",
+    )

@@ -80,7 +80,7 @@ def _figures(test, group, result, resamples, seed, reference, margin):
     for key, (estimate, values) in measured.items():
         if key not in refused:
             summary[key] = round(float(estimate), bootstrap.DIGITS)
-            summary[f"{key}_ci"] = bootstrap.rounded_ci(*_interval(key, estimate, values, counts))
+            summary[f"{key}_ci"] = bootstrap.rounded_ci(*interval(key, estimate, values, counts))
     summary |= {
         "trials": len(part.targets),
         "target_trials": int(part.targets.sum()),
@@ -126,7 +126,7 @@ def _measured(result: Result, group: str, part: Subset, counts: np.ndarray, draw
     return {key: (estimates[key], values[key]) for key in (*KEYS, *MORE)}
 
 
-def _interval(key, estimate, values, counts):
+def interval(key, estimate, values, counts):
     if key in COSTS:
         low, high = bootstrap.cost_interval(estimate, values, counts, *COSTS[key])
         return low, high if key == "cllr" else min(high, 1)

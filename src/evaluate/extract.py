@@ -63,7 +63,7 @@ def embed_by(
         except AudioError as error:
             raise InputError(f"{row.path}: {error}") from None
 
-    done = tqdm(_on_threads(one, rows, workers), "embeddings", len(rows), unit="utterance", disable=None)
+    done = tqdm(on_threads(one, rows, workers), "embeddings", len(rows), unit="utterance", disable=None)
     for number, embeddings in enumerate(done):
         for of_model, embedding in zip(values, embeddings, strict=True):
             of_model[number] = embedding
@@ -124,7 +124,7 @@ def embeddings(
     with tqdm(total=len(full), desc="embeddings", unit="file", disable=None) as bar:
         if len(done):
             todo = []
-            for number, checksum in enumerate(_on_threads(_checksum, full, workers)):
+            for number, checksum in enumerate(on_threads(_checksum, full, workers)):
                 if (embedding := done.get(checksum)) is None:
                     todo.append(number)
                 else:
@@ -134,7 +134,7 @@ def embeddings(
                 print(f"{len(full) - len(todo)} of {len(full)} were done before", file=sys.stderr, flush=True)
         job = _Job(os.path.abspath(model), sha256(model), onnxruntime.__version__, read, window)
         files = [full[number] for number in todo]
-        results: Any = cluster.run(client, job, files) if client else enumerate(_on_threads(job, files, workers))
+        results: Any = cluster.run(client, job, files) if client else enumerate(on_threads(job, files, workers))
         with contextlib.closing(results) if client else contextlib.nullcontext():
             for place, result in results:
                 if isinstance(result, Embedding):
@@ -188,7 +188,7 @@ def _checksum(path):
         return None
 
 
-def _on_threads(function: Callable[[Any], T], items: Sequence, workers: int | None = None) -> Iterator[T]:
+def on_threads(function: Callable[[Any], T], items: Sequence, workers: int | None = None) -> Iterator[T]:
     """What the function gives for each item, in order. workers: threads, None for one a CPU."""
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     try:

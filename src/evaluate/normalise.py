@@ -10,7 +10,8 @@ from src.data.manifest import Row
 from src.evaluate import scores
 from src.evaluate.trials import Sides, Trials
 from src.runtime.errors import InputError
-from src.runtime.scoring import normalised
+from src.runtime.scoring import normalised, spread
+from src.runtime.scoring import s_norm as _s_norm
 
 COHORT = "finetune"  # the split whose speakers are the cohort
 _CELLS = 1 << 22  # scores held at once
@@ -65,7 +66,7 @@ def s_norm(
     Score Normalization in Multilingual Speaker Recognition", Interspeech 2017). Raises InputError when the
     cohort's scores do not differ.
     """
-    enrolled, tests = (_spread(side, cohort, top) for side in scores.vectors(embeddings, trials))
+    enrolled, tests = (spread(side, cohort, top) for side in scores.vectors(embeddings, trials))
     return _normalised(values, enrolled[:, trials.enrol], tests[:, trials.test])
 
 
@@ -78,7 +79,7 @@ def grid(
     Cosines; with a cohort normalised as by `s_norm`, where the input and the errors are described.
     """
     enrolled, tests = scores.vectors(embeddings, sides)
-    spreads = None if cohort is None else [_spread(side, cohort, top) for side in (enrolled, tests)]
+    spreads = None if cohort is None else [spread(side, cohort, top) for side in (enrolled, tests)]
     step = max(1, _CELLS // len(enrolled))
     for start in range(0, len(tests), step):
         part = slice(start, min(start + step, len(tests)))
@@ -90,20 +91,4 @@ def grid(
 
 
 def _normalised(values, enrolled, tests):
-    """Scores from cosines and the means and standard deviations, [2, ...], of either side's."""
-    by_enrol, by_test = ((values - mean) / std for mean, std in (enrolled, tests))
-    return ((by_enrol + by_test) / 2).round(scores.DECIMALS)
-
-
-def _spread(vectors, cohort, top):
-    """Mean and standard deviation, [2, vectors], of each vector's `top` highest cosines to the cohort (None: of all)."""
-    spreads, step = [], max(1, _CELLS // len(cohort))
-    for start in range(0, len(vectors), step):
-        cosines = vectors[start : start + step] @ cohort.T
-        if top:
-            cosines = np.sort(np.partition(cosines, -top)[:, -top:])
-        spreads.append((cosines.mean(axis=1), cosines.std(axis=1)))
-    spread = np.concatenate(spreads, axis=1)
-    if not (spread[1] > 1e-9).all():
-        raise InputError("evaluate.normalisation: the cohort's scores of an utterance are all the same")
-    return spread
+    return _s_norm(values, enrolled, tests).round(scores.DECIMALS)

@@ -100,6 +100,16 @@ def fnir(searched: Searches, size: int, columns: np.ndarray, weights: np.ndarray
     return metrics.fnmr_from_rates(1 - missed, false, fpir + 1e-12)  # sums of shares are not exact
 
 
+def at_threshold(searched: Searches, size: int, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """How probable an error is at a threshold in a gallery of `size` others, or of the probe's speaker and size - 1 others:
+    that a non-mated search returns anybody, and that a mated one does not return the right speaker, float64 [probes] each.
+    Their means are FPIR and FNIR."""
+    others = searched.others.shape[1]
+    reached = np.append(0, np.cumsum(best_of_gallery(size, others)))
+    returned = reached[(searched.others >= threshold).sum(axis=1)]
+    return returned, 1 - top1(searched.ranks, size, others) * (searched.mates >= threshold)
+
+
 def enough(probes: int, fpir: float = FPIR) -> bool:
     """Whether so many non-mated searches can show such an FPIR: with none of 3 / fpir wrong it is below it at 95 %
     confidence (the rule of 3: ISO/IEC 19795-1; Jovanovic and Levy, "A Look at the Rule of Three", The American

@@ -1,5 +1,7 @@
 """What a model did on a test: embeddings, from them scores and ranks, and the files that keep these."""
 
+import hashlib
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from src.common import layout
+from src.common.files import atomic_write
 from src.data.manifest import Row
-from src.evaluate import extract, metrics, normalise, score_calibration, scores
+from src.evaluate import extract, metrics, nontargets, normalise, score_calibration, scores
 from src.evaluate.test_set import Setup, Test
 from src.evaluate.trials import Trials
 from src.runtime import calibration
-from src.runtime.calibration import Calibration
+from src.runtime.calibration import COHORT_FILE, Calibration, Cohort
 
 Model = Path | str | Callable[[Sequence[Row]], np.ndarray]  # an ONNX file, or what embeds manifest rows
 
@@ -31,12 +34,13 @@ class Result:
     """What a model did: the score of every verification trial, its ranks, {group: (test utterance, speaker, rank of the
     right speaker)}, and how its scores become log-likelihood ratios, for Cllr. identification: the scores [enrolments,
     every `search_step`-th test utterance], None where they were not kept: no file has them where the trials are of a
-    list."""
+    list. cohort: the file of the cohort that the scores are normalised with, None where they are not."""
 
     scores: np.ndarray
     ranks: dict[str, list[tuple[str, str, int]]]
     calibration: Calibration
     identification: np.ndarray | None = None
+    cohort: bytes | None = None
 
 
 def embed(model: Model, setup: Setup) -> Embeddings:
@@ -54,8 +58,17 @@ def embed(model: Model, setup: Setup) -> Embeddings:
 def score(embeddings: Embeddings, setup: Setup) -> Result:
     """Scores and ranks of the test, calibrated on the validation speakers, normalised as the setup says."""
     trials, normalisation = setup.validation[1], (embeddings.cohort, setup.top)
-    fitted = score_calibration.fit(_scores(embeddings.validation, trials, *normalisation), trials.targets)
-    return score_test(embeddings.test, setup.test, replace(fitted, normalisation=setup.normalisation), *normalisation)
+    validation = _scores(embeddings.validation, trials, *normalisation)
+    fitted = score_calibration.fit(validation, trials.targets)
+    tail = nontargets.measure(embeddings.validation, setup.validation[0], len(trials.enrol_rows[0]), *normalisation)
+    file, cohort = None, None
+    if embeddings.cohort is not None:
+        with io.BytesIO() as new:
+            np.save(new, embeddings.cohort.astype(np.float32))
+            file = new.getvalue()
+        cohort = Cohort(COHORT_FILE, hashlib.sha256(file).hexdigest(), setup.top)
+    fitted = replace(fitted, normalisation=setup.normalisation, nontargets=tail, cohort=cohort)
+    return replace(score_test(embeddings.test, setup.test, fitted, *normalisation), cohort=file)
 
 
 def score_test(
@@ -99,10 +112,13 @@ def _scores(embeddings: np.ndarray, trials: Trials, cohort: np.ndarray | None, t
 
 
 def write(name: str, test: Test, result: Result) -> None:
-    """Write the scores, the ranks and the calibration of the model `name`."""
+    """Write the scores, the ranks and the calibration of the model `name`, with the cohort where there is one."""
     scores.write_scores(layout.scores(name), test.verification, result.scores)
     scores.write_ranks(layout.ranks(name), result.ranks)
     score_calibration.write(layout.calibration(name), result.calibration)
+    if result.cohort:
+        with atomic_write(layout.cohort(name)) as new:
+            new.write_bytes(result.cohort)
 
 
 def read(name: str, test: Test) -> Result:

@@ -1,7 +1,6 @@
 """Scores as log-likelihood ratios: an affine map, fitted on speakers who are not tested."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -71,4 +70,4 @@ def fit(scores: np.ndarray, targets: np.ndarray) -> Calibration:
 
 def write(path: Path | str, calibration: Calibration) -> None:
     """Write what `calibration.read` reads."""
-    write_json(path, asdict(calibration))
+    write_json(path, calibration.fields())

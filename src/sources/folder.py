@@ -6,6 +6,7 @@ import mimetypes
 import os
 import re
 import statistics
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -106,6 +107,22 @@ def audio_files(path: str | Path, passed: Counter | None = None) -> Iterator[tup
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     return _walk(os.fspath(path), set(), Counter() if passed is None else passed)
+
+
+def named_files(folder: str | Path) -> tuple[dict[str, str], dict[str, str]]:
+    """({name within the folder: reason} of its audio files that cannot be read, {name: path} of the others); what is passed
+    over is said on standard error. Errors as `audio_files`."""
+    skipped, files = {}, {}
+    passed = Counter()
+    for path, fault in audio_files(folder, passed):
+        name = relative_name(path, folder)
+        if fault:
+            skipped[name] = fault
+        else:
+            files[name] = path
+    if passed:
+        print(passed_over(passed), file=sys.stderr)
+    return skipped, files
 
 
 def passed_over(passed: Counter) -> str:

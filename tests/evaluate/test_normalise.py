@@ -73,9 +73,14 @@ def test_evaluate_writes_normalised_scores(project, name, top):
     validation = all_pairs(manifest[24:], 1)
     plain_validation = scores.cosine(by_hand[24:], validation)
     normalised = normalise.s_norm(plain_validation, by_hand[24:], validation, cohort, top)
-    assert calibration.read("metrics/evaluation/fp32/calibration.json") == replace(
+    path = "metrics/evaluation/fp32/calibration.json"
+    fitted = calibration.read(path)
+    assert replace(fitted, nontargets=None, cohort=None) == replace(
         score_calibration.fit(normalised, validation.targets), normalisation=name
     )
+    voices, highest = calibration.cohort(fitted, path)
+    np.testing.assert_allclose(voices, cohort, atol=1e-6)
+    assert highest == top
     # Without normalisation the cohort has no say.
     evaluate("a.onnx", "plain", manifest, CONFIG)
     np.testing.assert_array_equal(scores.read_scores("metrics/scores/plain.csv", test.verification), plain)

@@ -21,13 +21,15 @@ from huggingface_hub.utils import validate_repo_id
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from src import release, report
+from src import release, report, verify
 from src.common import layout
+from src.common.files import sha256
 from src.evaluate import score_calibration
 from src.publish import bill, card, provenance
 from src.reporting import decision, results
 from src.runtime import calibration
 from src.runtime.errors import InputError
+from src.runtime.scoring import normalised
 from tests.evaluate.conftest import save_model
 from tests.reporting.conftest import ROOT, change, place, write  # noqa: F401 (place is a fixture)
 
@@ -208,8 +210,34 @@ def test_what_a_stranger_must_not_see_or_assume(place):
     assert (data.license, data.license_name) == ("other", "not-stated") and data.language is None
     assert data.base_model == "speechbrain/spkrec-ecapa-voxceleb" and data.datasets == ["My-Speech"]
     text = card.card(found, found.models["ptq"])
-    assert "licence of the encoder was not stated" in text and "after s-norm" in text and "threshold_eer" not in text
+    assert (
+        "licence of the encoder was not stated" in text and "after s-norm" in text and "voiceprints of people" in text
+    )
     assert "secret" not in json.dumps(provenance.provenance(config, []))
+
+
+def test_a_release_with_normalised_scores_carries_its_cohort(place, tmp_path):
+    prepared(damage=NO_LOSS, evaluate={"normalisation": "as-norm", "cohort_top": 4})
+    for number, name in enumerate(("fp32", "ptq", "qat")):
+        np.save(layout.cohort(name), normalised(np.random.default_rng(number).normal(size=(7, 5))).astype(np.float32))
+        about = calibration.Cohort("cohort.npy", sha256(layout.cohort(name)), 4)
+        fitted = calibration.Calibration(2.0, -1.0, 1.5, "as-norm", cohort=about)
+        score_calibration.write(layout.calibration(name), fitted)
+    release.main()
+    assert {path.name for path in release.FOLDER.iterdir()} == FILES | {"cohort.npy"}
+    config = json.loads((release.FOLDER / "config.json").read_text())
+    assert {"models/release"} != config["provenance"]["checksums"].keys() and config["cohort"]["top"] == 4
+    assert any(path.endswith("cohort.npy") for path in config["provenance"]["checksums"])
+    copy = shutil.copytree(release.FOLDER, tmp_path / "copy")
+    for seed, name in enumerate(("enrol.wav", "test.wav")):
+        soundfile.write(copy / name, np.random.default_rng(seed).uniform(-0.5, 0.5, 16_000), 16_000)
+    (program,) = [part.split("```")[0] for part in (copy / "README.md").read_text().split("```python\n")[1:]]
+    output = subprocess.run([sys.executable, "-c", program], cwd=copy, capture_output=True, text=True)
+    assert output.returncode == 0, output.stderr
+    found, status = verify.verify([copy / "enrol.wav"], copy / "test.wav", copy / "model.onnx")
+    score, llr_, same = output.stdout.split()
+    assert float(score) == pytest.approx(found["score"], abs=1e-4) and same == str(status == 0)
+    assert float(llr_) == pytest.approx(found["log_likelihood_ratio"], abs=1e-3)
 
 
 def test_the_costs_of_the_card_are_those_of_the_model_in_the_release_and_its_licence_is_stated(place):

@@ -1,7 +1,6 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict
 
 import pytest
 
@@ -22,6 +21,24 @@ def test_a_calibration_is_read_as_it_was(tmp_path):
         calibration.read(tmp_path / "b.json")
 
 
+def test_what_a_calibration_may_lack_is_read_as_it_was(tmp_path):
+    tail, cohort = calibration.Nontargets(0.5, 0.25, 1000, 2), calibration.Cohort("cohort.npy", "0" * 64, None)
+    fitted = calibration.Calibration(1.0, 2.0, 3.0, "s-norm", 4.0, tail, cohort)
+    score_calibration.write(tmp_path / "a.json", fitted)
+    assert calibration.read(tmp_path / "a.json") == fitted and fitted.accepted == 4.0
+    content = json.loads((tmp_path / "a.json").read_text())
+    for key, part, said in (
+        ("nontargets", {"location": 0.5}, "no 'scale'"),
+        ("nontargets", {"location": 0, "scale": -1, "trials": 5}, "scale is '-1'"),
+        ("nontargets", [], "no 'location'"),
+        ("cohort", {"file": "cohort.npy", "sha256": 3}, "sha256 is '3'"),
+        ("threshold", "high", "threshold is 'high'"),
+    ):
+        (tmp_path / "a.json").write_text(json.dumps(content | {key: part}))
+        with pytest.raises(InputError, match=said):
+            calibration.read(tmp_path / "a.json")
+
+
 FITTED = calibration.Calibration(12.0, -0.5, 0.25)
 
 
@@ -30,7 +47,7 @@ def release(folder, model="model.onnx"):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / model).write_bytes(b"a model")
     digest = hashlib.sha256(b"a model").hexdigest()
-    (folder / "config.json").write_text(json.dumps({**asdict(FITTED), "sha256": digest}))
+    (folder / "config.json").write_text(json.dumps({**FITTED.fields(), "sha256": digest}))
     return folder / model
 
 

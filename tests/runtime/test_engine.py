@@ -28,7 +28,7 @@ def encoder(path, weights):
 
 def test_the_file_that_is_tried_multiplies_integers():
     matrices = [
-        helper.make_tensor_value_info(name, kind, [None, None])
+        helper.make_tensor_value_info(name, kind, None)
         for name, kind in (("a", TensorProto.UINT8), ("b", TensorProto.INT8), ("c", TensorProto.INT32))
     ]
     node = helper.make_node("MatMulInteger", ["a", "b"], ["c"])
