@@ -60,6 +60,8 @@ class _Norm(Arguments):
     norm_type: Literal["global", "batch", "sentence"] = "global"
     update_until_epoch: int | None = 2  # of the training
     avoid_padding_norm: Literal[False] = False
+    epsilon: float = Field(1e-10, ge=0)
+    device: str = "cpu"  # of the training
 
 
 class Hyperparams(NamedTuple):
@@ -94,7 +96,9 @@ def read(path: Path | str, where: str) -> Hyperparams:
     try:
         entries = _parsed(path)
         features, norm = (
-            _arguments(_part(entries, key, [name]), entries, key, model).model_dump(exclude_unset=True)
+            _arguments(_part(entries, key, [name]), entries, key, model).model_dump(
+                exclude_unset=True, exclude={"device"}
+            )
             for key, name, model in (("compute_features", FBANK, _Fbank), ("mean_var_norm", NORM, _Norm))
         )
         network = _part(entries, "embedding_model", list(KINDS))

@@ -43,6 +43,9 @@ _RULES = RewriteRuleSet([_Pad.rule(), _Mean.rule()])
 def rewrite(model: onnx_ir.Model) -> None:
     """Apply all of them to an onnx_ir.Model, in place."""
     _RULES.apply_to_model(model)
+    for name, value in list(model.graph.initializers.items()):
+        if not value.uses():  # the engine warns of what a rule has left behind
+            model.graph.initializers.pop(name)
     _store_small_weights(model.graph)
 
 

@@ -184,7 +184,7 @@ def fingerprint(setup: Setup, settings: QatSearch) -> str:
         optuna.__version__,
     ]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for path in sorted(path for package in CODE for path in Path(__file__).parents[1].glob(f"{package}/*.py")):
+    for path in sorted(path for package in CODE for path in Path(__file__).parents[1].glob(f"{package}/**/*.py")):
         digest.update(path.read_bytes())
     for name, tensor in [*setup.teacher.state_dict().items(), *setup.front_end.state_dict().items()]:
         digest.update(name.encode() + tensor.cpu().numpy().tobytes())

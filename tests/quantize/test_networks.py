@@ -64,6 +64,8 @@ def test_the_file_runs_on_integers_and_equals_the_torch_program(made, file):
         with torch.no_grad():
             theirs = converted(front_end(name)(torch.from_numpy(waveform)))
         assert cosine(theirs, session.run(None, {"waveform": waveform})[0]) > 0.995
+    graph = onnx.load(file).graph
+    assert {tensor.name for tensor in graph.initializer} <= {name for node in graph.node for name in node.input}
     cost = onnx_macs.cost(file, 3.0)
     assert cost["int8_mac_share"] == cost["int8_mac_share_in_file"] == 1
 
