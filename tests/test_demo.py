@@ -23,6 +23,7 @@ from bench import webassembly
 from src import demo, release, verify
 from src.common.files import sha256
 from src.runtime import audio
+from src.runtime.calibration import Nontargets
 from src.runtime.errors import AudioError, InputError
 from tests import browser
 from tests.publish.test_release import NO_LOSS, prepared
@@ -243,11 +244,12 @@ def test_a_session_reports_nothing_and_asks_no_other_host(site, voices, open_pag
     assert tab.evaluate(refused) and any("Content Security Policy" in message for message in tab.messages)
 
 
-def test_an_unknown_voice_is_unknown(site, voices, open_page, tmp_path, runtime):
+def test_an_unknown_voice_is_unknown_by_the_threshold_of_identify(site, voices, open_page, tmp_path, runtime):
     out = tmp_path / "strict"
     demo.folder(site, runtime, out)
     about = json.loads((out / "config.json").read_text())
-    (out / "config.json").write_text(json.dumps({**about, "threshold_eer": 0.9999}))
+    tail = {"location": 0.9, "scale": 0.038, "trials": 1000, "enrolments": 1}
+    (out / "config.json").write_text(json.dumps({**about, "nontargets": tail}))
     tab = open_page(out)
     tab.wait(READY)
     tab.evaluate("document.querySelector('[value=identify]').click()")
@@ -255,6 +257,8 @@ def test_an_unknown_voice_is_unknown(site, voices, open_page, tmp_path, runtime)
     tab.wait("document.querySelectorAll('#enrolled li').length === 2")
     give(tab, "probe", voices[2])
     assert tab.wait("document.querySelector('#identified .decision')?.textContent") == "Unknown"
+    limit = Nontargets(**tail).threshold(0.01, 2)
+    assert f"{limit:.4f} or more" in tab.evaluate("document.querySelector('#identified .hint').textContent")
     give(tab, "probe", voices[1])
     tab.wait("document.querySelector('#identified .decision')?.textContent === 'voice1'")
 

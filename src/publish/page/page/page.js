@@ -4,7 +4,7 @@ import { elements } from "./card.js";
 import { decode } from "./decode.js";
 import { LONGEST, SAMPLE_RATE } from "./prepare.js";
 import { record, wav } from "./microphone.js";
-import { calibrated, llr, probability, score, threshold } from "./scoring.js";
+import { calibrated, llr, probability, score, identified, threshold } from "./scoring.js";
 
 const find = (selector, within = document) => within.querySelector(selector);
 const worker = new Worker(new URL("encoder.js", import.meta.url), { type: "module" });
@@ -232,7 +232,7 @@ function identify() {
     .map(([name, recordings]) => [name, score(recordings.map(({ embedding }) => embedding), probe.embedding)])
     .sort((a, b) => b[1] - a[1]);
   const [best, value] = scores[0];
-  const limit = threshold(config, scores.length);
+  const limit = identified(config, scores.length);
   const known = calibrated(config) && value >= limit;
   const columns = ["Name", "Score", ...(calibrated(config) ? ["Probability"] : [])];
   const rows = scores.map(([name, each]) => [

@@ -22,9 +22,30 @@ export const llr = (config, value) => config.scale * value + config.offset;
 // That it is the same speaker, where that is as likely beforehand as not.
 export const probability = (ratio) => 1 / (1 + Math.exp(-ratio));
 
-// The lowest score of the same speaker; names: of how many enrolled speakers the score is the best, 1 for a pair.
-export function threshold(config, names = 1) {
-  return config.threshold_eer;
+const FPIR = 0.01; // of searches for people who are not enrolled, the share that names somebody
+
+// The lowest score of the same speaker, of two recordings.
+export const threshold = (config) => config.threshold ?? config.threshold_eer;
+
+// The lowest score of a speaker who is identified among `size`, as src/runtime/calibration.py computes it.
+export function identified(config, size) {
+  if (!config.nontargets) return threshold(config);
+  const each = -Math.expm1(Math.log1p(-FPIR) / size);
+  let [low, high] = [-10, 10];
+  for (let step = 0; step < 60; step++) {
+    const middle = (low + high) / 2;
+    if (upperTail(middle) > each) low = middle; else high = middle;
+  }
+  return config.nontargets.location + config.nontargets.scale * low;
+}
+
+// Of the standard normal distribution, with a relative error of 1.2e-7 (erfcc of Numerical Recipes, 6.2).
+function upperTail(z) {
+  const x = Math.abs(z) / Math.SQRT2;
+  const t = 1 / (1 + x / 2);
+  const terms = [0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418, 0.37409196, 1.00002368, -1.26551223];
+  const tail = (t * Math.exp(-x * x + terms.reduce((sum, term) => sum * t + term))) / 2;
+  return z < 0 ? 1 - tail : tail;
 }
 
 // Whether config.json's calibration and threshold are of the plain cosine, which is what is computed here.
