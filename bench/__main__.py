@@ -64,17 +64,22 @@ def main(rounds, budget, threads, seconds, batch, only, skip_scaling):
     tested = manifest.needed(rows, "test")
     only = {REFERENCE, *only}
     wanted = [name for name in NAMES if name in only or (name in scaling.MODELS and not skip_scaling)]
-    own = {}
-    for name in (name for name in wanted if name in OURS):
-        try:
-            own[name] = ours(name)
-        except UnavailableError as reason:
-            print(f"{name}: not timed: {reason}")
+
+    def made_by(make, names, title):
+        models = {}
+        for name in tqdm(names, title, unit="model", disable=None):
+            try:
+                models[name] = make(name)
+            except UnavailableError as reason:
+                print(f"{name}: not timed: {reason}")
+        return models
+
+    own = made_by(ours, [name for name in wanted if name in OURS], "own")
     classifier = load.load(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     with tempfile.TemporaryDirectory() as folder:
         made = competitors.Competitors(classifier, [load_audio(row) for row in calibration], folder)
         others = [name for name in wanted if name in competitors.NAMES]
-        models = {name: getattr(made, name)() for name in tqdm(others, "competitors", unit="model", disable=None)} | own
+        models = made_by(lambda name: getattr(made, name)(), others, "competitors") | own
         most = max(threads)
         with latency.torch_threads(most):
             found = accuracy.measure({name: model.on(most) for name, model in models.items()}, rows, config)

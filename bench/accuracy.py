@@ -12,7 +12,7 @@ from src.runtime.scoring import normalised
 def measure(models, rows, config):
     """{name: {cosine_mean, cosine_min, eer, eer_ci}} over the test split, each utterance whole.
 
-    models: {name: callable} with REFERENCE among them, whose embeddings the cosines are to. rows: all of the
+    models: {name: callable} with REFERENCE among them, whose embeddings the cosines are to (None for another encoder). rows: all of the
     manifest; config: the parameters. Scores are cosines, not normalised. Fractions; the interval is at 95 %.
     """
     test = test_set.load(rows, config)
@@ -25,11 +25,12 @@ def measure(models, rows, config):
     found = {}
     for name, own in embeddings.items():
         own = np.stack(own).astype(np.float64)
-        cosines = (normalised(own) * reference).sum(axis=1)
+        comparable = own.shape == reference.shape  # other encoders have other dimensions
+        cosines = (normalised(own) * reference).sum(axis=1) if comparable else None
         figures = accuracy.figures(test, result.score_uncalibrated(own, test), config.evaluate.bootstrap, config.seed)
         found[name] = {
-            "cosine_mean": float(cosines.mean()),
-            "cosine_min": float(cosines.min()),
+            "cosine_mean": float(cosines.mean()) if comparable else None,
+            "cosine_min": float(cosines.min()) if comparable else None,
             "eer": figures["eer"],
             "eer_ci": figures["eer_ci"],
         }

@@ -21,9 +21,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch.ao.nn.quantized.dynamic import Linear as DynamicLinear
 
 from bench.models import Model, openvino_file
+from bench.webassembly import UnavailableError
 from src.cost import latency
 
-NAMES = ("speechbrain", "quantize_dynamic", "onnxruntime", "openvino", "quantize_static", "nncf")
+NAMES = ("speechbrain", "quantize_dynamic", "onnxruntime", "openvino", "quantize_static", "nncf", "resemblyzer")
 
 
 class Competitors:
@@ -110,6 +111,25 @@ class Competitors:
                 preset=nncf.QuantizationPreset.MIXED,
             )
         return self._in_openvino("NNCF quantize, OpenVINO", "preset MIXED", model)
+
+    def resemblyzer(self) -> Model:
+        """Another encoder that people take on a CPU: three LSTM layers, float32, on windows of 1.6 s whose embeddings are
+        averaged. Raises UnavailableError when it is not installed."""
+        try:
+            with _quiet():
+                import resemblyzer
+        except ImportError as missing:
+            raise UnavailableError(
+                f"{missing}; pip install resemblyzer 'setuptools<80', in an environment of its own or after everything else"
+            ) from None
+        encoder = resemblyzer.VoiceEncoder("cpu", verbose=False)
+        file = Path(resemblyzer.__file__).with_name("pretrained.pt")
+        return Model(
+            "Resemblyzer, PyTorch eager",
+            "another encoder, its own training",
+            os.path.getsize(file) / 1e6,
+            lambda threads: lambda waveforms: np.stack([encoder.embed_utterance(one) for one in waveforms]),
+        )
 
     def _in_openvino(self, title, setting, model):
         path = self.folder / f"{title}.xml"

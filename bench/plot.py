@@ -49,8 +49,8 @@ def bars(path, results):
             error_kw={"linewidth": 0.8, "ecolor": "#222222"},
         )
         labels = [
-            f"{each['speedup']:.1f}×, cosine {results['models'][name]['cosine_mean']:.4f}"
-            for name, each in taken.items()
+            f"{each['speedup']:.1f}×" + ("" if cosine is None else f", cosine {cosine:.4f}")
+            for each, cosine in ((each, results["models"][name]["cosine_mean"]) for name, each in taken.items())
         ]
         axes.bar_label(drawn, labels, padding=4, fontsize=8)
         axes.margins(x=0.3)

@@ -39,8 +39,7 @@ def times(results, setting):
                 f"{taken['median_ms']:.1f}",
                 f"{taken['low_ms']:.1f} to {taken['high_ms']:.1f}",
                 f"{taken['speedup']:.2f} [{ci['low']:.2f}, {ci['high']:.2f}]",
-                f"{model['cosine_mean']:.4f}",
-                f"{model['cosine_min']:.4f}",
+                *("–" if model[key] is None else f"{model[key]:.4f}" for key in ("cosine_mean", "cosine_min")),
                 f"{100 * model['eer']:.2f}",
                 f"{model['size_mb']:.2f}",
             ]
