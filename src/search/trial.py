@@ -25,7 +25,7 @@ VALIDATION_SAMPLES = 3 * SAMPLE_RATE
 # than what quantisation loses. The others are with fake quantisation, whose ranges are those of the trained network.
 FLOAT = 0.75
 WARM_UP = 10  # steps
-# Where the first trial begins: what did best at every size in docs/search.md.
+# Where the first trial begins: what did best at its size in docs/search.md.
 FIRST = {"learning_rate": 5e-4, "weight_decay": 1e-5, "speaker_loss_weight": 0.05}
 
 
@@ -136,7 +136,7 @@ def train(
     First in float32, then calibrated and with fake quantisation.
     """
     network = setup.source.structures.network(structure).requires_grad_(True).to(setup.device)
-    first = round(FLOAT * steps)
+    first = min(round(FLOAT * steps), steps - 1)
     turn = (1 + math.cos(math.pi * first / steps)) / 2  # of the learning rate, where quantisation begins
     tune = functools.partial(qat.finetune, data=setup.crops, hyperparameters=hyperparameters, seed=setup.seed)
     if first:
