@@ -13,7 +13,6 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 from scipy.special import ndtri
 
 from src.evaluate import metrics
@@ -270,8 +269,8 @@ def front(sizes: list[dict], trials: list[dict], search: dict, margin: float) ->
         room = 0.35 * (highest - lowest)
         axes.set(xlabel="GMACs", title="EER less fp32’s on validation speakers, points", xscale="log")
         axes.set_ylim(lowest - room, min(highest, 600 * margin) + room)
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xticks(untrained[0], [f"{gmacs:.2g}" for gmacs in untrained[0]])
+        axes.set_xticks([], minor=True)
         _legend(figure, axes)
 
     which = (
@@ -292,9 +291,10 @@ def front(sizes: list[dict], trials: list[dict], search: dict, margin: float) ->
 
 
 def spectra(rows: list[dict]) -> Picture:
-    """What share of each layer's effect on the embedding is left out when only so many components are kept."""
+    """What share of each layer's effect on the embedding is left out when only so many components are kept. Without the
+    small convolutions inside Res2Net blocks, of which there are too many to be told apart."""
     layers = defaultdict(list)
-    for row in rows:
+    for row in (row for row in rows if ".res2net." not in row["layer"]):
         layers[row["layer"]].append((int(row["components"]), 1 - float(row["explained"]), int(row["rank"])))
 
     def draw(figure):
@@ -322,6 +322,6 @@ def spectra(rows: list[dict]) -> Picture:
         "How redundant each layer is",
         f"A falling line for each of {len(layers)} layers. Kept in the chosen model: {ranks or 'all of every layer'}.",
         "The faster a line falls, the more of that layer can go: components of its outputs over calibration speech, by "
-        "how far the embedding moves without them. A dot is what the chosen model keeps; layers without one stayed whole.",
+        "how far the embedding moves without them. A dot is what the chosen model keeps; layers without one stayed whole. metrics/spectra.csv has every layer.",
         draw,
     )
