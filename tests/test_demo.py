@@ -125,6 +125,7 @@ def int8_model(path, recordings):
     export_onnx(torch.nn.Sequential(front_end, ptq.convert(network)), path, config.quantize.weights)
 
 
+@pytest.mark.slow
 def test_scores_and_decisions_are_those_of_verify(shared, site, runtime, open_page, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     speakers = sorted(path for path in (shared / "speech").iterdir() if path.is_dir())

@@ -21,11 +21,13 @@ from src.search.trial import Setup, Validation
 # the trials look.
 SHARES = tuple(0.72 * 0.6**step for step in range(8))
 
+FAR = 4  # margins: what loses so much is broken, however wide its interval
+
 Point = dict  # share, objective, gmacs, size_mb, and `losses` {eer, top1: a Loss as a dict}
 
 
 def trace(setup: Setup, reference: Validation, shares: Sequence[float] = SHARES) -> Iterator[Point]:
-    """The Points, from the largest size down to the first that is shown to lose more than the margins.
+    """The Points, from the largest size down to the first that is shown to lose more than the margins, or loses far more.
 
     reference: of the teacher.
     """
@@ -46,8 +48,10 @@ def trace(setup: Setup, reference: Validation, shares: Sequence[float] = SHARES)
             "size_mb": megabytes,
             "losses": {key: asdict(loss) for key, loss in losses.items()},
         }
-        if any(losses[key].low() > getattr(setup.margins, key) for key in validation.METRICS):
-            return
+        for key in validation.METRICS:
+            margin = getattr(setup.margins, key)
+            if losses[key].low() > margin or losses[key].value > FAR * margin:
+                return
 
 
 def losses(point: Point) -> dict[str, Loss]:

@@ -176,6 +176,7 @@ def test_every_command_comes_in_this_way():
         "identify",
         "gallery",
         "calibrate",
+        "demo",
     }
     for path in commands:
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)

@@ -127,6 +127,7 @@ def test_interval_of_a_cost_is_students_on_the_logarithm():
     assert moved[1] > high and bootstrap.cost_interval(0, 0 * values, counts, 1) == (0, 0)
 
 
+@pytest.mark.slow
 def test_interval_of_a_rate_stays_between_0_and_1():
     own = np.zeros(30)
     own[:2] = 1

@@ -158,6 +158,7 @@ def test_clipping_rounds_with_less_error_than_the_whole_range():
     assert observer.calculate_qparams()[0].isfinite().all()  # a channel without weights
 
 
+@pytest.mark.slow
 def test_four_bit_weights_are_stored_in_four_bits_and_run_on_integers(network, features, tmp_path):
     exported = {}
     for bits in (8, 4):
