@@ -13,7 +13,6 @@ if __name__ == "__main__":
 
     command("src.calibrate")
 
-import functools
 import os
 import sys
 import unicodedata
@@ -32,7 +31,7 @@ from src.evaluate import extract, nontargets, normalise, own_speakers, scores, s
 from src.evaluate import trials as trials_of
 from src.evaluate.own_speakers import Asked
 from src.runtime import calibration, engine
-from src.runtime.audio import MAX_SECONDS, WINDOWS, limits, waveform
+from src.runtime.audio import MAX_SECONDS
 from src.runtime.errors import InputError, printable
 from src.sources.folder import named_files
 
@@ -89,9 +88,7 @@ def calibrate(
     base, source = calibration.of_model(model)
     cohort = calibration.cohort(base, source)
     rows, listed = _rows(folder, trials)
-    settings = extract.settings(model, max_seconds=max_seconds, windows=WINDOWS, channel=channel)
-    most, window = limits(max_seconds)
-    read = functools.partial(waveform, max_seconds=most, channel=channel)
+    settings, read, window = extract.reading(model, max_seconds, channel)
     with store.opened(out.with_name(f"{out.name}.partial"), settings) as done:
         embeddings, rows = _embedded(model, rows, read, done, workers, window)
         pairs = _trials(rows, listed, trials, enrolments)

@@ -12,7 +12,6 @@ if __name__ == "__main__":
     command("src.embed")
 
 import contextlib
-import functools
 import os
 import sys
 import zipfile
@@ -25,7 +24,7 @@ from src.common.files import atomic_write
 from src.common.options import DIFFER, ModelOptions, Scheduler
 from src.evaluate import cluster, extract, store
 from src.runtime import engine
-from src.runtime.audio import MAX_SECONDS, WINDOWS, limits, waveform
+from src.runtime.audio import MAX_SECONDS
 from src.runtime.errors import InputError, printable
 from src.sources.folder import named_files
 
@@ -62,8 +61,8 @@ def embed(
 ) -> None:
     """Embed a folder's audio files into `out`; see the module.
 
-    max_seconds: that the model hears at once (see `limits`); channel: from 1, None for the average; scheduler: see `cluster.connected`. What is
-    done is kept in <out>.partial until `out` is there. Raises InputError when `out` or <out>.partial is there and not
+    max_seconds: that the model hears at once (see `audio.limits`); channel: from 1, None for the average; scheduler: see
+    `cluster.connected`. What is done is kept in <out>.partial until `out` is there. Raises InputError when `out` or <out>.partial is there and not
     from embed, the folder has no audio file or none that can be used, the model cannot be, another run writes the same
     `out`, or the scheduler cannot be reached.
     """
@@ -76,9 +75,7 @@ def embed(
     if not files:
         raise InputError(f"{folder}: no audio file that can be read in it")
     names = sorted(files)
-    settings = extract.settings(model, max_seconds=max_seconds, windows=WINDOWS, channel=channel)
-    most, window = limits(max_seconds)
-    read = functools.partial(waveform, max_seconds=most, channel=channel)
+    settings, read, window = extract.reading(model, max_seconds, channel)
     with (
         store.opened(out.with_name(f"{out.name}.partial"), settings) as done,
         cluster.connected(scheduler) if scheduler else contextlib.nullcontext() as client,

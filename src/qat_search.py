@@ -134,7 +134,7 @@ def _chosen(row):
     """The number of a trial and what it was made with; metrics/trials.csv has the rest."""
     if row is None:
         return {"trial": search.UNTRAINED, "share": 1.0}
-    return {name: row[name] for name in TRIALS if name in row and name in ("trial", "share", *HYPERPARAMETERS)}
+    return {name: row[name] for name in ("trial", "share", *HYPERPARAMETERS) if name in row}
 
 
 def _speech(rows):

@@ -26,7 +26,8 @@ def scores(name: str) -> Path:
 
 
 def evaluation(name: str) -> Path:
-    """The folder of what else the evaluation of a model leaves: ranks, calibration, cohort, validation and, of INT8 models, latency."""
+    """The folder of what else the evaluation of a model leaves: ranks, calibration, cohort, validation and, of INT8 models,
+    latency."""
     return METRICS / "evaluation" / name
 
 

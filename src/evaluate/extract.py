@@ -21,6 +21,7 @@ from src.data.recordings import load_audio, load_path
 from src.evaluate import cluster, store
 from src.evaluate.store import Embedding, Store
 from src.runtime import engine
+from src.runtime.audio import WINDOWS, limits, waveform
 from src.runtime.errors import AudioError, InputError, reason
 
 QUEUED = 256  # recordings handed to the threads at once: a pool keeps some memory for every one that waits
@@ -100,6 +101,18 @@ def resumable(
 def settings(model: str | os.PathLike, **others: Any) -> dict[str, Any]:
     """Of a store: what the embeddings of a file follow from, beside its content."""
     return {"model": sha256(model), "onnxruntime": onnxruntime.__version__, **others}
+
+
+def reading(
+    model: str | os.PathLike, max_seconds: float | None, channel: int | None
+) -> tuple[dict[str, Any], Read, int | None]:
+    """(`settings` of a store, `read` and `window` for `embeddings`) of recordings of any kind.
+
+    max_seconds: that the model hears at once (see `audio.limits`); channel: as for `audio.waveform`.
+    """
+    most, window = limits(max_seconds)
+    read = functools.partial(waveform, max_seconds=most, channel=channel)
+    return settings(model, max_seconds=max_seconds, windows=WINDOWS, channel=channel), read, window
 
 
 def embeddings(

@@ -235,20 +235,15 @@ def _part(layer):
     return ".".join(names[:1] if names[0] != "blocks" else names[:3] if len(names) > 3 else names[:2])
 
 
-def front(sizes: list[dict], trials: list[dict], search: dict, margin: float) -> Picture:
+def front(sizes: list[dict], trials: list[dict], chosen: dict | None, margin: float) -> Picture:
     """EER on validation speakers, less that of fp32, of every size that nobody trained and of every trial, against what it
-    computes."""
+    computes. chosen: the row of either that was chosen, if any."""
 
     def points(rows):
         values = [float(row["gmacs"]) for row in rows], *([100 * float(row[key]) for row in rows] for key in DIFFERENCE)
         gmacs, value, low, high = (np.array(each) for each in values)
         return gmacs, value, np.maximum([value - low, high - value], 0)
 
-    chosen = [(row["trial"], float(row["share"])) for row in (*sizes, *trials)]
-    wanted = str(search["chosen"]["trial"]), search["chosen"]["share"]
-    place = next(
-        (i for i, (number, size) in enumerate(chosen) if number == wanted[0] and np.isclose(size, wanted[1])), None
-    )
     untrained, trained = points(sizes), points(trials)
 
     def draw(figure):
@@ -261,10 +256,10 @@ def front(sizes: list[dict], trials: list[dict], search: dict, margin: float) ->
         ):
             if len(gmacs):
                 axes.errorbar(gmacs, value, reach, elinewidth=1, label=label, **style)
-        if place is not None:
-            gmacs, value = (np.concatenate([one, two]) for one, two in zip(untrained[:2], trained[:2]))
+        if chosen:
+            gmacs, value, _ = points([chosen])
             ring = {"markersize": 12, "markerfacecolor": "none", "markeredgewidth": 1.5}
-            axes.plot(gmacs[place], value[place], "o", markeredgecolor=COLOURS["muted"], label="chosen", **ring)
+            axes.plot(gmacs, value, "o", markeredgecolor=COLOURS["muted"], label="chosen", **ring)
         lowest, highest = min([0, *untrained[1], *trained[1]]), max([*untrained[1], *trained[1], 100 * margin])
         room = 0.35 * (highest - lowest)
         axes.set(xlabel="GMACs", title="EER less fp32’s on validation speakers, points", xscale="log")
@@ -273,11 +268,7 @@ def front(sizes: list[dict], trials: list[dict], search: dict, margin: float) ->
         axes.set_xticks([], minor=True)
         _legend(figure, axes)
 
-    which = (
-        "no smaller one was chosen"
-        if place is None
-        else f"one of {float([*sizes, *trials][place]['gmacs']):.4f} was chosen"
-    )
+    which = f"one of {float(chosen['gmacs']):.4f} was chosen" if chosen else "no smaller one was chosen"
     return picture(
         "front",
         "The search: operations against accuracy",

@@ -35,7 +35,7 @@ def context(results: Results, curves: dict[str, Curve]) -> dict:
             breakdown.differences(conditions, broken_down),
             figures.layers(results.layers),
             breakdown.layers(layers),
-            figures.front(results.frontier, results.trials, results.search, results.params.evaluate.margins.eer),
+            figures.front(results.frontier, results.trials, results.chosen, results.params.evaluate.margins.eer),
             *([figures.spectra(results.spectra)] if results.spectra else []),
         ],
         "about_conditions": breakdown.ABOUT,

@@ -83,16 +83,8 @@ def values(results: Results) -> dict:
             if (value := search["chosen"].get(key)) is not None
         },
         "untrained": search["chosen"]["trial"] < 0,
-        "trial": next((_trial(row) for row in _chosen(results)), None),
+        "trial": results.chosen and _trial(results.chosen),
     }
-
-
-def _chosen(results):
-    """The row of trials.csv or frontier.csv that was chosen, if any."""
-    chosen = results.search["chosen"]
-    for row in results.trials if chosen["trial"] >= 0 else results.frontier:
-        if int(row["trial"]) == chosen["trial"] and math.isclose(float(row["share"]), chosen["share"]):
-            yield row
 
 
 def _trial(row):

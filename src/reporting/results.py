@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,15 @@ class Results:
     seen: int  # how many of the test speakers the encoder was trained on
     shared: int  # how many of them are in the split finetune too
     breakdown_seen: bool  # whether such speakers are in the breakdown
+
+    @property
+    def chosen(self) -> dict | None:
+        """The row of `frontier` or of `trials` that the search chose; None where it chose nothing smaller."""
+        chosen = self.search["chosen"]
+        for row in (*self.frontier, *self.trials):
+            if int(row["trial"]) == chosen["trial"] and math.isclose(float(row["share"]), chosen["share"]):
+                return row
+        return None
 
     @property
     def groups(self) -> list[str]:

@@ -113,18 +113,16 @@ def of_model(model: str | os.PathLike, path: str | os.PathLike | None = None) ->
     folder = model.parent.resolve()
     release = folder / "config.json"
     evaluation = folder.parent / "metrics/evaluation" / model.stem / "calibration.json"
-    if path is not None:
-        calibration, source = read(path), Path(path)
-        if not _about(path, model):
-            raise InputError(f"{path}: is about another model than {model}; src.calibrate makes one for it")
-    elif release.exists():
-        calibration, source = read(release), release
-        if not _about(release, model):
-            return None, f"{release} is about another model"
-    elif evaluation.exists():
-        calibration, source = read(evaluation), evaluation
-    else:
+    source = Path(path) if path is not None else next(filter(Path.exists, (release, evaluation)), None)
+    if source is None:
         return None, f"neither {release} nor {evaluation} is there"
+    about = content(source)
+    calibration = _calibration(source, about)
+    bound = path is not None or source == release  # names its model; the other lies where that model's does
+    if bound and _value(source, about, "sha256", str) != _sha256(model):
+        if path is None:
+            return None, f"{source} is about another model"
+        raise InputError(f"{path}: is about another model than {model}; src.calibrate makes one for it")
     if calibration.normalisation != COSINE and not calibration.cohort:
         return None, f"{source} is about scores after {calibration.normalisation}, which takes a cohort"
     return calibration, str(source)
@@ -163,10 +161,6 @@ def content(path: str | os.PathLike) -> Any:
         raise InputError(f"{path}: cannot be read: {reason(error)}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a calibration: {one_line(error)}; run its stage again") from None
-
-
-def _about(path, model):
-    return _value(path, content(path), "sha256", str) == _sha256(model)
 
 
 def _sha256(path):

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from src.encoder.networks import affine
 from src.encoder.networks.ecapa import PlainEcapa
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # of which the one with the least leave-one-out error is taken
@@ -103,9 +104,8 @@ def _without(linear, inputs, kept, dropped, shift):
     """(a linear layer of the kept inputs, its bias moved by `shift`; the mean square error of its outputs)."""
     weight = linear.weight.double()
     onto, bias, error = _ridge_regression(inputs[:, kept], inputs[:, dropped] @ weight[:, dropped].T)
-    return _filled(
-        nn.Linear(len(kept), linear.out_features), weight[:, kept] + onto, linear.bias.double() + bias + shift
-    ), error
+    bias = linear.bias.double() + bias + shift
+    return affine.linear((weight[:, kept] + onto).float(), bias.float()), error
 
 
 def _ridge_regression(inputs, outputs):
@@ -135,11 +135,5 @@ def _ridge_regression(inputs, outputs):
 
 
 def _conv(weight, bias):
-    return _filled(nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None), weight, bias)
-
-
-def _filled(layer, weight, bias):
-    layer.weight = nn.Parameter(weight.float().contiguous())
-    if bias is not None:
-        layer.bias = nn.Parameter(bias.float().contiguous())
-    return layer
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None)
+    return affine.filled(conv, weight.float(), None if bias is None else bias.float())

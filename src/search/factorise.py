@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from src.encoder.networks.affine import filled
 from src.search.moments import Moments
 
 COLUMNS = ("layer", "components", "explained", "rank")
@@ -118,10 +119,8 @@ def product(conv: nn.Conv2d, spectrum: Spectrum, rank: int) -> nn.Sequential:
     )
     outer = nn.Conv2d(rank, conv.out_channels, 1)
     weight = (onto @ conv.weight.flatten(1)).unflatten(1, conv.weight.shape[1:])
-    for layer, matrix, shift in (
-        (inner, weight, onto @ (bias - spectrum.mean)),
-        (outer, back[:, :, None, None], spectrum.mean),
-    ):
-        layer.weight = nn.Parameter(matrix.to(conv.weight.dtype).contiguous())
-        layer.bias = nn.Parameter(shift.to(conv.weight.dtype))
-    return nn.Sequential(inner, outer)
+    dtype = conv.weight.dtype
+    return nn.Sequential(
+        filled(inner, weight.to(dtype), (onto @ (bias - spectrum.mean)).to(dtype)),
+        filled(outer, back[:, :, None, None].to(dtype), spectrum.mean.to(dtype)),
+    )

@@ -17,10 +17,7 @@ from src.search import trial
 from src.search.study import print_line
 from src.search.trial import Setup, Validation
 
-# Of the multiplications. The largest is what the first trial goes back to where none of them passes; between two of them
-# the trials look.
-SHARES = tuple(0.72 * 0.6**step for step in range(8))
-
+SHARES = tuple(0.72 * 0.6**step for step in range(8))  # of the multiplications; between two of them the trials look
 FAR = 4  # margins: what loses so much is broken, however wide its interval
 
 Point = dict  # share, objective, gmacs, size_mb, and `losses` {eer, top1: a Loss as a dict}

@@ -65,7 +65,8 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
     reference = trial.validate(setup.teacher, setup)
     points = _frontier(trials, setup, settings, reference, worker)
     level = validation.trial_level(settings.n_trials + 1)  # the frontier is one test
-    good = [point["share"] for point, passes in zip(points, frontier.passing(points, setup.margins, level)) if passes]
+    passing = frontier.passing(points, setup.margins, level)
+    good = [point["share"] for point, passes in zip(points, passing) if passes]
     knee = frontier.knee(points, setup.margins)
 
     def objective(attempt, number):
@@ -85,7 +86,7 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
     completed = study.complete(trials, settings.n_trials)
     sizes = [
         {"trial": UNTRAINED, "share": point["share"], **_row(point, frontier.losses(point)), "noninferior": int(passes)}
-        for point, passes in zip(points, frontier.passing(points, setup.margins, level))
+        for point, passes in zip(points, passing)
     ]
     rows = [_trial_row(index, attempt, setup.margins, level) for index, attempt in enumerate(completed)]
     for row, optimal in zip([*sizes, *rows], choice.pareto_optimal([*sizes, *rows])):

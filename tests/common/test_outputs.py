@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from src import embed
 from src.common import files
+from src.evaluate import extract
 from src.runtime.errors import InputError
 from tests.evaluate.conftest import save_model
 
@@ -173,13 +174,13 @@ def test_an_output_in_use_and_one_among_the_recordings(model):
 
 def test_what_appears_during_the_run_is_not_replaced(model, monkeypatch):
     with world(model) as place:
-        plain = embed.waveform
+        plain = extract.waveform
 
         def waveform(*arguments, **options):
             Path("out.npz").write_bytes(b"mine")
             return plain(*arguments, **options)
 
-        monkeypatch.setattr(embed, "waveform", waveform)
+        monkeypatch.setattr(extract, "waveform", waveform)
         with pytest.raises(InputError, match="out.npz: is there"):
             embedding("out.npz")
         assert Path("out.npz").read_bytes() == b"mine"

@@ -83,7 +83,7 @@ def test_figures_are_described_and_take_the_colours_of_the_page(results):
         figures.det(det.curves(results), titles, "all"),
         figures.histograms(results, "all"),
         figures.layers(results.layers),
-        figures.front(results.frontier, results.trials, results.search, 0.005),
+        figures.front(results.frontier, results.trials, results.chosen, 0.005),
         figures.spectra(results.spectra),
         breakdown.conditions(rows),
         breakdown.differences(rows),

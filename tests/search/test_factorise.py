@@ -53,3 +53,11 @@ def test_ranks_that_save_nothing_are_not_offered(wide, measured):
         size = spectrum.inputs * spectrum.outputs
         assert spectrum.largest_rank * (spectrum.inputs + spectrum.outputs) < size
         assert (spectrum.largest_rank + factorise.MULTIPLE) * (spectrum.inputs + spectrum.outputs) >= size
+
+
+def test_scaling_the_outputs_of_a_layer_leaves_what_its_ranks_lose(wide, measured):
+    """Where the layers behind it undo the scale: an error of outputs 100 times as large moves the embedding as far."""
+    moments_, inputs = measured["mfa"], wide.mfa.in_channels
+    scaled = Moments(100 * moments_.mean, 1e4 * moments_.covariance, moments_.sensitivity / 1e4)
+    before, after = (dict(factorise.spectrum(each, inputs).ranks()) for each in (moments_, scaled))
+    assert list(after) == list(before) and list(after.values()) == pytest.approx(list(before.values()), rel=1e-3)
