@@ -75,6 +75,7 @@ def main(worker=False):
             "speakers_needed": result.speakers_needed,
             "chosen": _chosen(result.chosen),
             "channels": chosen.channels,
+            "stride": chosen.stride,
             "objective": objective,
             "objective_untrained": result.untrained,
             "objective_fp32": result.reference,

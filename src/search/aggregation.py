@@ -75,8 +75,8 @@ def measure(network: PlainEcapa, features: Iterable[torch.Tensor]) -> Aggregatio
 
 
 def reduce(network: PlainEcapa, aggregation: Aggregation, count: int) -> tuple[PlainEcapa, float]:
-    """(a copy of the network with the `count` channels that matter most, the mean square by which its embedding, at
-    length one, then moves: of utterances left out of the regression in turn)."""
+    """(a copy of the network with the `count` channels that matter most, by how much the regression is better on the
+    utterances that it was fitted to than on others: a mean square of the embedding at length one)."""
     network = copy.deepcopy(network)
     channels = network.mfa.out_channels
     if count >= channels:
@@ -96,23 +96,24 @@ def reduce(network: PlainEcapa, aggregation: Aggregation, count: int) -> tuple[P
     attention.x = _conv((weight[:, kept] + onto)[:, :, None, None], None if bias is None else bias + shift)
     if attention.context is not None:
         attention.context, _ = _without(attention.context, aggregation.context, both, rest, shift)
-    network.fc, error = _without(fc, aggregation.pooled, both, rest, torch.zeros(fc.out_features))
-    return network, error / aggregation.power
+    network.fc, optimism = _without(fc, aggregation.pooled, both, rest, torch.zeros(fc.out_features))
+    return network, optimism / aggregation.power
 
 
 def _without(linear, inputs, kept, dropped, shift):
-    """(a linear layer of the kept inputs, its bias moved by `shift`; the mean square error of its outputs)."""
+    """(a linear layer of the kept inputs, its bias moved by `shift`; the optimism of the regression)."""
     weight = linear.weight.double()
-    onto, bias, error = _ridge_regression(inputs[:, kept], inputs[:, dropped] @ weight[:, dropped].T)
+    onto, bias, optimism = _ridge_regression(inputs[:, kept], inputs[:, dropped] @ weight[:, dropped].T)
     bias = linear.bias.double() + bias + shift
-    return affine.linear((weight[:, kept] + onto).float(), bias.float()), error
+    return affine.linear((weight[:, kept] + onto).float(), bias.float()), optimism
 
 
 def _ridge_regression(inputs, outputs):
-    """(weight, bias, mean square error) of outputs [n, m] from inputs [n, k], at the RIDGES's best.
+    """(weight, bias, by how much the mean square error of leave-one-out is larger than that of the fit) of outputs [n, m]
+    from inputs [n, k], at the RIDGES's best by leave-one-out.
 
-    The error is that of leave-one-out, in closed form (PRESS: Allen, Technometrics 16, 1974). By the n x n products of
-    utterances, of which there are fewer than inputs.
+    Leave-one-out in closed form (PRESS: Allen, Technometrics 16, 1974). By the n x n products of utterances, of which
+    there are fewer than inputs.
     """
     mean, deviation = inputs.mean(0), inputs.std(0).clamp(min=1e-9)
     scaled = (inputs - mean) / deviation / inputs.shape[1] ** 0.5
@@ -126,12 +127,12 @@ def _ridge_regression(inputs, outputs):
         leverage = (vectors.square() * shrunk).sum(1) + 1 / len(inputs)
         error = (residual / (1 - leverage).clamp(min=1e-3)[:, None]).square().sum(1).mean().item()
         if best is None or error < best[1]:
-            best = ridge, error
-    ridge, error = best
+            best = ridge, error, residual.square().sum(1).mean().item()
+    ridge, error, fitted = best
     weight = (
         scaled.T @ vectors @ (rotated / (values + ridge)[:, None]) / deviation[:, None] / inputs.shape[1] ** 0.5
     ).T
-    return weight, target - weight @ mean, error
+    return weight, target - weight @ mean, error - fitted
 
 
 def _conv(weight, bias):

@@ -28,7 +28,7 @@ class Spectrum:
     """How little of a layer's outputs moves the embedding.
 
     mean [channels]; errors [channels], the eigenvalues, from the largest down: the mean square by which the embedding
-    moves when a component is left out; onto [channels, channels], whose rows give the components; back [channels,
+    moves when a component is left out of one frame; onto [channels, channels], whose rows give the components; back [channels,
     channels], whose columns give the outputs from them; inputs: how many values an output is computed from.
     """
 
@@ -47,18 +47,18 @@ class Spectrum:
         """Multiplications at each place."""
         return self.inputs * self.outputs
 
+    def product_size(self, rank: int) -> int:
+        """Multiplications at each place by the two layers of a rank."""
+        return rank * (self.inputs + self.outputs)
+
     @property
     def largest_rank(self) -> int:
         """The largest rank, a multiple of MULTIPLE, at which two layers multiply less than one; 0 if none."""
         return (self.size - 1) // (self.inputs + self.outputs) // MULTIPLE * MULTIPLE
 
-    def ranks(self) -> Iterator[tuple[int, float]]:
-        """(rank, by which mean square the embedding moves) of everything that can be chosen; rank 0 is the layer as it
-        is."""
-        yield 0, 0.0
-        left_out = self.errors.flip(0).cumsum(0).flip(0).tolist()
-        for rank in range(MULTIPLE, self.largest_rank + 1, MULTIPLE):
-            yield rank, left_out[rank]
+    def ranks(self) -> list[int]:
+        """Everything that can be chosen; rank 0 is the layer as it is."""
+        return [0, *range(MULTIPLE, self.largest_rank + 1, MULTIPLE)]
 
 
 def spectrum(moments: Moments, inputs: int) -> Spectrum:

@@ -1,7 +1,8 @@
 """What calibration speech says of each convolution: how its outputs vary, and what an error in them does to the embedding."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -48,22 +49,61 @@ def measure(network: nn.Module, features: Iterable[torch.Tensor], seed: int = 0)
     features: iterable of [1, time, mels], calibration speech, of which the first FRAMES frames are used; seed: of the
     random projections of the embedding whose gradients give J'J (one an utterance: E[vv'] = 1, so that E[J'vv'J] = J'J).
     """
-    layers = convolutions(network)
-    sums = {name: _Sums(layer.out_channels) for name, layer in layers.items()}
+    sums = {name: _Sums(layer.out_channels) for name, layer in convolutions(network).items()}
+    for frames in _gradients(network, list(sums), features, seed):
+        for name, (values, gradient) in frames.items():
+            sums[name].add(values, gradient)
+    return {name: each.moments() for name, each in sums.items()}
+
+
+class Components(NamedTuple):
+    """Of a layer's outputs, from the one that matters most down: layer, its name; channels, the n of its outputs that
+    are meant, None for all; mean [n]; onto [n, n], whose rows give the components; back [n, n], whose columns give the
+    outputs from them."""
+
+    layer: str
+    channels: torch.Tensor | None
+    mean: torch.Tensor
+    onto: torch.Tensor
+    back: torch.Tensor
+
+
+def movements(
+    network: nn.Module, components: Mapping[Hashable, Components], features: Sequence[torch.Tensor], seed: int = 1
+) -> dict[Hashable, torch.Tensor]:
+    """{key: [n + 1], the mean square by which the embedding, at length one, moves when only the first 0 to n of the
+    Components are left}, to first order.
+
+    What is left out of an utterance's frames adds up before it is squared: errors of neighbouring frames are alike, and
+    as if they were independent (`Moments`) they would seem to be a half to an eighth of what they are.
+    """
+    squares: dict[Hashable, Any] = dict.fromkeys(components, 0.0)
+    layers = sorted({each.layer for each in components.values()})
+    for frames in _gradients(network, layers, features, seed):
+        for key, (layer, channels, mean, onto, back) in components.items():
+            values, gradient = (each if channels is None else each[:, channels] for each in frames[layer])
+            moved = (((values - mean) @ onto.T) * (gradient @ back)).sum(0, dtype=torch.float64)
+            squares[key] += F.pad(moved, (0, 1)).flip(0).cumsum(0).flip(0).square()
+    return {key: total / len(features) for key, total in squares.items()}
+
+
+def _gradients(network, names, features, seed):
+    """For each utterance, {layer: (its outputs [frames, channels], the gradients of a random projection of the
+    embedding)}."""
     outputs: dict[str, torch.Tensor] = {}
-    hooks = [layer.register_forward_hook(_keep(outputs, name)) for name, layer in layers.items()]
+    hooks = [network.get_submodule(name).register_forward_hook(_keep(outputs, name)) for name in names]
     random = torch.Generator().manual_seed(seed)
     try:
         for utterance in tqdm(features, "moments", disable=None, leave=False):
             embedding = F.normalize(network(utterance[:, :FRAMES].detach().requires_grad_()), dim=-1)
             projection = torch.randn(embedding.shape, generator=random)
-            gradients = torch.autograd.grad((embedding * projection).sum(), list(outputs.values()))
-            for (name, values), gradient in zip(outputs.items(), gradients):
-                sums[name].add(_frames(values.detach()), _frames(gradient))
+            gradients = torch.autograd.grad((embedding * projection).sum(), [outputs[name] for name in names])
+            yield {
+                name: (_frames(outputs[name].detach()), _frames(gradient)) for name, gradient in zip(names, gradients)
+            }
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: each.moments() for name, each in sums.items()}
 
 
 def _keep(outputs, name):

@@ -1,10 +1,12 @@
-"""The structure of a smaller network: which channels its aggregation layer has, and the ranks of its convolutions.
+"""The structure of a smaller network: how many channels its aggregation layer has, at which frames it is computed, and the
+ranks of its convolutions.
 
 All that can be left out is measured in one unit, the mean square by which the embedding moves, so that one price for a
 multiplication decides over all of it.
 """
 
 import copy
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,41 +14,53 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from src.encoder.networks.ecapa import PlainEcapa
 from src.search import aggregation, factorise, moments
 from src.search.factorise import MULTIPLE, Spectrum, multiplications, positions
+from src.search.moments import Components
 
 CHANNELS = (1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 1 / 16)  # of the aggregation layer, as shares
-FRAMES = 200  # of the utterance whose multiplications are counted
+STRIDES = (2, 3, 4)  # of the layers whose frames are only pooled
+FRAMES = 200  # of an utterance: whose multiplications are counted, and which is heard
 AGGREGATED = ("mfa", "attention.x", "attention.out")  # layers that these go into or come from
 
 
 class Structure(NamedTuple):
-    """channels: of the aggregation layer, None for all; ranks: {layer: rank}, of layers that became two."""
+    """channels: of the aggregation layer, None for all; stride: one frame in so many is pooled; ranks: {layer: rank}, of
+    layers that became two."""
 
     channels: int | None
+    stride: int
     ranks: dict[str, int]
 
 
 @dataclass(frozen=True)
 class _Network:
-    """The network with some channels of its aggregation layer, what that moves the embedding by, and its layers'
-    spectra."""
+    """The network with some channels of its aggregation layer, what that moves the embedding by, its layers' spectra, and
+    what each rank of them moves it by."""
 
     network: nn.Module
     error: float
     spectra: dict[str, Spectrum]
+    moved: dict[str, torch.Tensor]
 
 
 class Structures:
-    """The networks that can be made of one, with fewer operations."""
+    """The networks that can be made of one, with fewer operations.
 
-    def __init__(self, networks: Mapping[int | None, _Network]):
+    networks: by the channels of the aggregation layer; strides: {stride: what it moves the embedding by}.
+    """
+
+    def __init__(self, networks: Mapping[int | None, _Network], strides: Mapping[int, float]):
         self.networks = networks
-        self._sizes = {channels: multiplications(each.network, FRAMES) for channels, each in networks.items()}
-        self._options = {channels: _options(each) for channels, each in networks.items()}
+        self.strides = strides
+        self._bases = {
+            (channels, stride): _Base(networks[channels], stride, error)
+            for channels, (stride, error) in itertools.product(networks, strides.items())
+        }
 
     @property
     def spectra(self) -> dict[str, Spectrum]:
@@ -61,9 +75,9 @@ class Structures:
         multiplication, the lowest at which few enough are left.
         """
         if share >= 1:
-            return Structure(None, {})
+            return Structure(None, 1, {})
         low, high = -100.0, 0.0  # logarithms of the price
-        most = share * self._sizes[None]
+        most = share * self._bases[None, 1].size
         for _ in range(60):
             middle = (low + high) / 2
             _, left = self._cheapest(math.exp(middle))
@@ -73,63 +87,114 @@ class Structures:
     def _cheapest(self, price):
         """(Structure, multiplications) of the least sum of error and price."""
         best = None
-        for channels, each in self.networks.items():
-            error, left, ranks = each.error, self._sizes[channels], {}
-            for name, options in self._options[channels].items():
+        for (channels, stride), base in self._bases.items():
+            error, left, ranks = base.error, base.size, {}
+            for name, options in base.options.items():
                 rank, moved, saved = options[np.argmin(options[:, 1] - price * options[:, 2])]
                 error, left = error + moved, left - saved
                 if rank:
                     ranks[name] = int(rank)
             if best is None or error + price * left < best[0]:
-                best = error + price * left, Structure(channels, ranks), left
+                best = error + price * left, Structure(channels, stride, ranks), left
         assert best
         return best[1:]
 
     def network(self, structure: Structure) -> nn.Module:
         """The network of a structure that `of_share` gave."""
         each = self.networks[structure.channels]
-        network = copy.deepcopy(each.network)
+        network = _strided(each.network, structure.stride)
         for name, rank in structure.ranks.items():
             network.set_submodule(name, factorise.product(network.get_submodule(name), each.spectra[name], rank))
         return network
 
 
-def _options(each):
-    """{layer: [[rank, error, multiplications that are saved]]}: everything that can be chosen."""
-    places = positions(each.network, FRAMES)
-    return {
-        name: np.array(
-            [
-                (
-                    rank,
-                    error,
-                    places[name] * (spectrum.size - rank * (spectrum.inputs + spectrum.outputs)) if rank else 0,
-                )
-                for rank, error in spectrum.ranks()
-            ]
-        )
-        for name, spectrum in each.spectra.items()
-    }
+class _Base:
+    """What ranks are chosen for: error, what the channels and the stride move the embedding by; size, multiplications;
+    options {layer: [[rank, error, multiplications that are saved]]}, everything that can be chosen."""
+
+    def __init__(self, each: _Network, stride: int, error: float):
+        network = _strided(each.network, stride)
+        places = positions(network, FRAMES)
+        self.error = each.error + error
+        self.size = multiplications(network, FRAMES)
+        self.options = {
+            name: np.array(
+                [
+                    (
+                        rank,
+                        each.moved[name][rank] if rank else 0,
+                        places[name] * (spectrum.size - spectrum.product_size(rank)) if rank else 0,
+                    )
+                    for rank in spectrum.ranks()
+                ]
+            )
+            for name, spectrum in each.spectra.items()
+        }
+
+
+def _strided(network, stride):
+    """A copy of the network that pools one frame in `stride`."""
+    network = copy.deepcopy(network)
+    if stride > 1:
+        conv = network.get_submodule(network.pooled)
+        conv.stride = (conv.stride[0], stride)
+    return network
 
 
 def measure(network: nn.Module, features: Sequence[torch.Tensor]) -> Structures:
     """The Structures of a plain network, by what calibration speech, each [1, time, mels], says of it; without any, only
     the network itself."""
     if not features:
-        return Structures({None: _Network(network, 0.0, {})})
-    measured = moments.measure(network, features)
-    networks: dict[int | None, _Network] = {None: _Network(network, 0.0, _spectra(network, measured))}
+        return Structures({None: _Network(network, 0.0, {}, {})}, {1: 0.0})
+    heard = [utterance[:, :FRAMES] for utterance in features]
+    whole = _embed(network, heard)
+
+    def distance(other: nn.Module) -> float:
+        return (_embed(other, heard) - whole).square().sum(1).mean().item()
+
+    measured = moments.measure(network, heard)
+    networks, errors, channels = {None: network}, {None: 0.0}, {None: None}
+    spectra = {(None, name): spectrum for name, spectrum in _spectra(network, measured).items()}
     if isinstance(network, PlainEcapa):
         aggregated = aggregation.measure(network, features)
-        aggregated_layers = {name: measured[name] for name in AGGREGATED if name in measured}
-        whole = network.mfa.out_channels
-        for count in sorted({round(whole * share / MULTIPLE) * MULTIPLE for share in CHANNELS} - {0, whole}):
-            reduced, error = aggregation.reduce(network, aggregated, count)
-            kept = aggregated.largest(count)
-            others = {name: each for name, each in networks[None].spectra.items() if name not in AGGREGATED}
-            own = {name: each if name == "attention.x" else each.of(kept) for name, each in aggregated_layers.items()}
-            networks[count] = _Network(reduced, error, others | _spectra(reduced, own))
-    return Structures(networks)
+        for count in _counts(network.mfa.out_channels):
+            networks[count], optimism = aggregation.reduce(network, aggregated, count)
+            errors[count] = distance(networks[count]) + optimism
+            channels[count] = kept = aggregated.largest(count)
+            own = {name: measured[name] for name in AGGREGATED if name in measured}
+            own = {name: each if name == "attention.x" else each.of(kept) for name, each in own.items()}
+            spectra |= {(count, name): spectrum for name, spectrum in _spectra(networks[count], own).items()}
+    components = {
+        (count, name): Components(
+            name, None if name == "attention.x" else channels[count], spectrum.mean, spectrum.onto, spectrum.back
+        )
+        for (count, name), spectrum in spectra.items()
+    }
+    moved = moments.movements(network, components, heard)
+
+    def of(count: int | None, table: dict) -> dict:
+        """What is said of its layers: those before the aggregation layer are the whole network's."""
+        return {
+            name: each
+            for (own, name), each in table.items()
+            if own == count or (own is None and name not in AGGREGATED)
+        }
+
+    strides = STRIDES if getattr(network, "pooled", None) else ()
+    return Structures(
+        {count: _Network(each, errors[count], of(count, spectra), of(count, moved)) for count, each in networks.items()},
+        {1: 0.0} | {stride: distance(_strided(network, stride)) for stride in strides},
+    )
+
+
+def _counts(channels):
+    return sorted({round(channels * share / MULTIPLE) * MULTIPLE for share in CHANNELS} - {0, channels})
+
+
+def _embed(network, features):
+    """Embeddings at length one."""
+    with torch.no_grad():
+        return F.normalize(torch.cat([network(utterance) for utterance in features]), dim=-1)
 
 
 def _spectra(network, measured):

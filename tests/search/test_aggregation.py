@@ -50,7 +50,7 @@ def test_ridge_regression_and_its_leave_one_out_error_against_their_definition(m
     inputs = torch.randn(9, 14, generator=rng, dtype=torch.float64)
     outputs = torch.randn(9, 3, generator=rng, dtype=torch.float64) + inputs[:, :3]
     monkeypatch.setattr(aggregation, "RIDGES", (0.5,))
-    weight, bias, error = aggregation._ridge_regression(inputs, outputs)
+    weight, bias, optimism = aggregation._ridge_regression(inputs, outputs)
     scaled = (inputs - inputs.mean(0)) / inputs.std(0) / 14**0.5
     target = outputs.mean(0)
     expected = torch.linalg.solve(scaled.T @ scaled + 0.5 * torch.eye(14), scaled.T @ (outputs - target))
@@ -62,7 +62,8 @@ def test_ridge_regression_and_its_leave_one_out_error_against_their_definition(m
         centred = scaled[rest] - centre
         own = torch.linalg.solve(centred.T @ centred + 0.5 * torch.eye(14), centred.T @ (outputs[rest] - mean))
         left_out.append(((scaled[i] - centre) @ own + mean - outputs[i]).square().sum().item())
-    assert error == pytest.approx(np.mean(left_out))
+    fitted = (inputs @ weight.T + bias - outputs).square().sum(1).mean().item()
+    assert optimism == pytest.approx(np.mean(left_out) - fitted)
 
 
 def test_channels_by_what_they_do_to_the_embedding(measured, wide):

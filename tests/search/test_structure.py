@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from src.search import structure
 from src.search.factorise import multiplications
@@ -22,24 +23,26 @@ def test_smaller_ones_move_the_embedding_more_and_there_is_a_smallest(structures
     def error(share):
         chosen = structures.of_share(share)
         each = structures.networks[chosen.channels]
-        return each.error + sum(dict(each.spectra[name].ranks())[rank] for name, rank in chosen.ranks.items())
+        moved = sum(each.moved[name][rank].item() for name, rank in chosen.ranks.items())
+        return each.error + structures.strides[chosen.stride] + moved
 
     errors = [error(share) for share in (1.0, 0.9, 0.7, 0.5, 0.4)]
     assert errors == sorted(errors) and errors[0] == 0
     smallest = structures.of_share(0.0)
     assert smallest == structures.of_share(0.01) and smallest.channels == min(filter(None, structures.networks))
+    assert smallest.stride == max(structures.strides)
 
 
 def test_everything_is_the_network_itself(structures, wide, calibration):
-    assert structures.of_share(1.0) == Structure(None, {})
+    assert structures.of_share(1.0) == Structure(None, 1, {})
     assert torch.equal(structures.network(structures.of_share(1.0))(calibration[0]), wide(calibration[0]))
 
 
 def test_channels_of_the_aggregation_layer_are_dropped_where_ranks_alone_do_not_reach(structures, calibration):
-    without = Structures({None: structures.networks[None]})
+    without = Structures({None: structures.networks[None]}, structures.strides)
     least = _left(structures, without.of_share(0.0))
-    chosen = structures.of_share(0.9 * least)
-    assert chosen.channels and _left(structures, chosen) <= 0.9 * least
+    chosen = structures.of_share(0.96 * least)
+    assert chosen.channels and _left(structures, chosen) <= 0.96 * least
     assert (
         structures.network(chosen)(calibration[0]).shape
         == structures.network(without.of_share(1.0))(calibration[0]).shape
@@ -48,4 +51,33 @@ def test_channels_of_the_aggregation_layer_are_dropped_where_ranks_alone_do_not_
 
 def test_without_calibration_speech_nothing_can_be_left_out(wide):
     alone = structure.measure(wide, [])
-    assert alone.of_share(0.2) == Structure(None, {}) and not alone.spectra
+    assert alone.of_share(0.2) == Structure(None, 1, {}) and not alone.spectra
+
+
+def test_what_a_structure_is_predicted_to_move_the_embedding_by_is_about_what_it_does(structures, wide, calibration):
+    """To first order, with errors of layers that add up as if independent: within a factor of two where it is small."""
+    heard = [utterance[:, : structure.FRAMES] for utterance in calibration]
+    for stride in structures.strides:
+        alone = structures.network(Structure(None, stride, {}))
+        assert _moved(alone, wide, heard) == pytest.approx(structures.strides[stride], rel=1e-3)
+    each = structures.networks[None]
+    for name in ("layer0", "blocks.1.tdnn2", "mfa"):
+        rank = each.spectra[name].largest_rank
+        moved = _moved(structures.network(Structure(None, 1, {name: rank})), wide, heard)
+        assert 0.5 * moved < each.moved[name][rank].item() < 2 * moved
+
+
+def _moved(network, other, features):
+    with torch.no_grad():
+        pairs = [(F.normalize(network(each)), F.normalize(other(each))) for each in features]
+    return sum((one - two).square().sum().item() for one, two in pairs) / len(pairs)
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_a_stride_pools_every_so_manieth_frame_of_the_same_outputs(structures, wide, calibration, stride):
+    frames = {}
+    for network in (wide, structures.network(Structure(None, stride, {}))):
+        hook = network.mfa.register_forward_hook(lambda _, __, output: frames.update({len(frames): output}))
+        network(calibration[0])
+        hook.remove()
+    torch.testing.assert_close(frames[1], frames[0][..., ::stride])

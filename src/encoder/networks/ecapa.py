@@ -27,7 +27,11 @@ class PlainEcapa(nn.Module):
     [batch, 1, channels]: engines have integer kernels for a product of matrices that give float outputs, so
     it can be quantised without quantising its result. Raises RuntimeError, as SpeechBrain does, when the
     utterance has too few frames to pad by reflection.
+
+    pooled: the layer from which on no frame looks at another before the pooling.
     """
+
+    pooled = "mfa"
 
     def __init__(
         self, layer0: nn.Conv2d, blocks: nn.ModuleDict, mfa: nn.Conv2d, attention: "AttentivePooling", fc: nn.Linear

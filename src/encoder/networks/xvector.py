@@ -25,8 +25,10 @@ class PlainXvector(nn.Module):
     """features [batch, time, mels] -> embedding [batch, dim].
 
     `nn.Conv2d` over [batch, channels, 1, time], as in PlainEcapa. layer0 is the first TDNN layer, mfa the last, the
-    widest, which the statistics are of. slope: of the LeakyReLU, 0 for ReLU. Raises RuntimeError, as SpeechBrain does, when the utterance has too few frames
-    to pad by reflection.
+    widest, which the statistics are of. slope: of the LeakyReLU, 0 for ReLU. Raises RuntimeError, as SpeechBrain does,
+    when the utterance has too few frames to pad by reflection.
+
+    pooled: the layer from which on no frame looks at another before the pooling.
     """
 
     def __init__(self, layer0: nn.Conv2d, blocks: nn.ModuleDict, mfa: nn.Conv2d | None, fc: nn.Linear, slope: float):
@@ -37,6 +39,10 @@ class PlainXvector(nn.Module):
         self.mfa = mfa
         self.fc = fc
         self.slope = slope
+        names = ["layer0", *(f"blocks.{name}" for name in blocks), *(["mfa"] if mfa is not None else [])]
+        while self.get_submodule(names[-1]).kernel_size == (1, 1) and len(names) > 1:
+            names.pop()
+        self.pooled = names[-1]
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         x = self._activation(self.layer0(features.transpose(1, 2).unsqueeze(2)))
