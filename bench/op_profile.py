@@ -10,11 +10,7 @@ if __name__ == "__main__":
 
     command("bench.op_profile")
 
-import json
-import os
-import tempfile
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -25,9 +21,11 @@ from pydantic import Field
 from src.common.schema import Section
 from src.cost import onnx_macs
 from src.cost.cpu import cpu
+from src.cost.node_times import node_times
+from src.runtime import engine
 from src.runtime.audio import SAMPLE_RATE
 
-SECONDS, WARM_UP = 3, 5
+SECONDS = 3
 KINDS = {
     "convolutions": {"QLinearConv", "Conv", "FusedConv", "NhwcFusedConv"},
     "products": {"MatMul", "Gemm", "FusedGemm", "QGemm", "MatMulIntegerToFloat", "FusedMatMul"},
@@ -47,24 +45,6 @@ KINDS = {
     },
     "sums and means": {"ReduceSum", "ReduceMean", "ReduceMax", "QLinearGlobalAveragePool", "GlobalAveragePool"},
 }
-
-
-def operator_times(model, waveform, rounds):
-    """{(operator, name of the node): milliseconds}, medians over the runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        options.enable_profiling, options.profile_file_prefix = True, os.path.join(folder, "profile")
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        for _ in range(WARM_UP + rounds):
-            session.run(None, {session.get_inputs()[0].name: waveform})
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    taken = defaultdict(list)
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            taken[event["args"]["op_name"], event["name"]].append(event["dur"] / 1e3)
-    return {key: float(np.median(times[WARM_UP:])) for key, times in taken.items()}
 
 
 def lone_convolution(inputs, outputs, frames, rounds):
@@ -90,10 +70,10 @@ def lone_convolution(inputs, outputs, frames, rounds):
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    found = operator_times(
-        model.SerializeToString(), rng.integers(0, 256, (1, inputs, 1, frames)).astype(np.uint8), rounds
+    times = node_times(
+        model.SerializeToString(), {"x": rng.integers(0, 256, (1, inputs, 1, frames)).astype(np.uint8)}, rounds
     )
-    return sum(time for (kind, _), time in found.items() if kind == "QLinearConv")
+    return sum(time for (kind, _), time in times.items() if kind == "QLinearConv")
 
 
 class Options(Section):
@@ -103,7 +83,7 @@ class Options(Section):
 
 def main(model, rounds):
     waveform = (0.1 * np.random.default_rng(0).standard_normal((1, SECONDS * SAMPLE_RATE))).astype(np.float32)
-    found = operator_times(model, waveform, rounds)
+    found = node_times(model, {engine.INPUT: waveform}, rounds)
     layers = [layer for layer in onnx_macs.count(model, waveform, optimised=True) if not layer.front_end]
     gmacs = sum(layer.macs for layer in layers) / 1e9
     total = sum(found.values())

@@ -58,7 +58,8 @@ def main(worker=False):
     result = search.run(setup, settings, STUDIES, worker)
     if result is None:  # a worker is done
         return
-    network, chosen, objective = _winner(setup, settings, result)
+    chosen = result.structure
+    network, objective = _winner(setup, settings, result)
     export_onnx(torch.nn.Sequential(setup.front_end.cpu(), ptq.convert(network.cpu())), MODEL, config.quantize.weights)
     summary = evaluate(MODEL, "qat", rows, config, reference="fp32")
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
@@ -121,14 +122,14 @@ def _setup(config, rows, device):
 
 
 def _winner(setup, settings, result):
-    """(student, its structure, its validation objective): of the chosen trial, fine-tuned for longer; of the chosen size
-    that nobody trained; or of everything, the plain INT8 model."""
-    row = result.chosen or {"share": 1.0, "trial": search.UNTRAINED}
-    chosen = setup.source.structures.of_share(row["share"])
-    if row["trial"] == search.UNTRAINED:
-        return setup.source.student(chosen), chosen, result.untrained
-    network, _ = train(setup, chosen, search.hyperparameters(row), settings.final_steps, "chosen trial")
-    return network, chosen, validate(network, setup).objective
+    """(student, its validation objective): of the chosen trial, fine-tuned for longer; of the chosen size that nobody
+    trained; or of everything, the plain INT8 model."""
+    row = result.chosen
+    if row is None or row["trial"] == search.UNTRAINED:
+        return setup.source.student(result.structure), result.untrained
+    hyperparameters = search.hyperparameters(row)
+    network, _ = train(setup, result.structure, hyperparameters, settings.final_steps, "chosen trial")
+    return network, validate(network, setup).objective
 
 
 def _chosen(row):

@@ -134,7 +134,7 @@ class LogRange(Range):
 
 class QatSearch(Section):
     n_trials: int = Field(ge=0, le=10_000)
-    objective: Literal["gmacs", "size"]
+    objective: Literal["gmacs", "size", "time"]
     steps: int = Field(ge=1, le=1_000_000)
     final_steps: int = Field(ge=1, le=1_000_000)
     structure: bool

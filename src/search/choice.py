@@ -14,11 +14,16 @@ def pareto_optimal(rows: Sequence[Row]) -> list[bool]:
     return [not ((values <= value).all(1) & (values < value).any(1)).any() for value in values]
 
 
-def select(rows: Sequence[Row], objective: str = "gmacs") -> Row | None:
-    """The cheapest of the rows that are marked `noninferior`, None where none is.
+# What is to be small: the columns to compare, one after the other. A share is then that of the time.
+ORDER = {
+    "gmacs": ("gmacs", "size_mb", "objective"),
+    "size": ("size_mb", "gmacs", "objective"),
+    "time": ("share", "gmacs", "objective"),
+}
 
-    By what is to be small, `gmacs` or `size`, then the other, then the validation objective.
-    """
-    first, second = ("gmacs", "size_mb") if objective == "gmacs" else ("size_mb", "gmacs")
+
+def select(rows: Sequence[Row], objective: str = "gmacs") -> Row | None:
+    """The cheapest of the rows that are marked `noninferior`, None where none is, by what is to be small: a key of
+    ORDER."""
     eligible = [row for row in rows if row["noninferior"]]
-    return min(eligible, key=lambda row: (row[first], row[second], row["objective"]), default=None)
+    return min(eligible, key=lambda row: tuple(row[name] for name in ORDER[objective]), default=None)

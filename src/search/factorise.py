@@ -9,6 +9,7 @@ layer's own outputs, of r (inputs * kernel + outputs) multiplications a frame in
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -47,10 +48,6 @@ class Spectrum:
         """Multiplications at each place."""
         return self.inputs * self.outputs
 
-    def product_size(self, rank: int) -> int:
-        """Multiplications at each place by the two layers of a rank."""
-        return rank * (self.inputs + self.outputs)
-
     @property
     def largest_rank(self) -> int:
         """The largest rank, a multiple of MULTIPLE, at which two layers multiply less than one; 0 if none."""
@@ -72,11 +69,34 @@ def spectrum(moments: Moments, inputs: int) -> Spectrum:
     return Spectrum(moments.mean, errors.flip(0).clamp(min=0), (root @ components).T, back, inputs)
 
 
-def positions(network: nn.Module, frames: int) -> dict[str, int]:
-    """{name: at how many places it is computed for an utterance of so many frames} of every convolution."""
-    counts: dict[str, int] = {}
+class Shape(NamedTuple):
+    """Of a convolution. inputs: values that each output is computed from; outputs: channels; kernel: values of a channel
+    that it looks at at once; positions: for how many it is computed."""
+
+    inputs: int
+    outputs: int
+    kernel: int
+    positions: int
+
+    @property
+    def multiplications(self) -> int:
+        return self.inputs * self.outputs * self.positions
+
+    def product(self, rank: int) -> tuple["Shape", "Shape"]:
+        """Those of the two that it becomes."""
+        return self._replace(outputs=rank), self._replace(inputs=rank, kernel=1)
+
+
+def shapes(network: nn.Module, frames: int) -> dict[str, Shape]:
+    """{name: Shape} of every convolution, for an utterance of so many frames."""
+    found: dict[str, Shape] = {}
+
+    def note(name: str, layer: nn.Conv2d, output: torch.Tensor) -> None:
+        weight = layer.weight
+        found[name] = Shape(weight[0].numel(), len(weight), weight[0, 0].numel(), output[0, 0].numel())
+
     hooks = [
-        layer.register_forward_hook(lambda _, __, output, name=name: counts.update({name: output[0, 0].numel()}))
+        layer.register_forward_hook(lambda layer, _, output, name=name: note(name, layer, output))
         for name, layer in network.named_modules()
         if isinstance(layer, nn.Conv2d)
     ]
@@ -84,12 +104,12 @@ def positions(network: nn.Module, frames: int) -> dict[str, int]:
         network(torch.zeros(1, frames, network.mels))
     for hook in hooks:
         hook.remove()
-    return counts
+    return found
 
 
 def multiplications(network: nn.Module, frames: int) -> int:
     """Multiplications of the network's convolutions for an utterance of so many frames."""
-    return sum(count * network.get_submodule(name).weight.numel() for name, count in positions(network, frames).items())
+    return sum(shape.multiplications for shape in shapes(network, frames).values())
 
 
 def rows(spectra: dict[str, Spectrum], layer_ranks: dict[str, int]) -> Iterator[tuple]:

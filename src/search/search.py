@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from src.common.params import QatSearch
 from src.evaluate import validation
 from src.quantize import qat
 from src.search import choice, frontier, study, trial
+from src.search.price import Milliseconds
+from src.search.structure import Structure
 from src.search.trial import Setup
 
 # With so few trials, TPE's usual ten random ones would leave it nothing to do.
@@ -37,13 +39,14 @@ STEP = 0.95  # of a share: a smaller step is not worth a trial
 class Result:
     """trials and frontier: one dict a trial, by number, and one a size that nobody trained, from the largest down; `front`
     is 1 for the Pareto-optimal ones of both together, and `noninferior` for those that pass; chosen: the one of both that
-    `choice.select` gives, or None; untrained and reference: the objectives of the chosen structure before training (of
-    everything, where none is chosen) and of the teacher; speakers_needed: on how many validation speakers a student that
+    `choice.select` gives, or None; structure: of the chosen, or everything; untrained and reference: the objectives of that
+    structure before training and of the teacher; speakers_needed: on how many validation speakers a student that
     loses nothing would pass."""
 
     trials: list[choice.Row]
     frontier: list[choice.Row]
     chosen: choice.Row | None
+    structure: Structure
     untrained: float
     reference: float
     speakers_needed: int
@@ -60,6 +63,7 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
     """
     shared = bool(settings.storage)
     trials = study.open_study(fingerprint(setup, settings), settings.storage, folder, wait=worker)
+    setup = _priced(trials, setup, settings, worker)
     for module in (setup.teacher, setup.front_end):
         module.to(setup.device)
     reference = trial.validate(setup.teacher, setup)
@@ -97,6 +101,7 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
         rows,
         sizes,
         chosen,
+        setup.source.structures.of_share(chosen["share"] if chosen else 1.0),
         _untrained(setup, chosen, points),
         reference.objective,
         min(validation.speakers_needed(each, setup.margins, level) for each in everything),
@@ -121,16 +126,28 @@ def bounds(trained: Sequence[tuple[float, bool]], untrained: Sequence[float], kn
     return max(failed, default=REACH * high), high
 
 
+def _priced(trials, setup, settings, worker):
+    """The setup, with structures that are chosen by what is to be small."""
+    if settings.objective != "time":
+        return setup
+    times = _once(trials, "milliseconds", lambda: asdict(setup.source.milliseconds(setup.front_end)), worker)
+    structures = setup.source.structures.priced(Milliseconds(**times))
+    return replace(setup, source=replace(setup.source, structures=structures))
+
+
 def _frontier(trials, setup, settings, reference, worker):
-    """The points of the frontier, which the study keeps: the stage traces it, its workers wait for it."""
-    while worker and FRONTIER not in trials.user_attrs:
+    """The points of the frontier."""
+    shares = frontier.SHARES if settings.structure else (1.0,)
+    return _once(trials, FRONTIER, lambda: list(frontier.trace(setup, reference, shares)), worker)
+
+
+def _once(trials, name, measure, worker):
+    """An attribute of the study, which keeps it: the stage measures it, its workers wait for it."""
+    while worker and name not in trials.user_attrs:
         time.sleep(study.WAIT)
-    points = trials.user_attrs.get(FRONTIER)
-    if points is None:
-        shares = frontier.SHARES if settings.structure else (1.0,)
-        points = list(frontier.trace(setup, reference, shares))
-        trials.set_user_attr(FRONTIER, points)
-    return points
+    if name not in trials.user_attrs:
+        trials.set_user_attr(name, measure())
+    return trials.user_attrs[name]
 
 
 def _untrained(setup, chosen, points):
@@ -174,6 +191,7 @@ def fingerprint(setup: Setup, settings: QatSearch) -> str:
     source = setup.source
     described = [
         settings.model_dump(exclude={"n_trials", "storage", "final_steps", "objective"}),
+        settings.objective == "time",  # what a share is of
         source.observer,
         source.weight_bits,
         setup.seed,

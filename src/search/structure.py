@@ -19,8 +19,9 @@ from torch import nn
 
 from src.encoder.networks.ecapa import PlainEcapa
 from src.search import aggregation, factorise, moments
-from src.search.factorise import MULTIPLE, Spectrum, multiplications, positions
+from src.search.factorise import MULTIPLE, Spectrum, shapes
 from src.search.moments import Components
+from src.search.price import Multiplications, Price
 
 CHANNELS = (1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 1 / 16)  # of the aggregation layer, as shares
 STRIDES = (2, 3, 4)  # of the layers whose frames are only pooled
@@ -51,16 +52,28 @@ class _Network:
 class Structures:
     """The networks that can be made of one, with fewer operations.
 
-    networks: by the channels of the aggregation layer; strides: {stride: what it moves the embedding by}.
+    networks: by the channels of the aggregation layer; strides: {stride: what it moves the embedding by}; price: of what
+    is left.
     """
 
-    def __init__(self, networks: Mapping[int | None, _Network], strides: Mapping[int, float]):
+    def __init__(
+        self,
+        networks: Mapping[int | None, _Network],
+        strides: Mapping[int, float],
+        price: Price = Multiplications(),  # noqa: B008 - it has no state
+    ):
         self.networks = networks
         self.strides = strides
+        whole = getattr(networks[None].network, "mfa", None)
+        whole = whole.out_channels if whole else 1
         self._bases = {
-            (channels, stride): _Base(networks[channels], stride, error)
-            for channels, (stride, error) in itertools.product(networks, strides.items())
+            (channels, stride): _Base(each, stride, error, price, (channels or whole) / whole / stride)
+            for (channels, each), (stride, error) in itertools.product(networks.items(), strides.items())
         }
+
+    def priced(self, price: Price) -> "Structures":
+        """The same networks, chosen by another price."""
+        return Structures(self.networks, self.strides, price)
 
     @property
     def spectra(self) -> dict[str, Spectrum]:
@@ -68,15 +81,15 @@ class Structures:
         return self.networks[None].spectra
 
     def of_share(self, share: float) -> Structure:
-        """The structure that leaves at most `share` of the multiplications and moves the embedding least; the least that
-        can be had where the share is out of reach.
+        """The structure that leaves at most `share` of the multiplications, or whatever is to be small, and moves the
+        embedding least; the least that can be had where the share is out of reach.
 
         By Lagrange: everything that can be left out weighs what it does to the embedding against one price for a
         multiplication, the lowest at which few enough are left.
         """
         if share >= 1:
             return Structure(None, 1, {})
-        low, high = -100.0, 0.0  # logarithms of the price
+        low, high = -100.0, 20.0  # logarithms of the price
         most = share * self._bases[None, 1].size
         for _ in range(60):
             middle = (low + high) / 2
@@ -109,21 +122,21 @@ class Structures:
 
 
 class _Base:
-    """What ranks are chosen for: error, what the channels and the stride move the embedding by; size, multiplications;
-    options {layer: [[rank, error, multiplications that are saved]]}, everything that can be chosen."""
+    """What ranks are chosen for: error, what the channels and the stride move the embedding by; size, what it costs;
+    options {layer: [[rank, error, cost that is saved]]}, everything that can be chosen."""
 
-    def __init__(self, each: _Network, stride: int, error: float):
-        network = _strided(each.network, stride)
-        places = positions(network, FRAMES)
+    def __init__(self, each: _Network, stride: int, error: float, price: Price, pooled: float):
+        layers = shapes(_strided(each.network, stride), FRAMES)
+        costs = {name: price.convolution(shape) for name, shape in layers.items()}
         self.error = each.error + error
-        self.size = multiplications(network, FRAMES)
+        self.size = sum(costs.values()) + price.rest(pooled)
         self.options = {
             name: np.array(
                 [
                     (
                         rank,
                         each.moved[name][rank] if rank else 0,
-                        places[name] * (spectrum.size - spectrum.product_size(rank)) if rank else 0,
+                        costs[name] - sum(map(price.convolution, layers[name].product(rank))) if rank else 0,
                     )
                     for rank in spectrum.ranks()
                 ]
@@ -182,7 +195,10 @@ def measure(network: nn.Module, features: Sequence[torch.Tensor]) -> Structures:
 
     strides = STRIDES if getattr(network, "pooled", None) else ()
     return Structures(
-        {count: _Network(each, errors[count], of(count, spectra), of(count, moved)) for count, each in networks.items()},
+        {
+            count: _Network(each, errors[count], of(count, spectra), of(count, moved))
+            for count, each in networks.items()
+        },
         {1: 0.0} | {stride: distance(_strided(network, stride)) for stride in strides},
     )
 

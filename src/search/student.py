@@ -1,12 +1,19 @@
 """Students: the network with fewer operations, calibrated, with fake quantisation in it."""
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 
+from src.encoder.export import export_onnx
+from src.encoder.frontend import FrontEnd
 from src.quantize import ptq, qat
-from src.search.factorise import multiplications
-from src.search.structure import Structure, Structures
+from src.search import price
+from src.search.factorise import multiplications, shapes
+from src.search.price import Milliseconds
+from src.search.structure import FRAMES, Structure, Structures
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,17 @@ class Source:
         prepared = ptq.prepare(network, self.observer, self.weight_bits)
         ptq.calibrate_activations(prepared, self.features)
         return qat.fake_quantise(prepared, ptq.activation_ranges(prepared))
+
+    def milliseconds(self, front_end: FrontEnd) -> Milliseconds:
+        """What is taken on this machine by the students of this teacher, for an utterance of FRAMES."""
+        everything = Structure(None, 1, {})
+        layers = shapes(self.structures.network(everything), FRAMES)
+        pooled = sum(not name.startswith("attention") for name in layers)
+        waveform = 0.1 * np.random.default_rng(0).standard_normal((1, (FRAMES - 1) * front_end.hop)).astype(np.float32)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "student.onnx")
+            export_onnx(torch.nn.Sequential(front_end, ptq.convert(self.student(everything))), path)
+            return price.milliseconds(path, waveform, pooled, max(shape.positions for shape in layers.values()))
 
     def cost(self, structure: Structure, frames: int) -> tuple[float, float]:
         """(GMACs for an utterance of so many frames, 10^6 bytes of weights) of a student with this structure.

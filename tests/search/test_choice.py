@@ -30,3 +30,5 @@ def test_the_cheapest_trial_that_is_not_inferior_is_chosen():
     assert choice.select(ties)["trial"] == 1
     assert choice.select([*ties, row(2, 0.2, 3.0, 6.0)])["trial"] == 2
     assert choice.select([row(0, 0.1, 3.0, 7.0), row(1, 0.1, 4.0, 6.0)], "size")["trial"] == 1
+    fast, small = row(0, 0.1, 4.0, 7.0) | {"share": 0.1}, row(1, 0.1, 3.0, 6.0) | {"share": 0.2}
+    assert choice.select([small, fast], "time")["trial"] == 0

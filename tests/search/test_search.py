@@ -92,6 +92,16 @@ def test_a_trial_can_be_made_again(setup, undisturbed):
     assert trial.validate(network, setup).objective == row["objective"]
 
 
+def test_by_time_the_machine_is_measured_once(setup, tmp_path, monkeypatch):
+    """A search that goes on has the times that it began with, or its shares would mean something else."""
+    first = search.run(setup, settings(objective="time", n_trials=0), tmp_path)
+    monkeypatch.delattr(student.Source, "milliseconds")
+    again = search.run(setup, settings(objective="time", n_trials=0), tmp_path)
+    assert again.frontier == first.frontier and again.structure == first.structure
+    if first.chosen:
+        assert first.chosen["share"] == min(row["share"] for row in first.frontier if row["noninferior"])
+
+
 def test_the_objective_is_of_the_validation_speakers_and_the_training_of_the_others(setup, undisturbed):
     """Both are swapped in a fixture where the two splits differ."""
     row = undisturbed.trials[0]

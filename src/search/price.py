@@ -1,0 +1,130 @@
+"""What a structure costs: multiplications, or milliseconds on this machine."""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+from scipy.optimize import nnls
+
+from src.cost.node_times import node_times
+from src.cost.onnx_macs import CONVOLUTIONS
+from src.runtime import engine
+from src.search.factorise import Shape
+
+ROUNDS = 10
+# Of the convolutions that are measured: kernel, and its channels, read and written, in all pairs that are not too large.
+MEASURED = ((1, (16, 32, 64, 128, 256, 512, 1024)), (3, (16, 32, 64, 128)))
+LARGEST = 2**17
+
+
+class Price(Protocol):
+    """Of what can be left out."""
+
+    def convolution(self, shape: Shape) -> float:
+        """What a convolution costs."""
+        ...
+
+    def rest(self, pooled: float) -> float:
+        """What all else costs, where `pooled` is the share of the values that are pooled."""
+        ...
+
+
+class Multiplications:
+    """The number of multiplications of the convolutions."""
+
+    def convolution(self, shape: Shape) -> float:
+        return shape.multiplications
+
+    def rest(self, pooled: float) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Milliseconds:
+    """On one thread of this machine.
+
+    convolutions: a convolution, of a million values that it writes, of a million that it gathers, of as many where its
+    kernel is larger than one, of 10^9 multiplications; pooling: all that runs after the aggregation layer but
+    convolutions; others: the front end and the rest.
+    """
+
+    convolutions: tuple[float, ...]
+    pooling: float
+    others: float
+
+    def convolution(self, shape: Shape) -> float:
+        return float(np.dot(self.convolutions, _amounts(shape)))
+
+    def rest(self, pooled: float) -> float:
+        return self.others + self.pooling * pooled
+
+
+def milliseconds(model: Path | str, waveform: np.ndarray, pooled: int, positions: int) -> Milliseconds:
+    """The Milliseconds of this machine.
+
+    model: an ONNX file of the whole network in INT8, of which all but the convolutions is timed, for a waveform [1,
+    samples]; pooled: how many convolutions run before what is pooled, the aggregation layer among them; positions: for
+    how many a layer is computed.
+    """
+    before = pooled
+    rest = {True: 0.0, False: 0.0}  # whether it is pooled
+    for (operator, _), time in node_times(model, {engine.INPUT: waveform}, ROUNDS).items():
+        if operator in CONVOLUTIONS:
+            before -= 1
+        else:
+            rest[before <= 0] += time
+    shapes = [
+        Shape(inputs * kernel, outputs, kernel, positions)
+        for kernel, channels in MEASURED
+        for inputs, outputs in itertools.product(channels, channels)
+        if inputs * outputs <= LARGEST
+    ]
+    times = np.array(_convolution_times(shapes))
+    # Of relative errors; nothing costs less than nothing.
+    coefficients, _ = nnls(np.array([_amounts(shape) for shape in shapes]) / times[:, None], np.ones(len(times)))
+    return Milliseconds(tuple(coefficients.tolist()), rest[True], rest[False])
+
+
+def _amounts(shape):
+    gathered = shape.inputs * shape.positions / 1e6
+    return (
+        1.0,
+        shape.outputs * shape.positions / 1e6,
+        gathered,
+        gathered * (shape.kernel > 1),
+        shape.multiplications / 1e9,
+    )
+
+
+def _convolution_times(shapes):
+    """Milliseconds of integer convolutions of these shapes, all in one model."""
+    rng = np.random.default_rng(0)
+    inputs, nodes, constants, outputs = {}, [], [], []
+    for number, (size, channels, kernel, positions) in enumerate(shapes):
+        read = size // kernel
+        width = positions + kernel - 1
+        inputs[f"x{read}_{width}"] = rng.integers(0, 256, (1, read, 1, width)).astype(np.uint8)
+        values = {
+            "x_scale": np.float32(0.02),
+            "x_zero": np.uint8(0),
+            "weight": rng.integers(-63, 64, (channels, read, 1, kernel)).astype(np.int8),
+            "w_scale": np.full(channels, 0.01, np.float32),
+            "w_zero": np.zeros(channels, np.int8),
+            "y_scale": np.float32(5),
+            "y_zero": np.uint8(0),
+            "bias": np.zeros(channels, np.int32),
+        }
+        names = {name: f"{name}{number}" for name in values}
+        constants += [numpy_helper.from_array(np.asarray(value), names[name]) for name, value in values.items()]
+        node = helper.make_node("QLinearConv", [f"x{read}_{width}", *names.values()], [f"y{number}"], f"conv{number}")
+        nodes.append(node)
+        outputs.append(helper.make_tensor_value_info(f"y{number}", TensorProto.UINT8, [1, channels, 1, positions]))
+    given = [helper.make_tensor_value_info(name, TensorProto.UINT8, each.shape) for name, each in inputs.items()]
+    graph = helper.make_graph(nodes, "convolutions", given, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    times = node_times(model.SerializeToString(), inputs, ROUNDS)
+    found = {name.split("_")[0]: time for (operator, name), time in times.items() if operator in CONVOLUTIONS}
+    return [found[f"conv{number}"] for number in range(len(shapes))]

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from src.cost.node_times import node_times
+from src.quantize import ptq
+from src.search.factorise import Shape, shapes
+from src.search.price import Milliseconds, Multiplications, milliseconds
+from src.search.structure import FRAMES, Structure
+from tests.quantize.conftest import exported
+
+FLAT = Milliseconds((0.0, 0.0, 0.0, 0.0, 0.0), pooling=2.0, others=1.0)  # only pooling can be saved
+
+
+@pytest.fixture(scope="module")
+def student_file(wide, calibration, tmp_path_factory):
+    """The wide network in INT8."""
+    prepared = ptq.prepare(wide, "minmax")
+    ptq.calibrate_activations(prepared, calibration)
+    return exported(ptq.convert(prepared), tmp_path_factory.mktemp("price") / "student.onnx")
+
+
+@pytest.fixture(scope="module")
+def waveform():
+    return np.random.default_rng(0).normal(size=(1, 16_000)).astype(np.float32)
+
+
+def test_multiplications_of_a_shape_and_of_the_product_it_becomes():
+    shape = Shape(inputs=48, outputs=32, kernel=3, positions=10)
+    price = Multiplications()
+    assert price.convolution(shape) == 48 * 32 * 10 and price.rest(0.5) == 0
+    assert sum(map(price.convolution, shape.product(8))) == 10 * (48 * 8 + 8 * 32)
+
+
+def test_a_share_of_the_time_is_reached_by_what_takes_time(structures):
+    """Where only pooling takes time, frames and channels of it go, and no rank changes."""
+    chosen = structures.priced(FLAT).of_share(0.7)
+    channels = chosen.channels or structures.networks[None].network.mfa.out_channels
+    pooled = channels / structures.networks[None].network.mfa.out_channels / chosen.stride
+    assert 1 + 2 * pooled <= 0.7 * 3 and not chosen.ranks
+    assert structures.priced(FLAT).of_share(1.0) == Structure(None, 1, {})
+    assert structures.priced(Multiplications()).of_share(0.6) == structures.of_share(0.6)
+
+
+def test_times_are_of_every_node_and_the_table_of_convolutions_is_what_they_add_up_to(student_file, waveform, wide):
+    times = node_times(student_file, {"waveform": waveform}, 3)
+    assert all(time >= 0 for time in times.values()) and any(operator == "QLinearConv" for operator, _ in times)
+    layers = shapes(wide, FRAMES)
+    measured = milliseconds(student_file, waveform, len(layers) - 2, FRAMES)
+    assert min(measured.convolutions) >= 0 and measured.pooling > 0 and measured.others > 0
+    small, large = (measured.convolution(Shape(size, size, 1, FRAMES)) for size in (32, 512))
+    assert 0 < small < large
+    nothing_pooled = milliseconds(student_file, waveform, len(layers) + 1, FRAMES)
+    assert nothing_pooled.pooling == 0
