@@ -112,6 +112,12 @@ class Structures:
         assert best
         return best[1:]
 
+    def cost(self, structure: Structure) -> float:
+        """What a structure that `of_share` gave costs, at the price."""
+        base = self._bases[structure.channels, structure.stride]
+        options = (base.options[name][rank // MULTIPLE] for name, rank in structure.ranks.items())
+        return base.size - sum(saved for _, _, saved in options)
+
     def network(self, structure: Structure) -> nn.Module:
         """The network of a structure that `of_share` gave."""
         each = self.networks[structure.channels]

@@ -112,6 +112,8 @@ def write(seen_speakers=0, damage=DAMAGE, sexes=False, parts=("",), **changes):
             "passed_validation": 1,
             "speakers_needed": 321,
             "chosen": {name: trials[1][name] for name in ("trial", "share", *prose.HYPERPARAMETERS)},
+            "channels": None,
+            "stride": 2,
             "objective": 1.23,
             "objective_untrained": 1.29,
             "objective_fp32": 1.22,

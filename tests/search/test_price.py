@@ -3,7 +3,7 @@ import pytest
 
 from src.cost.node_times import node_times
 from src.quantize import ptq
-from src.search.factorise import Shape, shapes
+from src.search.factorise import Shape, multiplications, shapes
 from src.search.price import Milliseconds, Multiplications, milliseconds
 from src.search.structure import FRAMES, Structure
 from tests.quantize.conftest import exported
@@ -38,7 +38,9 @@ def test_a_share_of_the_time_is_reached_by_what_takes_time(structures):
     pooled = channels / structures.networks[None].network.mfa.out_channels / chosen.stride
     assert 1 + 2 * pooled <= 0.7 * 3 and not chosen.ranks
     assert structures.priced(FLAT).of_share(1.0) == Structure(None, 1, {})
-    assert structures.priced(Multiplications()).of_share(0.6) == structures.of_share(0.6)
+    chosen = structures.of_share(0.6)
+    assert structures.priced(Multiplications()).of_share(0.6) == chosen
+    assert structures.cost(chosen) == multiplications(structures.network(chosen), FRAMES)
 
 
 def test_times_are_of_every_node_and_the_table_of_convolutions_is_what_they_add_up_to(student_file, waveform, wide):

@@ -1,0 +1,65 @@
+"""The time that `qat_search.objective: time` predicts for a student, beside the time that it takes: python -m bench.prediction
+
+For the encoder and the calibration speech of params.yaml, after stage `sample_data`. One thread, an utterance of 2 s.
+"""
+
+if __name__ == "__main__":
+    from src.common.command import command
+
+    command("bench.prediction")
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from src.common import params
+from src.common.schema import Section
+from src.cost import latency
+from src.cost.cpu import cpu
+from src.data import manifest
+from src.data.recordings import load_audio
+from src.encoder import load
+from src.encoder.export import export_onnx
+from src.quantize import ptq
+from src.search import structure, student
+
+
+class Options(Section):
+    shares: list[float] = Field([1.0, 0.8, 0.6, 0.5, 0.4], description="of the whole network's time", min_length=1)
+    rounds: int = Field(50, ge=1)
+
+
+def main(shares: list[float], rounds: int) -> None:
+    config = params.load()
+    rows = manifest.spread(manifest.needed(manifest.read(), "calibration"), config.ptq.utterances)
+    front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
+    network.requires_grad_(False)
+    with torch.no_grad():
+        features = [front_end(torch.from_numpy(load_audio(row))[None]) for row in rows]
+    structures = structure.measure(network, features)
+    source = student.Source(structures, features, config.ptq.observer, ptq.weight_bits(config.quantize))
+    structures = structures.priced(source.milliseconds(front_end))
+    chosen = {share: structures.of_share(share) for share in shares}
+    samples = (structure.FRAMES - 1) * front_end.hop
+    waveform = (0.1 * np.random.default_rng(0).standard_normal((1, samples))).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        models = {}
+        for share, each in chosen.items():
+            path = Path(folder, f"{share}.onnx")
+            export_onnx(torch.nn.Sequential(front_end, ptq.convert(source.student(each))), path)
+            models[share] = latency.onnx_file(path, 1)
+        calls = {str(share): lambda model=model: model(waveform) for share, model in models.items()}
+        times = latency.interleave(calls, rounds)
+    print(f"{cpu()['model']}, {', '.join(cpu()['extensions'])}; {rounds} interleaved rounds\n")
+    print("| share asked for | channels | stride | GMACs for 3 s | predicted, ms | taken, ms | less |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for share, each in chosen.items():
+        predicted, taken = structures.cost(each), 1e3 * float(np.median(times[str(share)]))
+        gmacs, _ = source.cost(each, 301)
+        print(
+            f"| {share:g} | {each.channels or 'all'} | {each.stride} | {gmacs:.3f} | {predicted:.2f} | {taken:.2f} | "
+            f"{100 * (predicted / taken - 1):+.0f} % |"
+        )
