@@ -7,7 +7,7 @@ PYTHONS = $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
 USABLE = import bz2, ctypes, ensurepip, lzma, sqlite3, ssl, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
 # An environment names its own path: one that was moved or copied, or whose Python is gone, does not fit.
-FITS := $(shell { $(ACTIVATE) && test "$$VIRTUAL_ENV/bin" -ef .venv/bin && python -c '$(USABLE)' && echo yes; } 2>/dev/null)
+FITS := $(shell { $(ACTIVATE) && test "$$VIRTUAL_ENV/bin" -ef .venv/bin && .venv/bin/python -c '$(USABLE)' && echo yes; } 2>/dev/null)
 STALE := $(if $(FITS),,$(wildcard .venv/installed))
 
 # Of the user's settings of pip only those of where packages come from fit every environment. Others (user, target,

@@ -8,13 +8,38 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Before numpy is loaded: beside other workers, threads of OpenBLAS make small products a hundred times as slow.
+# Before numpy and torch are loaded: beside other workers, their threads make small products a hundred times as slow.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
 from src.common.command import command
 from tests.workspace import PASSWORD, SMALL, STAGES, free_port, run_all, workspace
+
+
+# Those that take longest, so that no worker waits for the last. The first makes the pipeline, others that use it follow
+# late: until it is made they would wait.
+FIRST = (
+    "test_stages",
+    "search/test_search",
+    "reporting/test_report",
+    "quantize/test_networks",
+    "publish/test_release",
+    "common/test_hub",
+    "test_demo",
+    "test_link_data",
+    "test_makefile",
+    "encoder/test_export",
+    "quantize/test_ptq",
+    "test_remotes",
+    "bench/test_bench",
+)
+
+
+def pytest_collection_modifyitems(items):
+    order = {Path(__file__).parent / f"{name}.py": place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +73,11 @@ def pipeline(tmp_path_factory):
     with open(top / "pipeline.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            errors.write_text(json.dumps(run_all(workspace(folder, SMALL), *STAGES)))
+            from tests.encoder.helpers import SHALLOW, random_ecapa, saved
+
+            encoder = saved(top / "encoder", SHALLOW, random_ecapa(SHALLOW, mild=True))
+            small = {**SMALL, "encoder": {"source": str(encoder)}, "threads": 1}
+            errors.write_text(json.dumps(run_all(workspace(folder, small), *STAGES)))
     assert errors.exists(), "the pipeline failed in the tests before"
     return folder, json.loads(errors.read_text())
 

@@ -60,10 +60,38 @@ def source(tmp_path_factory):
     return folder
 
 
+def placed(source, folder):
+    """A copy of it in a folder, with the packages beside it."""
+    shutil.copytree(source.parent / "wheels", folder / "wheels")
+    return Path(shutil.copytree(source, folder / "small project", symlinks=True))
+
+
 @pytest.fixture
 def project(source, tmp_path):
-    shutil.copytree(source.parent / "wheels", tmp_path / "wheels")
-    return Path(shutil.copytree(source, tmp_path / "small project"))
+    return placed(source, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def installed(source, tmp_path_factory):
+    """A project whose environment was made beside unfit settings of pip."""
+    project = placed(source, tmp_path_factory.mktemp("installed"))
+    settings = f"[global]\nfind-links = {project.parent}/wheels\nno-index = true\n"
+    unfit = "user = true\nprefix = {0}/elsewhere\nroot = {0}/elsewhere\n"
+    (project / "pip.conf").write_text(settings + "[install]\n" + unfit.format(project))
+    environment = {f"PIP_{name}": f"{project}/elsewhere" for name in ("TARGET", "PREFIX", "ROOT", "CONSTRAINT")}
+    make(
+        project,
+        ".venv/installed",
+        PIP_CONFIG_FILE=str(project / "pip.conf"),
+        PIP_NO_INDEX=None,
+        PIP_FIND_LINKS=None,
+        PIP_USER="1",
+        PIP_NO_DEPS="1",
+        PIP_DRY_RUN="1",
+        PYTHONPATH=str(project / "elsewhere"),
+        **environment,
+    )
+    return project
 
 
 def make(folder, *arguments, status=0, python=REAL_PYTHON, **env):
@@ -113,41 +141,27 @@ def git(folder, *arguments):
     return subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
-def test_the_users_settings_of_pip_do_not_reach_it_but_where_packages_come_from_does(project):
-    settings = f"[global]\nfind-links = {project.parent}/wheels\nno-index = true\n"
-    unfit = "user = true\nprefix = {0}/elsewhere\nroot = {0}/elsewhere\n"
-    (project / "pip.conf").write_text(settings + "[install]\n" + unfit.format(project))
-    environment = {f"PIP_{name}": f"{project}/elsewhere" for name in ("TARGET", "PREFIX", "ROOT", "CONSTRAINT")}
-    make(
-        project,
-        ".venv/installed",
-        PIP_CONFIG_FILE=str(project / "pip.conf"),
-        PIP_NO_INDEX=None,
-        PIP_FIND_LINKS=None,
-        PIP_USER="1",
-        PIP_NO_DEPS="1",
-        PIP_DRY_RUN="1",
-        PYTHONPATH=str(project / "elsewhere"),
-        **environment,
-    )
-    assert runs(project) and not (project / "elsewhere").exists()
-    assert list(project.glob(".venv/lib/python*/site-packages/inner.py"))
+def test_the_users_settings_of_pip_do_not_reach_it_but_where_packages_come_from_does(installed):
+    assert runs(installed) and not (installed / "elsewhere").exists()
+    assert list(installed.glob(".venv/lib/python*/site-packages/inner.py"))
 
 
-def test_an_environment_that_was_moved_copied_or_lost_its_python_is_made_anew(project, tmp_path):
-    make(project, ".venv/installed")
-    (project / ".venv/extra").touch()
-    assert "up to date" in make(project, ".venv/installed") and (project / ".venv/extra").exists()
-    copy = Path(shutil.copytree(project, tmp_path / "copy", symlinks=True))
-    for link in copy.glob(".venv/bin/python*"):
-        link.unlink()
+def test_an_environment_that_was_moved_copied_or_lost_its_python_is_made_anew(installed, tmp_path):
+    assert "up to date" in make(installed, ".venv/installed") and runs(installed)
+    copied = placed(installed, tmp_path)
+    (copied / ".venv/extra").touch()
+    make(copied, ".venv/installed")
+    assert runs(copied) and not (copied / ".venv/extra").exists()
+    assert "up to date" in make(copied, "--dry-run", ".venv/installed")
+    for link in copied.glob(".venv/bin/python*"):
+        link.rename(link.with_name(f"was-{link.name}"))
         link.symlink_to("/gone/python")
-    moved = project.rename(tmp_path / "moved")
-    assert "venv --clear .venv" in make(copy, "--dry-run", ".venv/installed")
-    make(moved, ".venv/installed")
-    assert runs(moved) and not (moved / ".venv/extra").exists()
-    copied = Path(shutil.copytree(moved, project, symlinks=True))
     assert "venv --clear .venv" in make(copied, "--dry-run", ".venv/installed")
+    for link in copied.glob(".venv/bin/was-*"):
+        link.rename(link.with_name(link.name.removeprefix("was-")))
+    assert "up to date" in make(copied, "--dry-run", ".venv/installed")
+    moved = copied.rename(tmp_path / "moved")
+    assert "venv --clear .venv" in make(moved, "--dry-run", ".venv/installed")
 
 
 def programs(folder, **scripts):

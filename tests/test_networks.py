@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from src.encoder.save import save_checkpoint
-from tests.encoder.helpers import RESNET, XVECTOR, random_resnet, random_xvector
+from tests.encoder.helpers import RESNET, XVECTOR, random_resnet, random_xvector, saved
 from tests.workspace import SMALL, STAGES, read, run, run_all, workspace
 
 TITLES = {"xvector": "x-vector", "resnet": "ResNet"}
@@ -14,12 +13,9 @@ TITLES = {"xvector": "x-vector", "resnet": "ResNet"}
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TITLES)
 def test_all_stages_verify_and_embed(tmp_path, name):
-    from speechbrain.lobes.models.ECAPA_TDNN import Classifier
-
     make, arguments = {"xvector": (random_xvector, XVECTOR), "resnet": (random_resnet, RESNET)}[name]
     folder, encoder = tmp_path / "run", tmp_path / "encoder"
-    classifier = Classifier(arguments["lin_neurons"], out_neurons=2)
-    save_checkpoint(encoder, arguments, make(arguments, mild=True), classifier, ["ann", "bob"])
+    saved(encoder, arguments, make(arguments, mild=True))
     # Of maps of mels and frames the search has no structure yet.
     search = {**SMALL["qat_search"], "structure": name != "resnet"}
     workspace(folder, {**SMALL, "encoder": {"source": str(encoder)}, "qat_search": search})

@@ -180,7 +180,7 @@ def test_breakdown_has_every_model_in_every_condition(pipeline):
         assert (row["difference"] == "") == (row["model"] == "fp32")
     with open(pipeline[0] / "metrics/sensitivity.csv") as file:
         groups = [row["group"] for row in csv.DictReader(file)]
-    assert groups == ["layer0", "blocks.1", "blocks.2", "blocks.3", "mfa", "attention", "fc", "all"]
+    assert groups == ["layer0", "blocks.1", "blocks.2", "mfa", "attention", "fc", "all"]
 
 
 def test_logs_are_quiet_and_the_report_is_there(pipeline):

@@ -26,14 +26,10 @@ NAMES = [
 ]
 
 
-def bench(folder, *arguments):
-    return python(folder, "-m", "bench", *arguments)
-
-
 @pytest.fixture(scope="module")
 def made(pipeline):
     options = "--rounds 3 --threads 1 --seconds 1 --batch 2 --skip-scaling --only"
-    output = bench(pipeline[0], *options.split(), *NAMES[1:])
+    output = python(pipeline[0], "-m", "bench", *options.split(), *NAMES[1:])
     assert output.returncode == 0, output.stderr
     return pipeline[0], json.loads((pipeline[0] / "bench/results.json").read_text()), output.stdout
 
@@ -102,14 +98,13 @@ def test_rounds_fit_into_the_budget(made, monkeypatch):
     assert setting["rounds"] == timing.FEWEST
 
 
-def test_what_is_missing_or_wrong_is_said_in_a_line(made, tmp_path):
-    folder = workspace(tmp_path / "empty", {})
-    empty = bench(folder)
-    assert empty.returncode == 1 and "manifest.csv: no such file" in empty.stderr
-    shutil.copytree(made[0] / "data", folder / "data")
-    output = bench(folder, "--only", "qat-openvino", "--skip-scaling")
-    assert output.returncode == 1
-    assert output.stderr == "error: models/qat.onnx: no such file; run the stage qat_search, or dvc repro\n"
+def test_what_is_missing_or_wrong_is_said_in_a_line(made, tmp_path, monkeypatch, called):
+    monkeypatch.chdir(workspace(tmp_path / "empty", {}))
+    status, _, error = called("bench.__main__")
+    assert status == 1 and "manifest.csv: no such file" in error
+    shutil.copytree(made[0] / "data", "data")
+    status, _, error = called("bench.__main__", "--only", "qat-openvino", "--skip-scaling")
+    assert (status, error) == (1, "error: models/qat.onnx: no such file; run the stage qat_search, or dvc repro\n")
 
 
 def test_an_extraction_that_fails_is_an_error(made, monkeypatch):

@@ -142,8 +142,16 @@ def test_a_missing_list_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "count"), OFFICIAL.items())
-def test_an_official_list_must_be_whole_and_is_read_in_seconds(tmp_path, name, count):
+def test_an_official_list_must_be_whole(tmp_path, name, count):
+    path = tmp_path / name
+    path.write_text("1 a/1.wav a/2.wav\n0 a/1.wav b/x/1.wav")
+    with pytest.raises(InputError, match=f"2 trials; VoxCeleb1's list of this name has {count:,}"):
+        read_trial_list(path)
+
+
+def test_the_largest_official_list_is_read_in_seconds(tmp_path):
     """Measured: 4 s and 40 MB of VoxCeleb1-E, 7 s where the names are ids, beside six busy processes on two cores."""
+    name, count = max(OFFICIAL.items(), key=lambda item: item[1])
     names = [
         f"id{10_000 + speaker}/video_{video:04}x/{file:05}.wav"
         for speaker in range(50)
@@ -156,6 +164,3 @@ def test_an_official_list_must_be_whole_and_is_read_in_seconds(tmp_path, name, c
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     assert len(read_trial_list(path, names)) == count
     assert time.process_time() - start < 20 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000
-    path.write_text("\n".join(lines[:2]))
-    with pytest.raises(InputError, match=f"2 trials; VoxCeleb1's list of this name has {count:,}"):
-        read_trial_list(path)

@@ -3,6 +3,7 @@ import torch
 
 from src.encoder.load import prepare_speechbrain
 from src.encoder.networks import xvector
+from src.encoder.save import save_checkpoint
 
 prepare_speechbrain()
 
@@ -17,6 +18,17 @@ NETWORK = {
     "lin_neurons": 24,
 }
 XVECTOR = {"in_channels": 24, "tdnn_channels": [16, 16, 16, 16, 48], "lin_neurons": 20}
+# As wide as the encoder that the repository ships, so that a file is nearly all weights, with a third of its layers.
+SHALLOW = {
+    "input_size": 80,
+    "channels": [192, 192, 192, 576],
+    "kernel_sizes": [5, 3, 3, 1],
+    "dilations": [1, 2, 3, 1],
+    "attention_channels": 96,
+    "res2net_scale": 2,
+    "se_channels": 96,
+    "lin_neurons": 192,
+}
 RESNET = {"input_size": 80, "channels": [8, 8, 16, 16], "block_sizes": [1, 2, 1, 1], "lin_neurons": 20}
 
 
@@ -64,6 +76,15 @@ def random_network(kind, network, seed=0, mild=False):
                 module.running_mean.normal_()
                 module.running_var.uniform_(0.1, 4)
     return model.eval()
+
+
+def saved(folder, arguments, model, dtype=torch.float32):
+    """A folder in SpeechBrain's pretrained layout with a network made with these arguments."""
+    from speechbrain.lobes.models.ECAPA_TDNN import Classifier
+
+    classifier = Classifier(arguments["lin_neurons"], out_neurons=3)
+    save_checkpoint(folder, arguments, model, classifier, ["a", "b", "c"], dtype)
+    return folder
 
 
 def babble(seconds, seed=0, batch=1):

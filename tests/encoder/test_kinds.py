@@ -9,26 +9,31 @@ from torch import nn
 from src.encoder import networks
 from src.encoder.export import export_onnx
 from src.encoder.load import load, plain
-from src.encoder.save import save_checkpoint
 from src.runtime.errors import InputError
-from tests.encoder.helpers import NETWORK, RESNET, XVECTOR, babble, cosine, random_ecapa, random_resnet, random_xvector
+from tests.encoder.helpers import (
+    NETWORK,
+    RESNET,
+    XVECTOR,
+    babble,
+    cosine,
+    random_ecapa,
+    random_resnet,
+    random_xvector,
+    saved,
+)
 
 MADE = {"ecapa": (random_ecapa, NETWORK), "xvector": (random_xvector, XVECTOR), "resnet": (random_resnet, RESNET)}
 
 
-def saved(folder, name):
+def small(folder, name):
     """A folder in SpeechBrain's pretrained layout with a small random network."""
-    from speechbrain.lobes.models.ECAPA_TDNN import Classifier
-
     make, arguments = MADE[name]
-    classifier = Classifier(arguments["lin_neurons"], out_neurons=3)
-    save_checkpoint(folder, arguments, make(arguments), classifier, ["a", "b", "c"])
-    return folder
+    return saved(folder, arguments, make(arguments))
 
 
 @pytest.mark.parametrize("name", MADE)
 def test_folder_read_here_and_by_speechbrain(tmp_path, name):
-    folder = saved(tmp_path / name, name)
+    folder = small(tmp_path / name, name)
     classifier, trusted = load(folder), load(folder, trust=True)
     assert networks.kind(classifier.mods["embedding_model"]).name == name
     waveform = torch.from_numpy(babble(1, batch=2))
@@ -41,7 +46,7 @@ def test_folder_read_here_and_by_speechbrain(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["xvector", "resnet"])
 def test_exported_file_gives_the_embeddings_of_encode_batch(tmp_path, name):
-    folder = saved(tmp_path / name, name)
+    folder = small(tmp_path / name, name)
     path = tmp_path / "fp32.onnx"
     export_onnx(nn.Sequential(*plain(folder)), path)
     session, classifier = onnxruntime.InferenceSession(path), load(folder)
@@ -53,7 +58,7 @@ def test_exported_file_gives_the_embeddings_of_encode_batch(tmp_path, name):
 
 
 def test_an_x_vector_repeats(tmp_path):
-    folder = saved(tmp_path / "xvector", "xvector")
+    folder = small(tmp_path / "xvector", "xvector")
     waveform = torch.from_numpy(babble(1))
     assert torch.equal(load(folder).encode_batch(waveform), load(folder).encode_batch(waveform))
 

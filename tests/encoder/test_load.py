@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from src.encoder.load import load
-from src.encoder.save import save_checkpoint
 from src.runtime.errors import InputError
-from tests.encoder.helpers import NETWORK, babble
+from tests.encoder.helpers import NETWORK, babble, saved
 
 
 def edit(folder, old, new):
@@ -42,13 +41,8 @@ def test_nothing_is_written_and_what_takes_no_part_in_the_embedding_is_not_read(
 
 
 def test_weights_stored_as_fp16_become_float32(classifier, tmp_path):
-    from speechbrain.lobes.models.ECAPA_TDNN import Classifier
-
     network = classifier.mods["embedding_model"]
-    save_checkpoint(
-        tmp_path / "half", NETWORK, network, Classifier(24, out_neurons=3), ["a", "b", "c"], dtype=torch.float16
-    )
-    half = load(tmp_path / "half").mods["embedding_model"]
+    half = load(saved(tmp_path / "half", NETWORK, network, torch.float16)).mods["embedding_model"]
     for name, value in network.state_dict().items():
         assert torch.equal(half.state_dict()[name], value.half().to(value.dtype)), name
 

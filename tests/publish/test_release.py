@@ -1,6 +1,7 @@
 """The stage, from the other stages' files to a folder that the hub takes."""
 
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -45,8 +46,8 @@ KEYS = {
 NO_LOSS = {"fp32": 0, "ptq": 0.01, "qat": 0.01}
 
 
-def prepared(**changes):
-    """What the stages before leave behind, in the working directory. Gives the parameters."""
+def measured(**changes):
+    """What the stages before the report leave behind, in the working directory. Gives the parameters."""
     config = write(**changes)
     shutil.copytree(ROOT / "models/pretrained", "models/pretrained")
     for number, name in enumerate(("fp32", "ptq", "qat")):
@@ -54,6 +55,12 @@ def prepared(**changes):
         score_calibration.write(
             layout.calibration(name), calibration.Calibration(10.5, -4.25 + number, 0.4 + 0.01 * number)
         )
+    return config
+
+
+def prepared(**changes):
+    """The same, with the report."""
+    config = measured(**changes)
     report.main()
     return config
 
@@ -152,7 +159,10 @@ def test_the_program_in_the_card_runs(folder, tmp_path):
 
 def test_the_bill_is_valid_and_names_what_is_installed(folder, about):
     text = (folder / "bom.json").read_text()
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    # The validator reads an address for 50 ms: plain ones are given to it as numbers.
+    number, plain = itertools.count(), re.compile(r'(?<="url": ")https?://[\w.-]+(/[\w.~/?#&=%+:@-]*)?(?=")', re.ASCII)
+    short = plain.sub(lambda _: f"a:{next(number)}", text)
+    assert next(number) > 200 and JsonStrictValidator(SchemaVersion.V1_6).validate_str(short) is None
     found = json.loads(text)
     assert found["metadata"]["component"]["hashes"][0]["content"] == about["sha256"]
     assert "timestamp" not in found["metadata"] and "serialNumber" not in found
@@ -198,7 +208,7 @@ def test_without_an_int8_model_that_loses_nothing_fp32_is_released(place):
 
 
 def test_what_a_stranger_must_not_see_or_assume(place):
-    config = prepared(
+    config = measured(
         damage=NO_LOSS,
         qat_search={"storage": "mysql://me:secret@host/db"},
         encoder={"source": "speechbrain/spkrec-ecapa-voxceleb"},
@@ -241,7 +251,7 @@ def test_a_release_with_normalised_scores_carries_its_cohort(place, tmp_path):
 
 
 def test_the_costs_of_the_card_are_those_of_the_model_in_the_release_and_its_licence_is_stated(place):
-    prepared(damage=NO_LOSS, release={"license": "cc-by-4.0", "language": "de"})
+    measured(damage=NO_LOSS, release={"license": "cc-by-4.0", "language": "de"})
     for number, name in enumerate(("ptq", "qat_search", "profile"), start=1):
         change(layout.details(name), gmacs=number + 0.125, size_mb=number + 0.5, params_million=number + 10.25)
     change(layout.details("ptq"), gmacs=2.5)
@@ -256,8 +266,9 @@ def test_the_costs_of_the_card_are_those_of_the_model_in_the_release_and_its_lic
     assert (data["license"], data["language"]) == ("cc-by-4.0", "de")
 
 
-def test_nothing_is_left_where_a_file_is_missing(place):
-    prepared(damage=NO_LOSS)
+def test_nothing_is_left_where_a_file_is_missing(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(folder.parents[1], tmp_path / "copy"))
+    shutil.rmtree(release.FOLDER)
     for name in ("ptq", "qat"):
         layout.calibration(name).unlink()
     with pytest.raises(InputError, match="calibration.json: no such file"):

@@ -9,30 +9,29 @@ from torchao.quantization.pt2e import MovingAveragePerChannelMinMaxObserver
 
 from src.common.params import Quantize
 from src.cost import onnx_macs
-from src.encoder.export import export_onnx
 from src.encoder.frontend import FrontEnd
 from src.quantize import ptq
 from src.quantize.quantizer import GROUPS, ClippingObserver
 from src.runtime import engine
 from src.runtime.errors import InputError
+from tests.quantize.conftest import exported
 
 
-def export(network, tmp_path, name):
-    from speechbrain.lobes.features import Fbank
-
-    path = tmp_path / f"{name}.onnx"
-    export_onnx(torch.nn.Sequential(FrontEnd(Fbank(n_mels=80)), network), path)
-    return path
-
-
-def test_exported_file_runs_on_integers_and_equals_the_torch_program(network, features, tmp_path):
-    from speechbrain.lobes.features import Fbank
-
-    # Of 8-bit weights the sums of products saturate on processors without VNNI.
-    prepared = ptq.prepare(network, "minmax", dict.fromkeys(GROUPS, 7))
+@pytest.fixture(scope="module")
+def portable(network, features, tmp_path_factory):
+    """(graph with integers, its file): with portable weights, since sums of products of 8-bit ones saturate on processors
+    without VNNI."""
+    config = Quantize.model_validate({"weight_bits": dict.fromkeys(GROUPS, 8), "weights": "portable"})
+    prepared = ptq.prepare(network, "minmax", ptq.weight_bits(config))
     ptq.calibrate_activations(prepared, features)
     converted = ptq.convert(prepared)
-    path = export(converted, tmp_path, "ptq")
+    return converted, exported(converted, tmp_path_factory.mktemp("ptq") / "ptq.onnx")
+
+
+def test_exported_file_runs_on_integers_and_equals_the_torch_program(portable):
+    from speechbrain.lobes.features import Fbank
+
+    converted, path = portable
     rng = np.random.default_rng(0)
     session = onnxruntime.InferenceSession(path)
     for batch, samples in ((1, 8_000), (3, 20_000)):
@@ -46,8 +45,8 @@ def test_exported_file_runs_on_integers_and_equals_the_torch_program(network, fe
     assert sum(np.prod(w.dims) for w in weights) > 10 * sum(np.prod(w.dims) for w in floats)
 
 
-def test_what_only_moves_values_moves_integers(network, calibrated, tmp_path):
-    graph = onnx.load(export(ptq.convert(calibrated[0]), tmp_path, "moves")).graph
+def test_what_only_moves_values_moves_integers(network, portable):
+    graph = onnx.load(portable[1]).graph
     producer = {name: node for node in graph.node for name in node.output}
     scales = {t.name: onnx.numpy_helper.to_array(t).tolist() for t in graph.initializer}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
@@ -104,12 +103,9 @@ def test_prepare_and_convert_leave_their_input_alone(network, calibrated):
     assert ptq.observers(calibrated[0])
 
 
-def test_portable_weights_keep_sums_of_two_products_in_16_bits_and_stay_near(network, features, tmp_path):
-    config = Quantize.model_validate({"weight_bits": dict.fromkeys(GROUPS, 8), "weights": "portable"})
-    prepared = ptq.prepare(network, "minmax", ptq.weight_bits(config))
-    ptq.calibrate_activations(prepared, features)
-    converted = ptq.convert(prepared)
-    graph = onnx.load(export(converted, tmp_path, "portable")).graph
+def test_portable_weights_keep_sums_of_two_products_in_16_bits_and_stay_near(network, features, portable):
+    converted, path = portable
+    graph = onnx.load(path).graph
     weights = [
         onnx.numpy_helper.to_array(t)
         for t in graph.initializer
@@ -160,14 +156,14 @@ def test_clipping_rounds_with_less_error_than_the_whole_range():
 
 @pytest.mark.slow
 def test_four_bit_weights_are_stored_in_four_bits_and_run_on_integers(network, features, tmp_path):
-    exported = {}
+    files = {}
     for bits in (8, 4):
         prepared = ptq.prepare(network, "minmax", {"mfa": bits, "blocks": bits})
         ptq.calibrate_activations(prepared, features)
         converted = ptq.convert(prepared)
-        exported[bits] = export(converted, tmp_path, f"bits-{bits}")
+        files[bits] = exported(converted, tmp_path / f"bits-{bits}.onnx")
         assert min(torch.cosine_similarity(converted(x), network(x)).item() for x in features) > 0.9
-    graph = onnx.load(exported[4]).graph
+    graph = onnx.load(files[4]).graph
     small = {t.name: t for t in graph.initializer if t.data_type == onnx.TensorProto.INT4}
     layers = [
         layer
@@ -175,7 +171,7 @@ def test_four_bit_weights_are_stored_in_four_bits_and_run_on_integers(network, f
         if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)) and name.split(".")[0] in ("mfa", "blocks")
     ]
     assert len(small) == len(layers) and all(len(t.raw_data) == -(-np.prod(t.dims) // 2) for t in small.values())
-    assert exported[4].stat().st_size < exported[8].stat().st_size
-    cost = onnx_macs.cost(exported[4], 3.0)
+    assert files[4].stat().st_size < files[8].stat().st_size
+    cost = onnx_macs.cost(files[4], 3.0)
     assert cost["int8_mac_share"] == cost["int8_mac_share_in_file"] == 1
-    assert cost["params_million"] == onnx_macs.cost(exported[8], 3.0)["params_million"]
+    assert cost["params_million"] == onnx_macs.cost(files[8], 3.0)["params_million"]

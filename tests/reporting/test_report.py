@@ -1,6 +1,7 @@
 """The stage, from the other stages' files to the report."""
 
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -26,6 +27,28 @@ from tests.workspace import programs, recomputed
 OUTPUTS = (report.REPORT, report.PAGE, report.DET, layout.CARD, layout.RELEASE)
 
 
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """`reported(seen_speakers)`: a folder in which the stage ran, for all tests that only read it."""
+
+    @functools.cache
+    def made(seen_speakers):
+        folder = tmp_path_factory.mktemp("reported")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            write(seen_speakers=seen_speakers)
+            report.main()
+        return folder
+
+    return made
+
+
+@pytest.fixture
+def visit(reported, monkeypatch):
+    """`visit(seen_speakers)` makes it the working directory."""
+    return lambda seen_speakers=0: monkeypatch.chdir(reported(seen_speakers))
+
+
 def _digests():
     return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in OUTPUTS]
 
@@ -37,9 +60,8 @@ def _first_table(text):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start:stop]]
 
 
-def test_summary_comes_first_and_fits_a_terminal(place):
-    write()
-    report.main()
+def test_summary_comes_first_and_fits_a_terminal(visit):
+    visit()
     text = Path(report.REPORT).read_text(encoding="utf-8")
     header, _, *rows = _first_table(text)
     assert header[0] == "model" and [row[0] for row in rows] == ["fp32", "INT8 PTQ", "INT8 QAT", "log-mel ²"]
@@ -47,9 +69,8 @@ def test_summary_comes_first_and_fits_a_terminal(place):
     assert len(next(line for line in text.splitlines() if line.startswith("|"))) <= 120
 
 
-def test_figures_are_those_of_the_scores(place):
-    write()
-    report.main()
+def test_figures_are_those_of_the_scores(visit):
+    visit()
     header, _, *rows = _first_table(Path(report.REPORT).read_text(encoding="utf-8"))
     for name, row in zip(("fp32", "ptq", "qat", "logmel"), rows, strict=True):
         with open(f"metrics/scores/{name}.csv", encoding="utf-8") as file:
@@ -62,9 +83,8 @@ def test_figures_are_those_of_the_scores(place):
         assert low - 0.01 <= float(row[header.index("EER, %")]) <= high + 0.01
 
 
-def test_same_bytes_again_in_another_process(place):
-    write(seen_speakers=6)
-    report.main()
+def test_same_bytes_again_in_another_process(visit):
+    visit(6)
     before = _digests()
     subprocess.run(
         [sys.executable, "-m", "src.report"],
@@ -75,9 +95,8 @@ def test_same_bytes_again_in_another_process(place):
     assert _digests() == before
 
 
-def test_page_needs_nothing_from_outside(place):
-    write()
-    report.main()
+def test_page_needs_nothing_from_outside(visit):
+    visit()
     page = Path(report.PAGE).read_text(encoding="utf-8")
     assert "default-src 'none'" in page
     outside = set(re.findall(r"https?://[^\s\"'<]+", page))
@@ -89,9 +108,8 @@ def test_page_needs_nothing_from_outside(place):
     assert set(re.findall(r'(?:href="|url\()#([^")]+)', page)) <= set(ids)
 
 
-def test_page_shows_the_verdict_then_four_figures_each_with_its_interval_or_count(place):
-    write()
-    report.main()
+def test_page_shows_the_verdict_then_four_figures_each_with_its_interval_or_count(visit):
+    visit()
     page = Path(report.PAGE).read_text(encoding="utf-8")
     order = [page.index(part) for part in ('class="verdict"', 'class="headline"', 'class="summary"', "<h2>Plots")]
     assert order == sorted(order)
@@ -116,9 +134,8 @@ def test_names_from_params_are_escaped(place):
     assert "someone/&lt;b&gt;x&amp;y&lt;/b&gt;, revision abc" in page and "<b>" not in page
 
 
-def test_seen_speakers_have_marked_rows_of_their_own(place):
-    write(seen_speakers=6)
-    report.main()
+def test_seen_speakers_have_marked_rows_of_their_own(visit):
+    visit(6)
     text = Path(report.REPORT).read_text(encoding="utf-8")
     rows = _first_table(text)[2:]
     models, groups = ("fp32", "ptq", "qat", "log-mel ²"), ("unseen", "all †", "seen †")
@@ -135,10 +152,8 @@ def test_a_sample_of_the_trials_is_named(place):
     assert "1,000 trials, 80 target trials" in text
 
 
-def test_breakdown_by_sex_is_shown_and_explained_where_there_is_one(place):
-    write()
-    report.main()
-    assert "sex" not in Path(report.REPORT).read_text(encoding="utf-8")
+def test_breakdown_by_sex_is_shown_and_explained_where_there_is_one(place, reported):
+    assert "sex" not in (reported(0) / report.REPORT).read_text(encoding="utf-8")
     write(sexes=True, data={"source": "hub"}, evaluate={"protocol": "superb-si"}, parts=("train", "test"))
     report.main()
     for path in (report.REPORT, report.PAGE):
@@ -149,9 +164,8 @@ def test_breakdown_by_sex_is_shown_and_explained_where_there_is_one(place):
 
 
 @pytest.mark.parametrize("seen, marked", [(0, []), (6, []), (16, ["det", "scores", "conditions", "differences"])])
-def test_plots_over_seen_speakers_are_marked(place, seen, marked):
-    write(seen_speakers=seen)
-    report.main()
+def test_plots_over_seen_speakers_are_marked(visit, seen, marked):
+    visit(seen)
     page = Path(report.PAGE).read_text(encoding="utf-8")
     figures = dict(re.findall(r'id="figure-(\w+)">\s*<h3>(.*?)</h3>', page))
     assert len(figures) == 8 and [name for name, title in figures.items() if "†" in title] == marked
@@ -165,9 +179,9 @@ def test_plots_over_seen_speakers_are_marked(place, seen, marked):
     assert heading.endswith(" †") == bool(marked)
 
 
-def test_actual_costs_by_the_program_in_the_documentation(place):
-    write()
-    found = recomputed(programs("docs/evaluation.md")[3], place)
+def test_actual_costs_by_the_program_in_the_documentation(visit):
+    visit()
+    found = recomputed(programs("docs/evaluation.md")[3], Path())
     for name, file in (("fp32", "baseline"), ("ptq", "ptq"), ("qat", "qat_search")):
         stated = json.loads(Path(f"metrics/details/{file}.json").read_text(encoding="utf-8"))
         assert found[name][:2] == pytest.approx([stated["act_dcf_0.01"], stated["act_dcf_0.05"]], abs=1e-6)
@@ -177,9 +191,8 @@ def test_actual_costs_by_the_program_in_the_documentation(place):
         assert found[name][2:] == pytest.approx([measured[metrics.fnmr_key(fmr)] for fmr in metrics.FMRS], abs=1e-9)
 
 
-def test_all_figures_have_what_identification_needs_and_what_is_refused(place):
-    write()
-    report.main()
+def test_all_figures_have_what_identification_needs_and_what_is_refused(visit):
+    visit()
     text = Path(report.REPORT).read_text(encoding="utf-8")
     labels = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
     minimum, actual = labels.index("minDCF 0.01"), labels.index("actual DCF 0.01")
@@ -195,29 +208,29 @@ def test_all_figures_have_what_identification_needs_and_what_is_refused(place):
 
 
 @pytest.mark.parametrize("group", ["seen", "unseen"])
-def test_figures_of_a_group_by_the_program_in_the_documentation(place, group):
-    write(seen_speakers=6)
+def test_figures_of_a_group_by_the_program_in_the_documentation(visit, group):
+    visit(6)
     lines = programs("docs/evaluation.md")[0].splitlines()
     lines[5:5] = programs("docs/evaluation.md")[1].splitlines()
-    found = recomputed("\n".join(lines).replace('"unseen"', f'"{group}"').replace('"all"', f'"{group}"'), place)
+    found = recomputed("\n".join(lines).replace('"unseen"', f'"{group}"').replace('"all"', f'"{group}"'), Path())
     for name, file in (("fp32", "baseline"), ("ptq", "ptq"), ("qat", "qat_search")):
         stated = json.loads(Path(f"metrics/details/{file}.json").read_text(encoding="utf-8"))[group]
         keys = ("trials", "target_trials", "top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05")
         assert found[name] == pytest.approx([stated[key] for key in keys], abs=1e-6)
 
 
-def test_commit_and_parameters_are_shown(place):
+def test_commit_and_parameters_are_shown(place, reported):
     write(qat_search={"steps": 1234})
-    report.main()
-    for path in (report.REPORT, report.PAGE):
-        text = Path(path).read_text(encoding="utf-8")
-        assert "steps: 1234" in text and "pretrain:" not in text and "unknown: not a Git repository" in text
     Path("requirements.txt").write_text("a")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "requirements.txt"], ["commit", "-qm", "a"]):
         subprocess.run([*git, *command], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout[:12]
     report.main()
+    for path in (report.REPORT, report.PAGE):
+        text = Path(path).read_text(encoding="utf-8")
+        assert "steps: 1234" in text and "pretrain:" not in text
+        assert "unknown: not a Git repository" in (reported(0) / path).read_text(encoding="utf-8")
     assert f"\n- commit: {head}\n" in Path(report.REPORT).read_text(encoding="utf-8")
     Path("requirements.txt").write_text("b")
     report.main()
@@ -275,14 +288,14 @@ def test_files_from_before_speakers_were_seen_are_refused(place):
 
 
 @pytest.fixture
-def browse(place):
+def browse(tmp_path):
     """`browse(option, ..., page)`: headless Chromium."""
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
         pytest.skip("no Chromium here to open the report in")
     options = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking"
     options += " --disable-component-update --disable-extensions --disable-sync --no-first-run --hide-scrollbars"
-    options += f" --enable-logging=stderr --v=0 --user-data-dir={place / 'profile'}"
+    options += f" --enable-logging=stderr --v=0 --user-data-dir={tmp_path / 'profile'}"
 
     def run(*arguments):
         page = Path(arguments[-1]).resolve().as_uri()
@@ -292,12 +305,11 @@ def browse(place):
     return run
 
 
-def test_opens_in_a_browser_light_and_dark_without_console_errors(place, browse):
-    write()
-    report.main()
+def test_opens_in_a_browser_light_and_dark_without_console_errors(visit, tmp_path, browse):
+    visit()
     brightness = []
     for scheme in (1, 0):  # light, dark
-        shot = place / f"{scheme}.png"
+        shot = tmp_path / f"{scheme}.png"
         theme = f"--blink-settings=preferredColorScheme={scheme}"
         output = browse("--window-size=800,1000", theme, f"--screenshot={shot}", report.PAGE)
         assert "CONSOLE" not in output.stderr
@@ -309,12 +321,11 @@ def test_opens_in_a_browser_light_and_dark_without_console_errors(place, browse)
     assert light > 0.8 > 0.3 > dark
 
 
-def test_nothing_is_cut_off_at_the_width_of_a_phone(place, browse):
+def test_nothing_is_cut_off_at_the_width_of_a_phone(reported, tmp_path, browse):
     """No element reaches beyond the page, but for those in a box that scrolls; pictures side by side are equally high."""
-    write(seen_speakers=6)
-    report.main()
-    Path("phone.html").write_text(
-        f"""<iframe src="{report.PAGE}" style="border: 0; width: 400px; height: 800px"></iframe><script>
+    phone = tmp_path / "phone.html"
+    phone.write_text(
+        f"""<iframe src="{(reported(6) / report.PAGE).as_uri()}" style="border: 0; width: 400px; height: 800px"></iframe><script>
         const frame = document.querySelector("iframe");
         frame.onload = () => {{
           const page = frame.contentDocument, outer = page.documentElement.scrollWidth;
@@ -329,6 +340,6 @@ def test_nothing_is_cut_off_at_the_width_of_a_phone(place, browse):
         </script>""",
         encoding="utf-8",
     )
-    output = browse("--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom", "phone.html")
+    output = browse("--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom", phone)
     measured = re.search(r"<title>(.*?)</title>", output.stdout)[1]
     assert measured == "400 0 0 0"  # width, elements cut off, letters cut off, pairs of pictures of different heights

@@ -53,8 +53,14 @@ def setup(network, features, speech, other_speech):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(setup, tmp_path_factory):
-    return search.run(setup, settings(), tmp_path_factory.mktemp("study"))
+def studies(tmp_path_factory):
+    """The folder of the study of `undisturbed`."""
+    return tmp_path_factory.mktemp("study")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(setup, studies):
+    return search.run(setup, settings(), studies)
 
 
 def test_all_trials_complete_and_have_what_is_known_of_them(setup, undisturbed):
@@ -168,11 +174,10 @@ def test_the_objective_of_the_teacher_is_lower_than_that_of_noise(setup, undistu
 
 
 def test_a_trial_has_to_pass_at_a_confidence_for_all_of_them_and_margins_are_no_part_of_the_study(
-    setup, undisturbed, tmp_path
+    setup, undisturbed, studies
 ):
     """Its losses are kept: other margins, or more trials, only judge them anew."""
-    search.run(setup, settings(), tmp_path)
-    trials = study.open_study(search.fingerprint(setup, settings()), None, tmp_path)
+    trials = study.open_study(search.fingerprint(setup, settings()), None, studies)
     for number, (row, attempt) in enumerate(zip(undisturbed.trials, study.complete(trials, 3))):
         losses = {key: validation.Loss(**loss) for key, loss in attempt.user_attrs["losses"].items()}
         high = losses["eer"].high(validation.trial_level(4))
@@ -181,4 +186,4 @@ def test_a_trial_has_to_pass_at_a_confidence_for_all_of_them_and_margins_are_no_
         assert row["eer_difference_high"] == pytest.approx(losses["eer"].high(), abs=1e-6)
         for eer, passes in ((high + 1e-6, top1), (high - 1e-6, 0)):
             judged = dataclasses.replace(setup, margins=MARGINS.model_copy(update={"eer": eer}))
-            assert search.run(judged, settings(), tmp_path).trials[number]["noninferior"] == passes
+            assert search.run(judged, settings(), studies).trials[number]["noninferior"] == passes
