@@ -17,7 +17,6 @@ import pytest
 from src.common.command import command
 from tests.workspace import PASSWORD, SMALL, STAGES, free_port, run_all, workspace
 
-
 # Those that take longest, so that no worker waits for the last. The first makes the pipeline, others that use it follow
 # late: until it is made they would wait.
 FIRST = (
