@@ -6,6 +6,7 @@ it moves with that speaker, enrolled and tested. The difference of two models is
 Nothing is drawn at random.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,12 +27,10 @@ from src.runtime.errors import InputError
 
 Verdict = Literal["passes", "undecided", "inferior"]
 METRICS = {"eer": "eer", "top1": "top1_accuracy"}  # key of a Loss and of a margin: name among accuracy keys
-COLUMNS = ("speaker", "utterances", *METRICS)
-INTERVAL = 0.975  # of either end of a 95 % interval
-# With what confidence each of the two INT8 models has to pass, so that one whose true loss is as large as a margin is
-# chosen in at most 5 % of cases. Nominal: on few speakers the EER's bound is missed more often than Student's t says, with
-# 24 of 4 utterances in 4.6 % where it says 2.5 (tests/evaluate/test_choice_by_simulation.py).
-LEVEL = 0.9925
+COLUMNS = ("speaker", "utterances", *METRICS, "change")
+# One-sided: of either end of a 95 % interval, and with what confidence each of the two INT8 models has to pass, so
+# that one whose true loss is as large as a margin is chosen in at most 5 % of cases (Bonferroni).
+LEVEL = 0.975
 POWER = 0.8  # how often a model that loses nothing passes on as many speakers as `Loss.speakers_for` gives
 _MOST_TRIALS = 1 << 22  # where more would be needed, fewer utterances are enrolled in turn
 _DIGITS, _DECIMALS = 6, 9
@@ -66,12 +65,14 @@ class Speech:
 @dataclass(frozen=True)
 class Figures:
     """Of every speaker, by name: how many utterances there are, and the pseudo-values, float64 [speakers], of the EER
-    and of the share of utterances that are identified (top-1)."""
+    and of the share of utterances that are identified (top-1); and `change`, by how much the EER moves when one more
+    pair of a speaker's utterances, compared both ways, is missed."""
 
     speakers: tuple[str, ...]
     utterances: np.ndarray
     eer: np.ndarray
     top1: np.ndarray
+    change: float
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Loss:
     speakers: int
     utterances: int
 
-    def high(self, level: float = INTERVAL) -> float:
+    def high(self, level: float = LEVEL) -> float:
         """The upper confidence bound of the true loss.
 
         By Student's t. Where no speaker tells the models apart the standard error is 0 and shows nothing; that many
@@ -96,7 +97,7 @@ class Loss:
             return self.value + 1 - (1 - level) ** (1 / self.utterances)
         return self.value + float(stdtrit(self.freedom, level)) * self.error
 
-    def low(self, level: float = INTERVAL) -> float:
+    def low(self, level: float = LEVEL) -> float:
         """The lower confidence bound of the true loss."""
         return 2 * self.value - self.high(level)
 
@@ -132,8 +133,8 @@ def measure(
         parts.append((values, trials.enrol_speakers[trials.enrol], trials.test_speakers[trials.test]))
     values, enrol, test = map(np.concatenate, zip(*parts))
     utterances = np.array([len(rows) for rows in by_speaker.values()])
-    eer = _eer(values, enrol, test, len(by_speaker))
-    return Figures(tuple(by_speaker), utterances, eer, identified.pseudo_values())
+    eer, change = _eer(values, enrol, test, len(by_speaker))
+    return Figures(tuple(by_speaker), utterances, eer, identified.pseudo_values(), change)
 
 
 class _Identification:
@@ -173,7 +174,7 @@ def _identified(others, drawn):
 
 
 def _eer(values, enrol, test, size):
-    """Pseudo-values of the EER by its derivatives with respect to the speakers' weights.
+    """Pseudo-values of the EER by its derivatives with respect to the speakers' weights, and the `change` of Figures.
 
     Where miss and false-alarm rate cross, both at threshold t, the EER moves by w dM + (1 - w) dF, with dM and dF what
     they move by at t, and w = F' / (F' + M') by their slopes there, from the scores between those that half and twice
@@ -193,20 +194,27 @@ def _eer(values, enrol, test, size):
         trials = sum(np.bincount(side, minlength=size) for side in sides)
         wrong = sum(np.bincount(side, errors[mask], size) for side in sides)
         pseudo += part * size * (wrong - errors[mask].mean() * trials) / mask.sum()
-    return pseudo
+    return pseudo, float(weight * 2 / targets.sum())
 
 
 def losses(figures: Figures, reference: Figures) -> dict[str, Loss]:
-    """{eer, top1: Loss} of a model against fp32, both on the same speech."""
+    """{eer, top1: Loss} of a model against fp32, both on the same speech.
+
+    The EER's variance has one more change each way (Bonett and Price, "Adjusted Wald Confidence Interval for a
+    Difference of Binomial Proportions Based on Paired Data", Journal of Educational and Behavioral Statistics, 2012):
+    where errors are few, speakers that happen to show few changes show both a small loss and a small standard error.
+    """
+    changes = figures.change**2 + reference.change**2
     return {
-        "eer": _loss(figures.eer - reference.eer, figures.utterances),
+        "eer": _loss(figures.eer - reference.eer, figures.utterances, changes),
         "top1": _loss(reference.top1 - figures.top1, figures.utterances),
     }
 
 
-def _loss(differences, utterances):
-    """Degrees of freedom: fewer than speakers - 1 where few speakers decide the variance (Satterthwaite, "An
-    Approximate Distribution of Estimates of Variance Components", Biometrics Bulletin 2, 1946)."""
+def _loss(differences, utterances, more=0.0):
+    """more: variance besides that of the speakers. Degrees of freedom: fewer than speakers - 1 where few speakers decide
+    the variance (Satterthwaite, "An Approximate Distribution of Estimates of Variance Components", Biometrics Bulletin 2,
+    1946)."""
     size, value = len(differences), differences.mean()
     squares = (differences - value) ** 2
     total = squares.sum()
@@ -214,7 +222,8 @@ def _loss(differences, utterances):
         return Loss(float(value), 0.0, size - 1.0, size, int(utterances.sum()))
     excess = (squares**2).sum() / total**2 - 1 / size
     freedom = 2 / max(excess, 2 / (size - 1))
-    return Loss(float(value), math.sqrt(total / (size - 1) / size), freedom, size, int(utterances.sum()))
+    error = math.sqrt(total / (size - 1) / size + more)
+    return Loss(float(value), error, freedom, size, int(utterances.sum()))
 
 
 def verdict(losses: dict[str, Loss], margins: Margins, level: float = LEVEL) -> Verdict:
@@ -264,8 +273,8 @@ def difference(key: str, loss: Loss) -> dict[str, float]:
 
 def write(name: str, figures: Figures) -> None:
     """Write the Figures of the model `name`: their means are its EER and top-1, the mean and the standard error of two
-    models' differences those of the difference."""
-    columns = (figures.speakers, figures.utterances, figures.eer, figures.top1)
+    models' differences those of the difference, but for the changes (see `losses`)."""
+    columns = (figures.speakers, figures.utterances, figures.eer, figures.top1, itertools.repeat(figures.change))
     rows = ((*row[:2], *(f"{value:.{_DECIMALS}f}" for value in row[2:])) for row in zip(*columns))
     write_csv(layout.validation(name), COLUMNS, rows)
 
@@ -278,9 +287,9 @@ def read(name: str, speech: Speech) -> Figures:
     present = [(speaker, len(indexes)) for speaker, indexes in speech.by_speaker().items()]
     if [row[:2] for row in rows] != present:
         raise InputError(f"{path}: not of the present validation split; {remedy} again")
-    _, utterances, eer, top1 = map(np.array, zip(*rows))
-    return Figures(tuple(speaker for speaker, *_ in rows), utterances, eer, top1)
+    _, utterances, eer, top1, changes = map(np.array, zip(*rows))
+    return Figures(tuple(speaker for speaker, *_ in rows), utterances, eer, top1, float(changes[0]))
 
 
 def _parse(row):
-    return row["speaker"], int(row["utterances"]), float(row["eer"]), float(row["top1"])
+    return row["speaker"], int(row["utterances"]), *(float(row[name]) for name in COLUMNS[2:])

@@ -53,6 +53,20 @@ def test_eer_is_over_all_pairs_of_utterances():
     assert validation.measure(embeddings, speech(12, 4, 6)).eer.mean() == pytest.approx(rate, abs=1e-9)
 
 
+def test_a_change_is_what_one_more_missed_pair_moves_the_eer_by():
+    rng, shares, missed = np.random.default_rng(9), [], 20
+    for seed in range(20):
+        embeddings = models(seed, 30, 6)[0]
+        vectors = unit(embeddings, 30).reshape(180, -1)
+        first, second = np.triu_indices(180, 1)
+        cosines, targets = (vectors @ vectors.T)[first, second], first // 6 == second // 6
+        rate, threshold = metrics.eer(cosines, targets), metrics.eer_threshold(metrics.rank(cosines, targets))
+        cosines[rng.choice(np.flatnonzero(targets & (cosines > threshold)), missed, replace=False)] = -1
+        change = validation.measure(embeddings, speech(30, 6, 5)).change
+        shares.append((metrics.eer(cosines, targets) - rate) / (missed * change))
+    assert np.mean(shares) == pytest.approx(1, abs=0.15)
+
+
 def test_pseudo_values_of_top1_are_what_it_loses_without_each_speaker():
     size, utterances, gallery = 7, 3, 4
     embeddings = models(2, size, utterances, noise=1.0)[0]
@@ -112,7 +126,8 @@ def test_losses_are_paired_over_speakers():
     for key, differences in (("eer", second.eer - first.eer), ("top1", first.top1 - second.top1)):
         exact = stats.ttest_1samp(differences, 0)
         assert losses[key].value == pytest.approx(differences.mean())
-        assert losses[key].value / losses[key].error == pytest.approx(exact.statistic)
+        changes = second.change**2 + first.change**2 if key == "eer" else 0
+        assert losses[key].value / np.sqrt(losses[key].error ** 2 - changes) == pytest.approx(exact.statistic)
         assert 1 <= losses[key].freedom <= 29 and (losses[key].speakers, losses[key].utterances) == (30, 120)
     even = validation.losses(replace(first, eer=first.eer + np.resize([-0.1, 0.1], 30)), first)["eer"]
     assert even.freedom == pytest.approx(29)
@@ -178,6 +193,7 @@ def test_figures_are_kept_and_those_of_other_speech_are_refused(tmp_path, monkey
     assert again.speakers == figures.speakers
     np.testing.assert_allclose(again.eer, figures.eer, atol=1e-9)
     np.testing.assert_allclose(again.top1, figures.top1, atol=1e-9)
+    assert again.change == pytest.approx(figures.change, abs=1e-9)
     with pytest.raises(InputError, match="run the stage ptq again"):
         validation.read("ptq", speech(6, 4, 4))
     layout.validation("ptq").unlink()
