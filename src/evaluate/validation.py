@@ -212,9 +212,11 @@ def losses(figures: Figures, reference: Figures) -> dict[str, Loss]:
 
 
 def _loss(differences, utterances, more=0.0):
-    """more: variance besides that of the speakers. Degrees of freedom: fewer than speakers - 1 where few speakers decide
-    the variance (Satterthwaite, "An Approximate Distribution of Estimates of Variance Components", Biometrics Bulletin 2,
-    1946)."""
+    """more: variance besides that of the speakers.
+
+    Degrees of freedom: fewer than speakers - 1 where few speakers decide the variance (Satterthwaite, "An Approximate
+    Distribution of Estimates of Variance Components", Biometrics Bulletin 2, 1946).
+    """
     size, value = len(differences), differences.mean()
     squares = (differences - value) ** 2
     total = squares.sum()
