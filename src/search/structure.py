@@ -8,7 +8,7 @@ multiplication decides over all of it.
 import copy
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -183,7 +183,7 @@ def measure(network: nn.Module, features: Sequence[torch.Tensor]) -> Structures:
             own = {name: measured[name] for name in AGGREGATED if name in measured}
             own = {name: each if name == "attention.x" else each.of(kept) for name, each in own.items()}
             spectra |= {(count, name): spectrum for name, spectrum in _spectra(networks[count], own).items()}
-    components = {
+    components: dict[Hashable, Components] = {
         (count, name): Components(
             name, None if name == "attention.x" else channels[count], spectrum.mean, spectrum.onto, spectrum.back
         )
