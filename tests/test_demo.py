@@ -340,7 +340,14 @@ def test_what_is_missing_is_said(site, runtime, open_page, tmp_path, spoil, mess
 
 def test_the_command_serves_the_release_to_this_machine_until_it_is_interrupted(site, runtime, tmp_path):
     command = [sys.executable, "-m", "src.demo", "--release", site, "--runtime", runtime, "--port", "0"]
-    process = subprocess.Popen([*command, "--out", tmp_path / "out"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    # What a shell starts in the background ignores the interrupt, and so do the tests then.
+    process = subprocess.Popen(
+        [*command, "--out", tmp_path / "out"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     url = process.stdout.readline().split()[0]
     types = {}
     for name in ("", "page/page.js", "runtime/ort.wasm.min.mjs", "runtime/ort-wasm-simd-threaded.wasm"):
