@@ -15,15 +15,17 @@ from collections import defaultdict
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 from pydantic import Field
 
 from src.common.schema import Section
-from src.cost import onnx_macs
+from src.cost import latency, onnx_macs
 from src.cost.cpu import cpu
 from src.cost.node_times import node_times
 from src.runtime import engine
 from src.runtime.audio import SAMPLE_RATE
+from src.search.factorise import Shape
+from src.search.price import convolution_times
 
 SECONDS = 3
 KINDS = {
@@ -47,42 +49,13 @@ KINDS = {
 }
 
 
-def lone_convolution(inputs, outputs, frames, rounds):
-    """Milliseconds of an integer 1x1 convolution of this size and nothing else."""
-    rng = np.random.default_rng(0)
-    weight = rng.integers(-127, 128, (outputs, inputs, 1, 1)).astype(np.int8)
-    constants = {
-        "x_scale": np.float32(0.02),
-        "x_zero": np.uint8(0),
-        "weight": weight,
-        "w_scale": np.full(outputs, 0.01, np.float32),
-        "w_zero": np.zeros(outputs, np.int8),
-        "y_scale": np.float32(5),
-        "y_zero": np.uint8(0),
-        "bias": np.zeros(outputs, np.int32),
-    }
-    node = helper.make_node("QLinearConv", ["x", *constants], ["y"])
-    graph = helper.make_graph(
-        [node],
-        "lone",
-        [helper.make_tensor_value_info("x", TensorProto.UINT8, [1, inputs, 1, frames])],
-        [helper.make_tensor_value_info("y", TensorProto.UINT8, [1, outputs, 1, frames])],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    times = node_times(
-        model.SerializeToString(), {"x": rng.integers(0, 256, (1, inputs, 1, frames)).astype(np.uint8)}, rounds
-    )
-    return sum(time for (kind, _), time in times.items() if kind == "QLinearConv")
-
-
 class Options(Section):
     model: str = Field(description="an ONNX file")
     rounds: int = Field(50, ge=1)
 
 
 def main(model, rounds):
-    waveform = (0.1 * np.random.default_rng(0).standard_normal((1, SECONDS * SAMPLE_RATE))).astype(np.float32)
+    waveform = latency.noise(SECONDS * SAMPLE_RATE)
     found = node_times(model, {engine.INPUT: waveform}, rounds)
     layers = [layer for layer in onnx_macs.count(model, waveform, optimised=True) if not layer.front_end]
     gmacs = sum(layer.macs for layer in layers) / 1e9
@@ -103,7 +76,7 @@ def main(model, rounds):
     if integer:
         convolved = sum(layer.macs for layer in layers if layer.op == "QLinearConv") / 1e9
         inputs, outputs, frames = _largest(model, waveform)
-        alone = lone_convolution(inputs, outputs, frames, rounds)
+        (alone,) = convolution_times([Shape(inputs, outputs, 1, frames)], rounds)
         rate = inputs * outputs * frames / 1e9 / (alone / 1e3)
         print(
             f"\nInteger convolutions: {convolved:.3f} GMACs in {integer:.2f} ms, {convolved / integer * 1e3:.0f} "

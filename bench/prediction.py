@@ -20,11 +20,11 @@ from src.common.schema import Section
 from src.cost import latency
 from src.cost.cpu import cpu
 from src.data import manifest
-from src.data.recordings import load_audio
 from src.encoder import load
 from src.encoder.export import export_onnx
 from src.quantize import ptq
 from src.search import structure, student
+from src.search.moments import FRAMES
 
 
 class Options(Section):
@@ -34,17 +34,14 @@ class Options(Section):
 
 def main(shares: list[float], rounds: int) -> None:
     config = params.load()
-    rows = manifest.spread(manifest.needed(manifest.read(), "calibration"), config.ptq.utterances)
     front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     network.requires_grad_(False)
-    with torch.no_grad():
-        features = [front_end(torch.from_numpy(load_audio(row))[None]) for row in rows]
+    features = ptq.calibration_features(front_end, manifest.read(), config.ptq.utterances)
     structures = structure.measure(network, features)
     source = student.Source(structures, features, config.ptq.observer, ptq.weight_bits(config.quantize))
     structures = structures.priced(source.milliseconds(front_end))
     chosen = {share: structures.of_share(share) for share in shares}
-    samples = (structure.FRAMES - 1) * front_end.hop
-    waveform = (0.1 * np.random.default_rng(0).standard_normal((1, samples))).astype(np.float32)
+    waveform = latency.noise((FRAMES - 1) * front_end.hop)
     with tempfile.TemporaryDirectory() as folder:
         models = {}
         for share, each in chosen.items():

@@ -11,7 +11,6 @@ from src.common import layout, params
 from src.common.files import write_json
 from src.cost import latency, onnx_macs
 from src.data import manifest
-from src.data.recordings import load_audio
 from src.encoder.export import export_onnx
 from src.evaluate import accuracy
 from src.evaluate.evaluation import evaluate
@@ -24,15 +23,15 @@ def main() -> None:
     config = params.load()
     torch.set_num_threads(config.threads)
     rows = manifest.read()
-    chosen = manifest.spread(manifest.needed(rows, "calibration"), config.ptq.utterances)
     front_end, prepared = ptq.prepare_encoder(config)
     bits = ptq.weight_bits(config.quantize)
-    ptq.calibrate_activations(prepared, (front_end(torch.from_numpy(load_audio(row))[None]) for row in chosen))
+    features = ptq.calibration_features(front_end, rows, config.ptq.utterances)
+    ptq.calibrate_activations(prepared, features)
     write_json(ptq.RANGES, ptq.activation_ranges(prepared))
     export_onnx(torch.nn.Sequential(front_end, ptq.convert(prepared)), MODEL, config.quantize.weights)
     summary = evaluate(MODEL, "ptq", rows, config, reference="fp32")
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
-    details = {**summary, **cost, "calibration_utterances": len(chosen), "weight_bits": bits}
+    details = {**summary, **cost, "calibration_utterances": len(features), "weight_bits": bits}
     write_json(layout.details("ptq"), details)
     write_json(layout.metrics("ptq"), accuracy.headline(summary) | onnx_macs.headline(cost))
     timings = latency.against_fp32("ptq", MODEL, config.profile, config.seed)

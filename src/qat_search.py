@@ -21,7 +21,7 @@ from src.common.files import write_csv, write_json
 from src.common.schema import Section
 from src.cost import latency, onnx_macs
 from src.data import manifest
-from src.data.recordings import Waveform, load_audio
+from src.data.recordings import Waveform
 from src.encoder import load
 from src.encoder.export import export_onnx
 from src.evaluate import accuracy, test_set, validation
@@ -97,13 +97,12 @@ def main(worker=False):
 
 
 def _setup(config, rows, device):
-    calibration = manifest.spread(manifest.needed(rows, "calibration"), config.ptq.utterances)
     finetune, validated = (manifest.needed(rows, split) for split in ("finetune", "validation"))
     speech = validation.speech(validated, test_set.enrolments(config), test_set.load(rows, config))
     front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     network.requires_grad_(False)
+    features = ptq.calibration_features(front_end, rows, config.ptq.utterances)
     with torch.no_grad():
-        features = [front_end(torch.from_numpy(load_audio(row))[None]) for row in calibration]
         frames = front_end(torch.zeros(1, round(config.profile.seconds * SAMPLE_RATE))).shape[1]
     structures = structure.measure(network, features if config.qat_search.structure else [])
     return Setup(

@@ -39,7 +39,7 @@ def measure(models: Mapping[str, Encoder], seconds: float, rounds: int, threads:
     bootstrap over the rounds); and the conditions: reference, seconds, rounds, threads, cpu, versions.
     """
     samples = round(seconds * SAMPLE_RATE)
-    waveform = (0.1 * np.random.default_rng([seed, 1]).standard_normal((1, samples))).astype(np.float32)
+    waveform = noise(samples, seed)
     with torch_threads(threads):
         calls = {name: lambda model=model: model(waveform) for name, model in models.items()}
         times = interleave(calls, rounds)
@@ -53,6 +53,11 @@ def measure(models: Mapping[str, Encoder], seconds: float, rounds: int, threads:
         "cpu": cpu(),
         "versions": {engine: version(engine) for engine in ENGINES},
     }
+
+
+def noise(samples: int, seed: int = 0) -> np.ndarray:
+    """What models are timed on: float32 [1, samples]."""
+    return (0.1 * np.random.default_rng([seed, 1]).standard_normal((1, samples))).astype(np.float32)
 
 
 def against_fp32(name: str, path: Path | str, profile: Profile, seed: int) -> dict:

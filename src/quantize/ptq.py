@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +14,9 @@ from torchao.utils import _assert_and_get_unique_device as torchao_device
 from tqdm import tqdm
 
 from src.common.params import Params, Quantize
+from src.data import manifest
+from src.data.manifest import Row
+from src.data.recordings import load_audio
 from src.encoder import load
 from src.quantize.quantizer import EncoderQuantizer
 from src.runtime import engine
@@ -43,6 +46,14 @@ def prepare_encoder(config: Params) -> tuple[torch.nn.Module, GraphModule]:
     """(front end, graph that `prepare` gives) of the encoder that the parameters name, as they quantise it."""
     front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     return front_end, prepare(network, config.ptq.observer, weight_bits(config.quantize))
+
+
+def calibration_features(front_end: torch.nn.Module, rows: Sequence[Row], utterances: int) -> list[torch.Tensor]:
+    """The features, each [1, time, mels], of at most so many calibration utterances of the manifest, spread over its
+    speakers."""
+    chosen = manifest.spread(manifest.needed(rows, "calibration"), utterances)
+    with torch.no_grad():
+        return [front_end(torch.from_numpy(load_audio(row))[None]) for row in chosen]
 
 
 def prepare(

@@ -1,6 +1,7 @@
 """What a structure costs: multiplications, or milliseconds on this machine."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +41,9 @@ class Multiplications:
 
     def rest(self, pooled: float) -> float:
         return 0.0
+
+
+MULTIPLICATIONS = Multiplications()
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def milliseconds(model: Path | str, waveform: np.ndarray, pooled: int, positions
         for inputs, outputs in itertools.product(channels, channels)
         if inputs * outputs <= LARGEST
     ]
-    times = np.array(_convolution_times(shapes))
+    times = np.array(convolution_times(shapes, ROUNDS))
     # Of relative errors; nothing costs less than nothing.
     coefficients, _ = nnls(np.array([_amounts(shape) for shape in shapes]) / times[:, None], np.ones(len(times)))
     return Milliseconds(tuple(coefficients.tolist()), rest[True], rest[False])
@@ -99,8 +103,8 @@ def _amounts(shape):
     )
 
 
-def _convolution_times(shapes):
-    """Milliseconds of integer convolutions of these shapes, all in one model."""
+def convolution_times(shapes: Sequence[Shape], rounds: int) -> list[float]:
+    """Milliseconds of integer convolutions of these shapes, each by itself; medians over the rounds."""
     rng = np.random.default_rng(0)
     inputs, nodes, constants, outputs = {}, [], [], []
     for number, (size, channels, kernel, positions) in enumerate(shapes):
@@ -125,6 +129,6 @@ def _convolution_times(shapes):
     given = [helper.make_tensor_value_info(name, TensorProto.UINT8, each.shape) for name, each in inputs.items()]
     graph = helper.make_graph(nodes, "convolutions", given, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    times = node_times(model.SerializeToString(), inputs, ROUNDS)
+    times = node_times(model.SerializeToString(), inputs, rounds)
     found = {name.split("_")[0]: time for (operator, name), time in times.items() if operator in CONVOLUTIONS}
     return [found[f"conv{number}"] for number in range(len(shapes))]

@@ -96,13 +96,15 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
     for row, optimal in zip([*sizes, *rows], choice.pareto_optimal([*sizes, *rows])):
         row["front"] = int(optimal)
     chosen = choice.select([*sizes, *rows], settings.objective)
+    share = chosen["share"] if chosen else 1.0
+    structure = setup.source.structures.of_share(share)
     everything = [frontier.losses(each) for each in (*points, *(attempt.user_attrs for attempt in completed))]
     return Result(
         rows,
         sizes,
         chosen,
-        setup.source.structures.of_share(chosen["share"] if chosen else 1.0),
-        _untrained(setup, chosen, points),
+        structure,
+        _untrained(setup, share, structure, points),
         reference.objective,
         min(validation.speakers_needed(each, setup.margins, level) for each in everything),
     )
@@ -150,14 +152,12 @@ def _once(trials, name, measure, worker):
     return trials.user_attrs[name]
 
 
-def _untrained(setup, chosen, points):
-    """The objective of the chosen structure before training."""
-    share = chosen["share"] if chosen else 1.0
+def _untrained(setup, share, structure, points):
+    """The objective of a structure before training."""
     known = {point["share"]: point["objective"] for point in points}
     if share in known:
         return known[share]
-    student = setup.source.student(setup.source.structures.of_share(share))
-    return trial.validate(student.to(setup.device), setup).objective
+    return trial.validate(setup.source.student(structure).to(setup.device), setup).objective
 
 
 def _row(values, losses):

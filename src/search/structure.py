@@ -6,7 +6,6 @@ multiplication decides over all of it.
 """
 
 import copy
-import itertools
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,12 @@ from torch import nn
 
 from src.encoder.networks.ecapa import PlainEcapa
 from src.search import aggregation, factorise, moments
-from src.search.factorise import MULTIPLE, Spectrum, shapes
-from src.search.moments import Components
-from src.search.price import Multiplications, Price
+from src.search.factorise import MULTIPLE, Shape, Spectrum, shapes
+from src.search.moments import FRAMES, Components
+from src.search.price import MULTIPLICATIONS, Price
 
 CHANNELS = (1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 1 / 16)  # of the aggregation layer, as shares
 STRIDES = (2, 3, 4)  # of the layers whose frames are only pooled
-FRAMES = 200  # of an utterance: whose multiplications are counted, and which is heard
 AGGREGATED = ("mfa", "attention.x", "attention.out")  # layers that these go into or come from
 
 
@@ -36,6 +34,9 @@ class Structure(NamedTuple):
     channels: int | None
     stride: int
     ranks: dict[str, int]
+
+
+EVERYTHING = Structure(None, 1, {})
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,19 @@ class Structures:
     """
 
     def __init__(
-        self,
-        networks: Mapping[int | None, _Network],
-        strides: Mapping[int, float],
-        price: Price = Multiplications(),  # noqa: B008 - it has no state
+        self, networks: Mapping[int | None, _Network], strides: Mapping[int, float], price: Price = MULTIPLICATIONS
     ):
         self.networks = networks
         self.strides = strides
         whole = getattr(networks[None].network, "mfa", None)
         whole = whole.out_channels if whole else 1
-        self._bases = {
-            (channels, stride): _Base(each, stride, error, price, (channels or whole) / whole / stride)
-            for (channels, each), (stride, error) in itertools.product(networks.items(), strides.items())
-        }
+        self._bases = {}
+        for channels, each in networks.items():
+            layers = shapes(each.network, FRAMES)
+            for stride, error in strides.items():
+                pooled = (channels or whole) / whole / stride
+                strided = _strided_shapes(each.network, layers, stride)
+                self._bases[channels, stride] = _Base(each, strided, each.error + error, price, pooled)
 
     def priced(self, price: Price) -> "Structures":
         """The same networks, chosen by another price."""
@@ -88,7 +89,7 @@ class Structures:
         multiplication, the lowest at which few enough are left.
         """
         if share >= 1:
-            return Structure(None, 1, {})
+            return EVERYTHING
         low, high = -100.0, 20.0  # logarithms of the price
         most = share * self._bases[None, 1].size
         for _ in range(60):
@@ -131,10 +132,9 @@ class _Base:
     """What ranks are chosen for: error, what the channels and the stride move the embedding by; size, what it costs;
     options {layer: [[rank, error, cost that is saved]]}, everything that can be chosen."""
 
-    def __init__(self, each: _Network, stride: int, error: float, price: Price, pooled: float):
-        layers = shapes(_strided(each.network, stride), FRAMES)
+    def __init__(self, each: _Network, layers: dict[str, Shape], error: float, price: Price, pooled: float):
         costs = {name: price.convolution(shape) for name, shape in layers.items()}
-        self.error = each.error + error
+        self.error = error
         self.size = sum(costs.values()) + price.rest(pooled)
         self.options = {
             name: np.array(
@@ -160,18 +160,26 @@ def _strided(network, stride):
     return network
 
 
+def _strided_shapes(network, layers, stride):
+    """The shapes of `_strided`, of those of the network, which are in the order in which they are computed."""
+    if stride == 1:
+        return layers
+    names = list(layers)
+    pooled = names[names.index(network.pooled) :]
+    return layers | {name: layers[name]._replace(positions=-(-layers[name].positions // stride)) for name in pooled}
+
+
 def measure(network: nn.Module, features: Sequence[torch.Tensor]) -> Structures:
     """The Structures of a plain network, by what calibration speech, each [1, time, mels], says of it; without any, only
     the network itself."""
     if not features:
         return Structures({None: _Network(network, 0.0, {}, {})}, {1: 0.0})
-    heard = [utterance[:, :FRAMES] for utterance in features]
-    whole = _embed(network, heard)
+    whole = _embed(network, features)
 
     def distance(other: nn.Module) -> float:
-        return (_embed(other, heard) - whole).square().sum(1).mean().item()
+        return (_embed(other, features) - whole).square().sum(1).mean().item()
 
-    measured = moments.measure(network, heard)
+    measured = moments.measure(network, features)
     networks, errors, channels = {None: network}, {None: 0.0}, {None: None}
     spectra = {(None, name): spectrum for name, spectrum in _spectra(network, measured).items()}
     if isinstance(network, PlainEcapa):
@@ -189,7 +197,7 @@ def measure(network: nn.Module, features: Sequence[torch.Tensor]) -> Structures:
         )
         for (count, name), spectrum in spectra.items()
     }
-    moved = moments.movements(network, components, heard)
+    moved = moments.movements(network, components, features)
 
     def of(count: int | None, table: dict) -> dict:
         """What is said of its layers: those before the aggregation layer are the whole network's."""
@@ -214,9 +222,9 @@ def _counts(channels):
 
 
 def _embed(network, features):
-    """Embeddings at length one."""
+    """Embeddings at length one, of the first FRAMES of each."""
     with torch.no_grad():
-        return F.normalize(torch.cat([network(utterance) for utterance in features]), dim=-1)
+        return F.normalize(torch.cat([network(utterance[:, :FRAMES]) for utterance in features]), dim=-1)
 
 
 def _spectra(network, measured):

@@ -4,16 +4,17 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from src.cost import latency
 from src.encoder.export import export_onnx
 from src.encoder.frontend import FrontEnd
 from src.quantize import ptq, qat
 from src.search import price
 from src.search.factorise import multiplications, shapes
+from src.search.moments import FRAMES
 from src.search.price import Milliseconds
-from src.search.structure import FRAMES, Structure, Structures
+from src.search.structure import EVERYTHING, Structure, Structures
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,12 @@ class Source:
 
     def milliseconds(self, front_end: FrontEnd) -> Milliseconds:
         """What is taken on this machine by the students of this teacher, for an utterance of FRAMES."""
-        everything = Structure(None, 1, {})
-        layers = shapes(self.structures.network(everything), FRAMES)
+        layers = shapes(self.structures.network(EVERYTHING), FRAMES)
         pooled = sum(not name.startswith("attention") for name in layers)
-        waveform = 0.1 * np.random.default_rng(0).standard_normal((1, (FRAMES - 1) * front_end.hop)).astype(np.float32)
+        waveform = latency.noise((FRAMES - 1) * front_end.hop)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "student.onnx")
-            export_onnx(torch.nn.Sequential(front_end, ptq.convert(self.student(everything))), path)
+            export_onnx(torch.nn.Sequential(front_end, ptq.convert(self.student(EVERYTHING))), path)
             return price.milliseconds(path, waveform, pooled, max(shape.positions for shape in layers.values()))
 
     def cost(self, structure: Structure, frames: int) -> tuple[float, float]:

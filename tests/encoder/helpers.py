@@ -20,10 +20,8 @@ NETWORK = {
 XVECTOR = {"in_channels": 24, "tdnn_channels": [16, 16, 16, 16, 48], "lin_neurons": 20}
 # As wide as the encoder that the repository ships, so that a file is nearly all weights, with a third of its layers.
 SHALLOW = {
-    "input_size": 80,
+    **NETWORK,
     "channels": [192, 192, 192, 576],
-    "kernel_sizes": [5, 3, 3, 1],
-    "dilations": [1, 2, 3, 1],
     "attention_channels": 96,
     "res2net_scale": 2,
     "se_channels": 96,

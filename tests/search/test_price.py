@@ -4,8 +4,9 @@ import pytest
 from src.cost.node_times import node_times
 from src.quantize import ptq
 from src.search.factorise import Shape, multiplications, shapes
+from src.search.moments import FRAMES
 from src.search.price import Milliseconds, Multiplications, milliseconds
-from src.search.structure import FRAMES, Structure
+from src.search.structure import Structure
 from tests.quantize.conftest import exported
 
 FLAT = Milliseconds((0.0, 0.0, 0.0, 0.0, 0.0), pooling=2.0, others=1.0)  # only pooling can be saved

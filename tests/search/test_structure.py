@@ -1,10 +1,11 @@
 import pytest
 import torch
-import torch.nn.functional as F
 
 from src.search import structure
 from src.search.factorise import multiplications
+from src.search.moments import FRAMES
 from src.search.structure import Structure, Structures
+from tests.search.test_aggregation import distance
 
 
 def _left(structures, chosen):
@@ -56,21 +57,15 @@ def test_without_calibration_speech_nothing_can_be_left_out(wide):
 
 def test_what_a_structure_is_predicted_to_move_the_embedding_by_is_about_what_it_does(structures, wide, calibration):
     """To first order, with errors of layers that add up as if independent: within a factor of two where it is small."""
-    heard = [utterance[:, : structure.FRAMES] for utterance in calibration]
+    heard = [utterance[:, :FRAMES] for utterance in calibration]
     for stride in structures.strides:
         alone = structures.network(Structure(None, stride, {}))
-        assert _moved(alone, wide, heard) == pytest.approx(structures.strides[stride], rel=1e-3)
+        assert distance(alone, wide, heard) == pytest.approx(structures.strides[stride], rel=1e-3)
     each = structures.networks[None]
     for name in ("layer0", "blocks.1.tdnn2", "mfa"):
         rank = each.spectra[name].largest_rank
-        moved = _moved(structures.network(Structure(None, 1, {name: rank})), wide, heard)
+        moved = distance(structures.network(Structure(None, 1, {name: rank})), wide, heard)
         assert 0.5 * moved < each.moved[name][rank].item() < 2 * moved
-
-
-def _moved(network, other, features):
-    with torch.no_grad():
-        pairs = [(F.normalize(network(each)), F.normalize(other(each))) for each in features]
-    return sum((one - two).square().sum().item() for one, two in pairs) / len(pairs)
 
 
 @pytest.mark.parametrize("stride", [2, 3])
