@@ -38,7 +38,7 @@ MODEL = layout.model("qat")
 STUDIES = ".optuna"
 HYPERPARAMETERS = tuple(Hyperparameters.__annotations__)
 SIZES = ("trial", "share", *search.COLUMNS)  # columns of metrics/frontier.csv
-TRIALS = (*SIZES, "train_loss", *HYPERPARAMETERS)  # of metrics/trials.csv
+TRIALS = (*SIZES, "train_loss", "relative_rate", *HYPERPARAMETERS)  # of metrics/trials.csv
 
 
 class Options(Section):

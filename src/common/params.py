@@ -140,7 +140,7 @@ class QatSearch(Section):
     structure: bool
     storage: str | None
     crop_seconds: float = Field(ge=0.3, le=30)
-    learning_rate: LogRange
+    relative_rate: LogRange
     weight_decay: LogRange
     speaker_loss_weight: Range
     batch_size: list[int] = Field(min_length=1)

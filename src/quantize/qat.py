@@ -6,6 +6,7 @@ trained, towards the embeddings that the fp32 network gives for the same audio. 
 float32, before it is quantised.
 """
 
+import copy
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,9 @@ SPEAKER_SCALE = 20.0
 LEFT_OUT = 64  # utterances whose own prototypes are held at once
 CROPS = 3  # of each waveform
 BATCH = 16  # waveforms that are embedded at once
+PROBE = 1e-5  # learning rate of the step that `unit_rate` tries
+PROBED = 32  # crops that it tries it on
+QUANTISED = 5e-4  # 1 - cosine: about what INT8 moves the embedding by, whatever the structure (docs/results.md)
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,34 @@ def _crop(waveform, samples, rng):
     return waveform[start : start + samples]
 
 
+def _loss(embeddings, data, indices, speaker_loss_weight):
+    loss = (1 - F.cosine_similarity(embeddings, data.targets[indices])).mean()
+    if speaker_loss_weight > 0:
+        loss = loss + speaker_loss_weight * speaker_loss(embeddings, data.prototypes, data.speakers[indices])
+    return loss
+
+
+def unit_rate(network: torch.nn.Module, data: Crops, speaker_loss_weight: float) -> float:
+    """The learning rate at which the first step of `finetune` moves the embeddings as far as they are from the teacher's.
+
+    What a rate does depends on a network's width and depth, and how much it should do on what is to be made up for; in
+    this unit a good rate is much the same for all (docs/search.md). network: in float32; what INT8 will move the embeddings
+    by is counted too. The first step of Adam moves each weight by the rate; how far it moves the embeddings is extrapolated
+    from a step at PROBE.
+    """
+    probed = torch.arange(min(PROBED, len(data.features)), device=data.features.device)
+    stepped = copy.deepcopy(network).requires_grad_(True)
+    before = stepped(data.features[probed])
+    _loss(before, data, probed, speaker_loss_weight).backward()
+    with torch.no_grad():
+        for parameter in stepped.parameters():
+            if parameter.grad is not None:
+                parameter -= PROBE * parameter.grad.sign()
+        moved = (1 - F.cosine_similarity(stepped(data.features[probed]), before)).mean().item()
+        distance = (1 - F.cosine_similarity(before, data.targets[probed])).mean().item()
+    return PROBE * math.sqrt((distance + QUANTISED) / moved)
+
+
 def finetune(
     student: torch.nn.Module,
     data: Crops,
@@ -178,12 +210,7 @@ def finetune(
     bar = tqdm(range(steps), progress, disable=None, leave=False, unit="step")
     for step in bar:
         indices = torch.from_numpy(order[step * size : (step + 1) * size]).to(data.features.device)
-        embeddings = student(data.features[indices])
-        loss = (1 - F.cosine_similarity(embeddings, data.targets[indices])).mean()
-        if hyperparameters.speaker_loss_weight > 0:
-            loss = loss + hyperparameters.speaker_loss_weight * speaker_loss(
-                embeddings, data.prototypes, data.speakers[indices]
-            )
+        loss = _loss(student(data.features[indices]), data, indices, hyperparameters.speaker_loss_weight)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)

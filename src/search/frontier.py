@@ -13,20 +13,35 @@ from tqdm import tqdm
 from src.common.params import Margins
 from src.evaluate import validation
 from src.evaluate.validation import Loss
+from src.quantize import qat
 from src.search import trial
+from src.search.structure import Structures
 from src.search.study import print_line
 from src.search.trial import Setup, Validation
 
-SHARES = tuple(0.72 * 0.6**step for step in range(8))  # of the multiplications; between two of them the trials look
+SIZES = 12
+RATIO = 0.75  # of the multiplications, from one size to the next; between two of them the trials look
+ABOVE = 2  # sizes that are tested though they should lose nothing
 FAR = 4  # margins: what loses so much is broken, however wide its interval
 
 Point = dict  # share, objective, gmacs, size_mb, and `losses` {eer, top1: a Loss as a dict}
 
 
-def trace(setup: Setup, reference: Validation, shares: Sequence[float] = SHARES) -> Iterator[Point]:
+def shares(structures: Structures) -> list[float]:
+    """SIZES shares, from ABOVE sizes above the smallest that is predicted to move the embedding by less than INT8 does.
+
+    The prediction is from calibration speech: where the sequence of tests begins does not depend on what they test.
+    """
+    powers = [RATIO**step for step in range(1, SIZES + 1)]
+    quiet = [structures.error(structures.of_share(share)) / 2 < qat.QUANTISED for share in powers]
+    begin = max(1, sum(quiet) - ABOVE)
+    return [RATIO ** (begin + step) for step in range(SIZES)]
+
+
+def trace(setup: Setup, reference: Validation, shares: Sequence[float]) -> Iterator[Point]:
     """The Points, from the largest size down to the first that is shown to lose more than the margins, or loses far more.
 
-    reference: of the teacher.
+    reference: of the teacher; shares: of the multiplications, from the largest down.
     """
     previous = None
     for share in tqdm(shares, "frontier", disable=None, unit="size", leave=False):

@@ -139,8 +139,12 @@ def _priced(trials, setup, settings, worker):
 
 def _frontier(trials, setup, settings, reference, worker):
     """The points of the frontier."""
-    shares = frontier.SHARES if settings.structure else (1.0,)
-    return _once(trials, FRONTIER, lambda: list(frontier.trace(setup, reference, shares)), worker)
+
+    def trace():
+        shares = frontier.shares(setup.source.structures) if settings.structure else [1.0]
+        return list(frontier.trace(setup, reference, shares))
+
+    return _once(trials, FRONTIER, trace, worker)
 
 
 def _once(trials, name, measure, worker):
@@ -175,6 +179,7 @@ def _trial_row(index, attempt, margins, level):
         "trial": index,
         **_row(dict(zip(choice.OBJECTIVES, attempt.values)), losses),
         "train_loss": attempt.user_attrs["train_loss"],
+        "learning_rate": attempt.user_attrs["learning_rate"],
         "noninferior": int(validation.verdict(losses, margins, level) == "passes"),
         **attempt.params,
     }

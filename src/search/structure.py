@@ -119,6 +119,13 @@ class Structures:
         options = (base.options[name][rank // MULTIPLE] for name, rank in structure.ranks.items())
         return base.size - sum(saved for _, _, saved in options)
 
+    def error(self, structure: Structure) -> float:
+        """The mean square by which a structure that `of_share` gave is predicted to move the embedding, at length one:
+        twice 1 - cosine."""
+        base = self._bases[structure.channels, structure.stride]
+        moved = self.networks[structure.channels].moved
+        return base.error + sum(moved[name][rank].item() for name, rank in structure.ranks.items())
+
     def network(self, structure: Structure) -> nn.Module:
         """The network of a structure that `of_share` gave."""
         each = self.networks[structure.channels]
@@ -174,19 +181,13 @@ def measure(network: nn.Module, features: Sequence[torch.Tensor]) -> Structures:
     the network itself."""
     if not features:
         return Structures({None: _Network(network, 0.0, {}, {})}, {1: 0.0})
-    whole = _embed(network, features)
-
-    def distance(other: nn.Module) -> float:
-        return (_embed(other, features) - whole).square().sum(1).mean().item()
-
     measured = moments.measure(network, features)
-    networks, errors, channels = {None: network}, {None: 0.0}, {None: None}
+    networks, optimism, channels = {None: network}, {None: 0.0}, {None: None}
     spectra = {(None, name): spectrum for name, spectrum in _spectra(network, measured).items()}
     if isinstance(network, PlainEcapa):
         aggregated = aggregation.measure(network, features)
         for count in _counts(network.mfa.out_channels):
-            networks[count], optimism = aggregation.reduce(network, aggregated, count)
-            errors[count] = distance(networks[count]) + optimism
+            networks[count], optimism[count] = aggregation.reduce(network, aggregated, count)
             channels[count] = kept = aggregated.largest(count)
             own = {name: measured[name] for name in AGGREGATED if name in measured}
             own = {name: each if name == "attention.x" else each.of(kept) for name, each in own.items()}
@@ -207,13 +208,16 @@ def measure(network: nn.Module, features: Sequence[torch.Tensor]) -> Structures:
             if own == count or (own is None and name not in AGGREGATED)
         }
 
-    strides = STRIDES if getattr(network, "pooled", None) else ()
+    strides = STRIDES if hasattr(network, "pooled") else ()
+    alternatives = {(count, 1): each for count, each in networks.items() if count}
+    alternatives |= {(None, stride): _strided(network, stride) for stride in strides}
+    errors = {(None, 1): 0.0} | _distances(network, alternatives, features)
     return Structures(
         {
-            count: _Network(each, errors[count], of(count, spectra), of(count, moved))
+            count: _Network(each, errors[count, 1] + optimism[count], of(count, spectra), of(count, moved))
             for count, each in networks.items()
         },
-        {1: 0.0} | {stride: distance(_strided(network, stride)) for stride in strides},
+        {stride: errors[None, stride] for stride in (1, *strides)},
     )
 
 
@@ -221,10 +225,17 @@ def _counts(channels):
     return sorted({round(channels * share / MULTIPLE) * MULTIPLE for share in CHANNELS} - {0, channels})
 
 
-def _embed(network, features):
-    """Embeddings at length one, of the first FRAMES of each."""
+def _distances(network, others, features):
+    """{key: mean square distance of another network's embedding from the network's}, at length one, over the first FRAMES
+    of each utterance; the others have the network's layers before `pooled`."""
+    squares = dict.fromkeys(others, 0.0)
     with torch.no_grad():
-        return F.normalize(torch.cat([network(utterance[:, :FRAMES]) for utterance in features]), dim=-1)
+        for utterance in features if others else ():
+            frames = network.trunk(utterance[:, :FRAMES])
+            whole = F.normalize(network.head(frames), dim=-1)
+            for key, other in others.items():
+                squares[key] += (F.normalize(other.head(frames), dim=-1) - whole).square().sum().item()
+    return {key: total / len(features) for key, total in squares.items()}
 
 
 def _spectra(network, measured):

@@ -3,6 +3,7 @@
 import functools
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import optuna
@@ -26,7 +27,7 @@ VALIDATION_SAMPLES = 3 * SAMPLE_RATE
 FLOAT = 0.75
 WARM_UP = 10  # steps
 # Where the first trial begins: what did best at its size in docs/search.md.
-FIRST = {"learning_rate": 5e-4, "weight_decay": 1e-5, "speaker_loss_weight": 0.05}
+FIRST = {"relative_rate": 3.0, "weight_decay": 1e-5, "speaker_loss_weight": 0.05}
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,19 @@ def run(
     first: bool,
     title: str,
 ) -> tuple[float, float, float]:
-    """The values of a trial, as `study.DIRECTIONS` orders them; its training loss and its losses against fp32
-    become attributes of the trial. reference: of the teacher; shares: the lowest and the highest of the multiplications
+    """The values of a trial, as `study.DIRECTIONS` orders them; its learning rate, its training loss and its losses
+    against fp32 become attributes of the trial. reference: of the teacher; shares: the lowest and the highest of the multiplications
     that it may leave; first: whether it begins with FIRST; title: the trial's, for what is printed."""
-    share, hyperparameters = suggest(trial, settings, shares, first)
+    share, relative_rate, values = suggest(trial, settings, shares, first)
     structure = setup.source.structures.of_share(share)
+    network = setup.source.structures.network(structure).to(setup.device)
+    unit = qat.unit_rate(network, setup.crops, values["speaker_loss_weight"])
+    hyperparameters = qat.Hyperparameters(learning_rate=relative_rate * unit, **values)
     gmacs, megabytes = setup.source.cost(structure, setup.frames)
     network, loss = train(setup, structure, hyperparameters, settings.steps, title)
     outcome = validate(network, setup)
     losses = validation.losses(outcome.figures, reference.figures)
+    trial.set_user_attr("learning_rate", hyperparameters.learning_rate)
     trial.set_user_attr("train_loss", loss)
     trial.set_user_attr("losses", {key: asdict(each) for key, each in losses.items()})
     print_line(
@@ -108,9 +113,9 @@ def change(losses: dict[str, validation.Loss]) -> str:
 
 def suggest(
     trial: optuna.Trial, settings: QatSearch, shares: tuple[float, float], first: bool
-) -> tuple[float, qat.Hyperparameters]:
-    """(share of the multiplications that the student keeps, hyperparameters of its fine-tuning). The `first` trial has
-    those of FIRST, as far as the settings allow."""
+) -> tuple[float, float, dict[str, Any]]:
+    """(share of the multiplications that the student keeps, learning rate in units of `qat.unit_rate`, the other
+    Hyperparameters). The `first` trial has those of FIRST, as far as the settings allow."""
 
     def number(name: str, log: bool) -> float:
         low, high = getattr(settings, name).model_dump().values()
@@ -118,13 +123,16 @@ def suggest(
             low = high = min(max(FIRST[name], low), high)
         return trial.suggest_float(name, low, high, log=log)
 
-    sizes = settings.batch_size
     share = trial.suggest_float("share", *shares, log=True)
-    return share, qat.Hyperparameters(
-        learning_rate=number("learning_rate", log=True),
-        weight_decay=number("weight_decay", log=True),
-        batch_size=trial.suggest_categorical("batch_size", sizes),
-        speaker_loss_weight=number("speaker_loss_weight", log=False),
+    relative_rate = number("relative_rate", log=True)
+    return (
+        share,
+        relative_rate,
+        {
+            "weight_decay": number("weight_decay", log=True),
+            "batch_size": trial.suggest_categorical("batch_size", settings.batch_size),
+            "speaker_loss_weight": number("speaker_loss_weight", log=False),
+        },
     )
 
 

@@ -46,7 +46,7 @@ def test_shipped_parameters_are_valid():
         ("data.trials", "list.txt", "only for source: folder"),
         ("evaluate.protocol", "superb-si", "needs data.source: hub"),
         ("evaluate.margins.eer", 0, "greater than 0"),
-        ("qat_search.learning_rate", {"low": 1e-3, "high": 1e-4}, "is above high"),
+        ("qat_search.relative_rate", {"low": 3.0, "high": 0.3}, "is above high"),
         ("qat_search.batch_size", [1], "between 2 and 4096"),
         ("breakdown.snr", [5, 5], "twice"),
         ("breakdown.channels", ["gsm", "opus", "gsm"], "twice"),

@@ -67,6 +67,26 @@ def test_fine_tuning_brings_the_student_nearer_to_its_teacher(network, calibrate
     assert np.isclose(distance(ptq.convert(after)), distance(after), rtol=1e-3)
 
 
+@pytest.mark.parametrize("damage", [0.01, 0.03])
+def test_at_the_unit_rate_the_first_step_moves_the_embeddings_as_far_as_they_are_from_the_teachers(
+    network, crops, damage
+):
+    probed = qat.Crops(*(part[:24] for part in (crops.features, crops.targets, crops.speakers)), crops.prototypes)
+    spoilt = copy.deepcopy(network).requires_grad_(True)
+    with torch.no_grad():
+        for parameter in spoilt.parameters():
+            parameter += damage * parameter.abs().mean() * torch.randn(parameter.shape, generator=torch.manual_seed(0))
+        before = spoilt(probed.features)
+    rate = qat.unit_rate(spoilt, probed, 0.0)
+    with torch.no_grad():
+        assert torch.equal(spoilt(probed.features), before)  # what is tried is a copy
+    qat.finetune(spoilt, probed, qat.Hyperparameters(rate, 0.0, 24, 0.0), steps=1, seed=0)
+    with torch.no_grad():
+        moved = (1 - F.cosine_similarity(spoilt(probed.features), before)).mean().item()
+    distance = (1 - F.cosine_similarity(before, probed.targets)).mean().item()
+    assert moved == pytest.approx(distance + qat.QUANTISED, rel=0.3)
+
+
 def test_fine_tuning_repeats(calibrated, crops):
     (first, loss), (second, again) = (finetune(calibrated, crops, steps=4) for _ in range(2))
     assert loss == again

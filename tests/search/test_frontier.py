@@ -15,6 +15,20 @@ def point(share, value, error=0.001):
 POINTS = [point(1.0, 0.0), point(0.7, 0.002), point(0.5, 0.009), point(0.35, 0.001), point(0.25, 0.05)]
 
 
+@pytest.mark.parametrize(("quiet", "begin"), [(0, 1), (2, 1), (3, 1), (5, 3)])
+def test_the_sequence_begins_above_the_smallest_size_that_should_lose_nothing(quiet, begin):
+    class Foretold:
+        def of_share(self, share):
+            return share
+
+        def error(self, share):
+            return 0.9e-3 if share > 0.999 * frontier.RATIO**quiet else 1.1e-3
+
+    shares = frontier.shares(Foretold())
+    assert len(shares) == 12 and shares[0] == pytest.approx(frontier.RATIO**begin)
+    assert all(small == pytest.approx(0.75 * large) for large, small in zip(shares, shares[1:]))
+
+
 def test_only_those_before_the_first_that_does_not_pass_pass():
     assert frontier.passing(POINTS, MARGINS, 0.99) == [True, True, False, False, False]
 

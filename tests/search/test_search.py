@@ -28,7 +28,7 @@ def settings(**changes):
             "final_steps": 4,
             "crop_seconds": 0.3,
             "batch_size": [4, 6],
-            "learning_rate": {"low": 1e-4, "high": 1e-2},
+            "relative_rate": {"low": 1.0, "high": 100.0},
             "weight_decay": {"low": 1e-6, "high": 1e-3},
             "speaker_loss_weight": {"low": 0.0, "high": 0.3},
             "structure": True,
@@ -76,7 +76,7 @@ def test_all_trials_complete_and_have_what_is_known_of_them(setup, undisturbed):
 
 def test_the_frontier_goes_from_everything_down_and_the_first_trial_is_at_its_knee(undisturbed):
     sizes = [row["gmacs"] for row in undisturbed.frontier]
-    assert sizes == sorted(sizes, reverse=True) and undisturbed.frontier[0]["share"] == frontier.SHARES[0]
+    assert sizes == sorted(sizes, reverse=True) and undisturbed.frontier[0]["share"] == frontier.RATIO
     assert undisturbed.trials[0]["share"] in [row["share"] for row in undisturbed.frontier]
     assert all(row["trial"] == search.UNTRAINED for row in undisturbed.frontier)
     rows = [*undisturbed.frontier, *undisturbed.trials]

@@ -21,13 +21,7 @@ def test_a_structure_keeps_within_the_share(structures, share):
 
 
 def test_smaller_ones_move_the_embedding_more_and_there_is_a_smallest(structures):
-    def error(share):
-        chosen = structures.of_share(share)
-        each = structures.networks[chosen.channels]
-        moved = sum(each.moved[name][rank].item() for name, rank in chosen.ranks.items())
-        return each.error + structures.strides[chosen.stride] + moved
-
-    errors = [error(share) for share in (1.0, 0.9, 0.7, 0.5, 0.4)]
+    errors = [structures.error(structures.of_share(share)) for share in (1.0, 0.9, 0.7, 0.5, 0.4)]
     assert errors == sorted(errors) and errors[0] == 0
     smallest = structures.of_share(0.0)
     assert smallest == structures.of_share(0.01) and smallest.channels == min(filter(None, structures.networks))
@@ -61,11 +55,10 @@ def test_what_a_structure_is_predicted_to_move_the_embedding_by_is_about_what_it
     for stride in structures.strides:
         alone = structures.network(Structure(None, stride, {}))
         assert distance(alone, wide, heard) == pytest.approx(structures.strides[stride], rel=1e-3)
-    each = structures.networks[None]
     for name in ("layer0", "blocks.1.tdnn2", "mfa"):
-        rank = each.spectra[name].largest_rank
-        moved = distance(structures.network(Structure(None, 1, {name: rank})), wide, heard)
-        assert 0.5 * moved < each.moved[name][rank].item() < 2 * moved
+        alone = Structure(None, 1, {name: structures.spectra[name].largest_rank})
+        moved = distance(structures.network(alone), wide, heard)
+        assert 0.5 * moved < structures.error(alone) < 2 * moved
 
 
 @pytest.mark.parametrize("stride", [2, 3])

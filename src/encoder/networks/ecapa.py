@@ -45,13 +45,20 @@ class PlainEcapa(nn.Module):
         self.fc = fc
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.head(self.trunk(features))
+
+    def trunk(self, features: torch.Tensor) -> torch.Tensor:
+        """What the layer `pooled` reads."""
         x = F.relu(self.layer0(features.transpose(1, 2).unsqueeze(2)))
         outputs = []
         for block in self.blocks.values():
             x = block(x)
             outputs.append(x)
-        x = F.relu(self.mfa(torch.cat(outputs, dim=1)))
-        return self.fc(self.attention(x)).squeeze(1)
+        return torch.cat(outputs, dim=1)
+
+    def head(self, x: torch.Tensor) -> torch.Tensor:
+        """The embedding, from what `trunk` gives."""
+        return self.fc(self.attention(F.relu(self.mfa(x)))).squeeze(1)
 
 
 class PlainBlock(nn.Module):

@@ -39,7 +39,8 @@ class Kind:
     A plain network takes features [batch, time, mels] and gives embeddings [batch, dim]. It has an attribute `mels`,
     and all its layers with weights, `nn.Conv2d` or `nn.Linear`, lie in submodules called layer0, blocks (an
     `nn.ModuleDict`), mfa, attention and fc, or in some of these: the groups whose weights have bits of their own. Where
-    it has an attribute `pooled`, that names the convolution after which no frame looks at another before the pooling.
+    it has an attribute `pooled`, that names the convolution after which no frame looks at another before the pooling, and
+    its methods `trunk` and `head` are what comes before that convolution and the rest.
     """
 
     name: str

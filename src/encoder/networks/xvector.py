@@ -43,18 +43,30 @@ class PlainXvector(nn.Module):
         while self.get_submodule(names[-1]).kernel_size == (1, 1) and len(names) > 1:
             names.pop()
         self.pooled = names[-1]
+        self._before = len(names) - 1  # layers before it
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        x = self._activation(self.layer0(features.transpose(1, 2).unsqueeze(2)))
-        for layer in self.blocks.values():
+        return self.head(self.trunk(features))
+
+    def trunk(self, features: torch.Tensor) -> torch.Tensor:
+        """What the layer `pooled` reads."""
+        x = features.transpose(1, 2).unsqueeze(2)
+        for layer in self._layers()[: self._before]:
             x = self._activation(layer(x))
-        if self.mfa is not None:
-            x = self._activation(self.mfa(x))
+        return x
+
+    def head(self, x: torch.Tensor) -> torch.Tensor:
+        """The embedding, from what `trunk` gives."""
+        for layer in self._layers()[self._before :]:
+            x = self._activation(layer(x))
         mean = x.mean(dim=3, keepdim=True)
         deviation = x - mean
         # Of a sample, as torch.std: by the number of frames less one.
         variance = (deviation * deviation).sum(dim=3, keepdim=True) / (x.shape[3] - 1)
         return self.fc(affine.statistics(mean, variance, VARIANCE_FLOOR)).squeeze(1)
+
+    def _layers(self):
+        return [self.layer0, *self.blocks.values(), *([self.mfa] if self.mfa is not None else [])]
 
     def _activation(self, x):
         return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)
