@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from src.common.params import Margins
@@ -26,7 +28,7 @@ def test_the_sequence_begins_above_the_smallest_size_that_should_lose_nothing(qu
 
     shares = frontier.shares(Foretold())
     assert len(shares) == 12 and shares[0] == pytest.approx(frontier.RATIO**begin)
-    assert all(small == pytest.approx(0.75 * large) for large, small in zip(shares, shares[1:]))
+    assert all(small == pytest.approx(0.75 * large) for large, small in itertools.pairwise(shares))
 
 
 def test_only_those_before_the_first_that_does_not_pass_pass():
