@@ -59,7 +59,7 @@ def main(worker=False):
     if result is None:  # a worker is done
         return
     chosen = result.structure
-    network, objective = _winner(setup, settings, result)
+    network, objective, untrained = _winner(setup, settings, result)
     export_onnx(torch.nn.Sequential(setup.front_end.cpu(), ptq.convert(network.cpu())), MODEL, config.quantize.weights)
     summary = evaluate(MODEL, "qat", rows, config, reference="fp32")
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
@@ -78,7 +78,7 @@ def main(worker=False):
             "channels": chosen.channels,
             "stride": chosen.stride,
             "objective": objective,
-            "objective_untrained": result.untrained,
+            "objective_untrained": untrained,
             "objective_fp32": result.reference,
         },
     )
@@ -121,14 +121,16 @@ def _setup(config, rows, device):
 
 
 def _winner(setup, settings, result):
-    """(student, its validation objective): of the chosen trial, fine-tuned for longer; of the chosen size that nobody
-    trained; or of everything, the plain INT8 model."""
+    """(student, its validation objective, that before any training): of the chosen trial, fine-tuned for longer; of the
+    chosen size that nobody trained; or of everything, the plain INT8 model."""
+    student = setup.source.student(result.structure).to(setup.device)
+    untrained = validate(student, setup).objective
     row = result.chosen
     if row is None or row["trial"] == search.UNTRAINED:
-        return setup.source.student(result.structure), result.untrained
+        return student, untrained, untrained
     hyperparameters = search.hyperparameters(row)
     network, _ = train(setup, result.structure, hyperparameters, settings.final_steps, "chosen trial")
-    return network, validate(network, setup).objective
+    return network, validate(network, setup).objective, untrained
 
 
 def _chosen(row):

@@ -10,9 +10,10 @@ Measured: 1,000 resamples of all detection metrics of 40,000 trials take 0.2 to 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -22,8 +23,13 @@ from src.evaluate import metrics
 
 _SAME = 1e-9  # values this near to one another differ by rounding alone
 DIGITS = 6  # of figures in files
+# Of the ROC, at which resamples are measured at most: steps of 0.001 probits, with a few trials in each, between which a rate
+# is off by less than a hundredth of its interval.
+CORNERS = 10_000
 _CELLS = 1 << 22  # numbers held at once in each of a few arrays
 _THREADS = 4  # at most, each of which holds such arrays
+
+T = TypeVar("T")
 
 
 def resamples(speakers: int, number: int, seed: int) -> np.ndarray:
@@ -82,10 +88,32 @@ def detection(
     resamples.
     """
     ranking = metrics.rank(scores, targets)
-    corners = ranking.corners()
-    run = ranking.runs(corners)
     costs = metrics.trial_costs(ranking.scores if llrs is None else llrs[ranking.order], ranking.targets, priors)
 
+    def measured(by_class, mean_costs):
+        return metrics.from_counts(*by_class, priors) | dict(zip(costs, mean_costs))
+
+    by_chunk = on_roc(ranking, enrol, test, counts, measured, list(costs.values()), sessions)
+    return {key: np.concatenate([chunk[key] for chunk in by_chunk]) for key in by_chunk[0]}
+
+
+def on_roc(
+    ranking: metrics.Ranking,
+    enrol: np.ndarray,
+    test: np.ndarray,
+    counts: np.ndarray,
+    measure: Callable[[list[np.ndarray], np.ndarray], T],
+    costs: Sequence[np.ndarray] = (),
+    sessions: Sessions | None = None,
+) -> list[T]:
+    """What `measure` gives for the resamples, chunk after chunk, from the weights of target and of non-target trials
+    [corners, resamples], from one to the next of `ranking.corners(CORNERS)`, and from the mean of each of `costs` over
+    targets plus that over non-targets [costs, resamples].
+
+    enrol, test: int [n], as for `detection`, in the order of its scores; costs: [n] each, in the order of the ranking.
+    """
+    corners = ranking.corners(CORNERS)
+    run = ranking.runs(corners)
     drawn = counts if sessions is None else sessions.drawn
     speakers = np.arange(counts.shape[1]) if sessions is None else sessions.speakers
     first, second = (np.asarray(side)[ranking.order] for side in (enrol, test))
@@ -94,24 +122,23 @@ def detection(
     # Trials of one pair have one weight: it is spread over the ROC by one product.
     for mask in (ranking.targets, ~ranking.targets):
         pairs, column = np.unique(pair[mask], return_inverse=True)
-        on_roc = csr_array((np.ones(len(column)), (run[mask], column)), shape=(len(corners), len(pairs)))
-        sums = np.stack([np.bincount(column, cost[mask], len(pairs)) for cost in costs.values()])
-        parts.append((np.divmod(pairs, len(speakers)), on_roc, sums, np.bincount(column)))
-    chunks = -(-len(counts) * (sum(len(part[2][0]) for part in parts) + len(corners)) // _CELLS)
+        spread = csr_array((np.ones(len(column)), (run[mask], column)), shape=(len(corners), len(pairs)))
+        sums = np.array([np.bincount(column, cost[mask], len(pairs)) for cost in costs]).reshape(-1, len(pairs))
+        parts.append((np.divmod(pairs, len(speakers)), spread, sums, np.bincount(column)))
+    chunks = -(-len(counts) * (sum(part[1].shape[1] for part in parts) + len(corners)) // _CELLS)
 
     def measured(rows):
         by_class: list[np.ndarray] = []
-        mean_costs: np.ndarray | float = 0
-        for (one, other), on_roc, sums, trials in parts:
+        mean_costs = np.zeros((len(costs), len(rows)))
+        for (one, other), spread, sums, trials in parts:
             weights = _weights(drawn[rows].T.astype(np.float64), counts[rows].T, speakers, one, other)
-            by_class.append(on_roc @ weights)
+            by_class.append(spread @ weights)
             with np.errstate(invalid="ignore"):
                 mean_costs = mean_costs + (sums @ weights) / (trials @ weights)
-        return metrics.from_counts(by_class[0], by_class[1], priors) | dict(zip(costs, np.asarray(mean_costs)))
+        return measure(by_class, mean_costs)
 
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        by_chunk = list(pool.map(measured, np.array_split(np.arange(len(counts)), min(chunks, len(counts)))))
-    return {key: np.concatenate([chunk[key] for chunk in by_chunk]) for key in by_chunk[0]}
+        return list(pool.map(measured, np.array_split(np.arange(len(counts)), min(chunks, len(counts)))))
 
 
 def _weights(drawn, counts, speakers, one, other):

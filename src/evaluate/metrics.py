@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression
-from scipy.special import xlogy
+from scipy.special import ndtri, xlogy
 
 from src.runtime.errors import InputError
 
@@ -33,8 +33,9 @@ class Ranking:
     order: np.ndarray
     starts: np.ndarray
 
-    def corners(self) -> np.ndarray:
-        """Where the ROC turns: int [corners], those of `starts` that begin another kind of group.
+    def corners(self, most: int | None = None) -> np.ndarray:
+        """Where the ROC turns: int [corners], those of `starts` that begin another kind of group; of more than `most`,
+        `most` of them (see `spread`).
 
         Neighbouring groups of nothing but targets, or of nothing but non-targets, make one straight line of
         the ROC, so that EER, minDCF and minimum Cllr need only the corners, however the trials are weighted.
@@ -43,7 +44,11 @@ class Ranking:
         kind = np.sign(targets) - np.sign(nontargets)  # 0: both
         turns = np.ones(len(kind), dtype=bool)
         turns[1:] = (kind[1:] != kind[:-1]) | (kind[1:] == 0)
-        return self.starts[turns]
+        corners = self.starts[turns]
+        if most is None or len(corners) <= most:
+            return corners
+        places = spread(*error_rates(*self.counts(corners)), most)
+        return corners[places[places < len(corners)]]
 
     def runs(self, corners: np.ndarray) -> np.ndarray:
         """Of each trial, which of `corners` it lies at: int [n], its index among them."""
@@ -97,6 +102,18 @@ def error_rates(targets: np.ndarray, nontargets: np.ndarray) -> tuple[np.ndarray
     misses, rejections = rejected(targets), rejected(nontargets)
     with np.errstate(invalid="ignore"):
         return misses / misses[-1], (rejections[-1] - rejections) / rejections[-1]
+
+
+def spread(p_miss: np.ndarray, p_fa: np.ndarray, most: int) -> np.ndarray:
+    """Which of the points of a DET curve to take for at most `most`, as evenly along it as the probits of its rates allow:
+    int, ascending, the first and the last among them. p_miss, p_fa: [points], of `error_rates`."""
+    if len(p_fa) <= most:
+        return np.arange(len(p_fa))
+    lowest = min(rates[rates > 0].min() for rates in (p_fa, p_miss)) / 2
+    x, y = (ndtri(np.clip(rates, lowest, 1 - lowest)) for rates in (p_fa, p_miss))
+    along = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    places = np.searchsorted(along, np.linspace(0, along[-1], most - 1))
+    return np.unique(np.append(places, len(along) - 1))
 
 
 def _crossing(p_miss, p_fa):

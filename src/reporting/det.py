@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
 
 from src.evaluate import bootstrap, metrics
 from src.evaluate.trials import subset
@@ -34,45 +33,27 @@ def curves(results: Results) -> dict[str, Curve]:
     by_model = {}
     for name, model in results.models.items():
         ranking = metrics.rank(model.scores[part.chosen], part.targets)
-        _, *rates = metrics.det_points(ranking)
-        p_fa, p_miss = _thinned(*rates)
-        low, high = _band(ranking, p_fa, part.enrol, part.test, counts)
-        by_model[name] = Curve(p_fa, p_miss, low, high, model.over(results.groups[0])["eer"])
+        _, p_fa, p_miss = metrics.det_points(ranking)
+        places = metrics.spread(p_miss, p_fa, MOST_POINTS)
+        low, high = _band(ranking, p_fa[places], part.enrol, part.test, counts)
+        eer = model.over(results.groups[0])["eer"]
+        by_model[name] = Curve(p_fa[places], p_miss[places], low, high, eer)
     return by_model
 
 
-def _band(ranking, p_fa, first, second, counts):
+def _band(ranking, p_fa, enrol, test, counts):
     """2.5 % and 97.5 % quantiles [2, points] of the resamples' miss rates where false alarms are `p_fa` [points].
 
     Plain percentiles, unlike the intervals of single figures: a correction that differs from one point to the
     next would make the band's edges jump, which here fall as steadily as the curve of every resample.
     """
-    first, second, corners = first[ranking.order], second[ranking.order], ranking.corners()
-    run = ranking.runs(corners)
-    (target_run, targets), (run, first, second) = (
-        [side[kind] for side in sides]
-        for kind, sides in ((ranking.targets, (run, first)), (~ranking.targets, (run, first, second)))
-    )
-    misses = []
-    for count in counts:
-        miss, false_alarm = metrics.error_rates(
-            np.bincount(target_run, count[targets], len(corners)),
-            np.bincount(run, count[first] * count[second], len(corners)),
-        )
-        misses.append(np.interp(p_fa, false_alarm[::-1], miss[::-1]))
-    return np.nanquantile(misses, (0.025, 0.975), axis=0)
 
+    def misses(by_class, _costs):
+        rates = zip(*(rates.T for rates in metrics.error_rates(*by_class)), strict=True)
+        return [np.interp(p_fa, false_alarm[::-1], miss[::-1]) for miss, false_alarm in rates]
 
-def _thinned(p_fa, p_miss):
-    """At most MOST_POINTS of the points, as evenly along the curve as the probits of its rates allow."""
-    if len(p_fa) <= MOST_POINTS:
-        return p_fa, p_miss
-    lowest = min(rates[rates > 0].min() for rates in (p_fa, p_miss)) / 2
-    x, y = (ndtri(np.clip(rates, lowest, 1 - lowest)) for rates in (p_fa, p_miss))
-    along = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-    places = np.searchsorted(along, np.linspace(0, along[-1], MOST_POINTS - 1))
-    places = np.unique(np.append(places, len(along) - 1))
-    return p_fa[places], p_miss[places]
+    by_chunk = bootstrap.on_roc(ranking, enrol, test, counts, misses)
+    return np.nanquantile(np.concatenate(by_chunk), (0.025, 0.975), axis=0)
 
 
 def rows(curves: dict[str, Curve]) -> list[tuple[str, ...]]:

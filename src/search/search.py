@@ -39,15 +39,13 @@ STEP = 0.95  # of a share: a smaller step is not worth a trial
 class Result:
     """trials and frontier: one dict a trial, by number, and one a size that nobody trained, from the largest down; `front`
     is 1 for the Pareto-optimal ones of both together, and `noninferior` for those that pass; chosen: the one of both that
-    `choice.select` gives, or None; structure: of the chosen, or everything; untrained and reference: the objectives of that
-    structure before training and of the teacher; speakers_needed: on how many validation speakers a student that
-    loses nothing would pass."""
+    `choice.select` gives, or None; structure: of the chosen, or everything; reference: the objective of the teacher;
+    speakers_needed: on how many validation speakers a student that loses nothing would pass."""
 
     trials: list[choice.Row]
     frontier: list[choice.Row]
     chosen: choice.Row | None
     structure: Structure
-    untrained: float
     reference: float
     speakers_needed: int
 
@@ -96,15 +94,12 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
     for row, optimal in zip([*sizes, *rows], choice.pareto_optimal([*sizes, *rows])):
         row["front"] = int(optimal)
     chosen = choice.select([*sizes, *rows], settings.objective)
-    share = chosen["share"] if chosen else 1.0
-    structure = setup.source.structures.of_share(share)
     everything = [frontier.losses(each) for each in (*points, *(attempt.user_attrs for attempt in completed))]
     return Result(
         rows,
         sizes,
         chosen,
-        structure,
-        _untrained(setup, share, structure, points),
+        setup.source.structures.of_share(chosen["share"] if chosen else 1.0),
         reference.objective,
         min(validation.speakers_needed(each, setup.margins, level) for each in everything),
     )
@@ -154,14 +149,6 @@ def _once(trials, name, measure, worker):
     if name not in trials.user_attrs:
         trials.set_user_attr(name, measure())
     return trials.user_attrs[name]
-
-
-def _untrained(setup, share, structure, points):
-    """The objective of a structure before training."""
-    known = {point["share"]: point["objective"] for point in points}
-    if share in known:
-        return known[share]
-    return trial.validate(setup.source.student(structure).to(setup.device), setup).objective
 
 
 def _row(values, losses):

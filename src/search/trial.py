@@ -27,7 +27,7 @@ VALIDATION_SAMPLES = 3 * SAMPLE_RATE
 FLOAT = 0.75
 WARM_UP = 10  # steps
 # Where the first trial begins: what did best at its size in docs/search.md.
-FIRST = {"relative_rate": 3.0, "weight_decay": 1e-5, "speaker_loss_weight": 0.05}
+FIRST = {"relative_rate": 3.0, "weight_decay": 1e-5, "speaker_loss_weight": 0.1}
 
 
 @dataclass(frozen=True)

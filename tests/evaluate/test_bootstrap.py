@@ -30,6 +30,23 @@ def test_resample_is_what_repeating_its_trials_gives(monkeypatch, cells):
             assert found[key][row] == pytest.approx(value, abs=1e-12), key
 
 
+def test_resamples_are_measured_at_as_many_corners_as_matter(monkeypatch):
+    """A step of the ROC that is left out moves a metric by far less than resamples differ."""
+    rng = np.random.default_rng(3)
+    enrol, test = rng.integers(60, size=(2, 40_000))
+    test = np.where(rng.random(len(test)) < 0.3, enrol, test)
+    voices = rng.normal(size=60)
+    scores = rng.normal(size=len(test)) + voices[enrol] * voices[test] / 3 + 2.5 * (enrol == test)
+    counts = bootstrap.resamples(60, 60, 0)
+    assert len(metrics.rank(scores, enrol == test).corners()) > 4000
+    whole = bootstrap.detection(scores, enrol == test, enrol, test, counts)
+    monkeypatch.setattr(bootstrap, "CORNERS", 2500)
+    fewer = bootstrap.detection(scores, enrol == test, enrol, test, counts)
+    for key, values in whole.items():
+        assert np.abs(fewer[key] - values).max() < 0.15 * values.std(), key
+    assert any((fewer[key] != whole[key]).any() for key in whole)
+
+
 def test_resample_without_one_class_is_nan():
     scores, targets, enrol, test = trials(0, 3, 60)
     found = bootstrap.detection(scores, targets, enrol, test, np.array([[3, 0, 0], [1, 1, 1]]))

@@ -189,3 +189,16 @@ def test_half_a_million_trials_take_less_than_a_second():
     start = time.process_time()
     metrics.detection(scores, targets)
     assert time.process_time() - start < 1
+
+
+def test_a_spread_of_points_keeps_the_ends_and_is_even_along_the_curve():
+    rng = np.random.default_rng(0)
+    scores, targets = np.r_[rng.normal(0, 1, 4000), rng.normal(2, 1, 4000)], np.repeat([False, True], 4000)
+    _, p_fa, p_miss = metrics.det_points(metrics.rank(scores, targets))
+    places = metrics.spread(p_miss, p_fa, 300)
+    assert 150 < len(places) <= 300 < len(p_fa)
+    assert places[0] == 0 and places[-1] == len(p_fa) - 1
+    # Points of rates around 10 % are not left out for the many around 50 %.
+    near = p_fa[places][(p_fa[places] > 0.05) & (p_fa[places] < 0.15)]
+    assert len(near) > 10 and -np.diff(near).min() < 0.01
+    assert metrics.spread(p_miss, p_fa, len(p_fa)).tolist() == list(range(len(p_fa)))

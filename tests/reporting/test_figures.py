@@ -39,16 +39,6 @@ def test_curve_covers_the_trials_of_the_verdict(place):
     assert curve.eer == results.models["fp32"].accuracy["unseen"]["eer"]
 
 
-def test_thinned_curve_keeps_points_and_ends():
-    rng = np.random.default_rng(0)
-    scores, targets = np.r_[rng.normal(0, 1, 4000), rng.normal(2, 1, 4000)], np.repeat([False, True], 4000)
-    _, p_fa, p_miss = metrics.det_points(metrics.rank(scores, targets))
-    thin = list(zip(*det._thinned(p_fa, p_miss), strict=True))
-    all_points = list(zip(p_fa, p_miss, strict=True))
-    assert det.MOST_POINTS / 2 < len(thin) <= det.MOST_POINTS < len(all_points)
-    assert thin[0] == all_points[0] and thin[-1] == all_points[-1] and set(thin) <= set(all_points)
-
-
 def test_every_curve_has_a_band_that_holds_it(results):
     for curve in det.curves(results).values():
         lowest = np.array([curve.p_miss[curve.p_fa == p_fa].min() for p_fa in curve.p_fa])

@@ -87,7 +87,7 @@ def test_the_frontier_goes_from_everything_down_and_the_first_trial_is_at_its_kn
 def test_without_trials_the_smallest_untrained_student_that_passes_is_the_answer(setup, tmp_path):
     result = search.run(setup, settings(n_trials=0), tmp_path)
     assert result.trials == [] and result.chosen == [row for row in result.frontier if row["noninferior"]][-1]
-    assert result.untrained == result.chosen["objective"]
+    assert result.structure == setup.source.structures.of_share(result.chosen["share"])
 
 
 def test_a_trial_can_be_made_again(setup, undisturbed):
