@@ -44,8 +44,8 @@ def cohort(name: str) -> Path:
     return evaluation(name) / "cohort.npy"
 
 
-def validation(name: str) -> Path:
-    return evaluation(name) / "validation.csv"
+def judged(name: str, split: str) -> Path:
+    return evaluation(name) / f"{split}.csv"
 
 
 def latency(name: str) -> Path:

@@ -1,6 +1,7 @@
-"""What a model does on validation speakers, and whether it is shown to lose less than a margin.
+"""What a model does on validation speakers, and whether it is shown to lose less than a margin; the same on those of the
+test, which confirms that or does not.
 
-All that the split holds is used: every utterance is enrolled in turn, and every other one is a probe. A figure is the
+All that a split holds is used: every utterance is enrolled in turn, and every other one is a probe. A figure is the
 mean of jackknife pseudo-values, one a speaker (Miller, "The Jackknife: A Review", Biometrika 61, 1974), which say how
 it moves with that speaker, enrolled and tested. The difference of two models is then a paired t-test over speakers.
 Nothing is drawn at random.
@@ -40,7 +41,7 @@ _DIGITS, _DECIMALS = 6, 9
 
 @dataclass(frozen=True)
 class Speech:
-    """Validation speech: rows of the manifest; how many utterances a speaker is enrolled with; and among how many
+    """Speech of a split: rows of the manifest; how many utterances a speaker is enrolled with; and among how many
     speakers, its own included, an utterance is identified."""
 
     rows: Sequence[Row]
@@ -117,6 +118,15 @@ def speech(rows: Sequence[Row], enrolments: int, test: Test) -> Speech:
     enrolled = int(np.count_nonzero(mask[test.identification.enrol_speakers]))
     whole = Speech(rows, enrolments, enrolled)
     return replace(whole, gallery=max(1, min(enrolled, len(whole.by_speaker()) - 1)))
+
+
+def confirming(test: Test, enrolments: int) -> Speech | None:
+    """The Speech of the speakers that the verdict on a test is about; None where they are so many that not even once each
+    can be enrolled within _MOST_TRIALS: such a test's own trials tell models apart."""
+    mask = test.groups.get("unseen", test.groups[ALL])
+    speakers = {speaker for speaker, judged in zip(test.identification.speakers, mask, strict=True) if judged}
+    rows = [row for row in test.rows if row.speaker in speakers]
+    return speech(rows, enrolments, test) if len(speakers) * len(rows) <= _MOST_TRIALS else None
 
 
 def measure(
@@ -252,7 +262,7 @@ def summary(
 ) -> dict:
     """For a stage's details: speakers, utterances, the size of the gallery, how many of the speakers the encoder was
     trained on, `eer` and `top1_accuracy`; of a model that is compared (see `losses`) also `difference` {key: {value,
-    low, high}}, less fp32's, with 95 % intervals, its `verdict` and the `speakers_needed` for the margins."""
+    low, high}}, less fp32's, with 95 % intervals, and with margins its `verdict` and the `speakers_needed` for them."""
     seen = {row.speaker for row in speech.rows if row.seen}
     found: dict = {
         "speakers": len(figures.speakers),
@@ -261,8 +271,9 @@ def summary(
         "gallery": speech.gallery,
         **{name: round(float(getattr(figures, key).mean()), _DIGITS) for key, name in METRICS.items()},
     }
-    if compared and margins:
+    if compared:
         found["difference"] = {name: difference(key, compared[key]) for key, name in METRICS.items()}
+    if compared and margins:
         found["verdict"] = verdict(compared, margins)
         found["speakers_needed"] = speakers_needed(compared, margins)
     return found
@@ -275,22 +286,22 @@ def difference(key: str, loss: Loss) -> dict[str, float]:
     return {name: round(end, _DIGITS) for name, end in zip(("value", "low", "high"), (value, low, high))}
 
 
-def write(name: str, figures: Figures) -> None:
-    """Write the Figures of the model `name`: their means are its EER and top-1, the mean and the standard error of two
+def write(name: str, split: str, figures: Figures) -> None:
+    """Write the Figures of the model `name` on a split: their means are its EER and top-1, the mean and the standard error of two
     models' differences those of the difference, but for the changes (see `losses`)."""
     columns = (figures.speakers, figures.utterances, figures.eer, figures.top1, itertools.repeat(figures.change))
     rows = ((*row[:2], *(f"{value:.{_DECIMALS}f}" for value in row[2:])) for row in zip(*columns))
-    write_csv(layout.validation(name), COLUMNS, rows)
+    write_csv(layout.judged(name, split), COLUMNS, rows)
 
 
-def read(name: str, speech: Speech) -> Figures:
+def read(name: str, split: str, speech: Speech) -> Figures:
     """What `write` wrote. Raises InputError where the file is missing, damaged or of other speech."""
-    path = layout.validation(name)
+    path = layout.judged(name, split)
     remedy = f"run the stage {layout.STAGES[name]}"
     rows = read_csv(path, COLUMNS, _parse, remedy=remedy)
     present = [(speaker, len(indexes)) for speaker, indexes in speech.by_speaker().items()]
     if [row[:2] for row in rows] != present:
-        raise InputError(f"{path}: not of the present validation split; {remedy} again")
+        raise InputError(f"{path}: not of the present split {split}; {remedy} again")
     _, utterances, eer, top1, changes = map(np.array, zip(*rows))
     return Figures(tuple(speaker for speaker, *_ in rows), utterances, eer, top1, float(changes[0]))
 

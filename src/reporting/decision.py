@@ -56,10 +56,16 @@ def undecided(results: Results) -> list[Model]:
     return [model for model in models[: models.index(chosen) if chosen else None] if verdict(model) == "undecided"]
 
 
+def judged_on_test(model: Model, results: Results) -> dict:
+    """The figures by which the test confirms a choice or does not: of its speakers by the validation's own measure, or
+    over its trials, where these are of a list or of a protocol."""
+    return model.accuracy.get("confirmation") or model.over(results.groups[0])
+
+
 def confirmed(model: Model, results: Results) -> bool:
     """Whether the test, too, shows an INT8 model to lose less than the margins: by the 95 % intervals of its
     differences to fp32."""
-    margins, difference = results.params.evaluate.margins, model.over(results.groups[0])["difference"]
+    margins, difference = results.params.evaluate.margins, judged_on_test(model, results)["difference"]
     return difference["eer"]["high"] < margins.eer and -difference["top1_accuracy"]["low"] < margins.top1
 
 

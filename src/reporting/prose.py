@@ -66,6 +66,7 @@ def values(results: Results) -> dict:
         "undecided": decision.undecided(results),
         "verdict_of": decision.verdict,
         "confirmed": partial(decision.confirmed, results=results),
+        "judged_on_test": partial(decision.judged_on_test, results=results),
         "margins": results.params.evaluate.margins,
         "validated": results.models["fp32"].accuracy["validation"],
         "difference": numbers.difference,

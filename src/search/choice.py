@@ -6,7 +6,7 @@ import numpy as np
 
 Row = dict[str, float]  # of metrics/trials.csv
 OBJECTIVES = ("objective", "gmacs", "size_mb")  # columns of a row, each the lower the better
-# What is to be small: the columns to compare, one after the other. A share is then that of the time.
+# What is to be small: the columns to compare, one after the other. Where it is time, a share is that of the time.
 ORDER = {
     "gmacs": ("gmacs", "size_mb", "objective"),
     "size": ("size_mb", "gmacs", "objective"),

@@ -1,7 +1,7 @@
-"""What a structure costs: multiplications, or milliseconds on this machine."""
+"""What a structure costs: multiplications, bytes, or milliseconds on this machine."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,26 +24,45 @@ LARGEST = 2**17
 class Price(Protocol):
     """Of what can be left out."""
 
-    def convolution(self, shape: Shape) -> float:
+    def convolution(self, name: str, shape: Shape) -> float:
         """What a convolution costs."""
         ...
 
-    def rest(self, pooled: float) -> float:
-        """What all else costs, where `pooled` is the share of the values that are pooled."""
+    def rest(self, channels: float, frames: float) -> float:
+        """What all else costs, where these shares of the channels and of the frames are pooled."""
         ...
 
 
 class Multiplications:
     """The number of multiplications of the convolutions."""
 
-    def convolution(self, shape: Shape) -> float:
+    def convolution(self, name: str, shape: Shape) -> float:
         return shape.multiplications
 
-    def rest(self, pooled: float) -> float:
+    def rest(self, channels: float, frames: float) -> float:
         return 0.0
 
 
 MULTIPLICATIONS = Multiplications()
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Of the weights.
+
+    bits: of a weight, by group of layers; pooling: of the linear layers that read what is pooled; others: of the other
+    linear layers.
+    """
+
+    bits: Mapping[str, int]
+    pooling: float
+    others: float
+
+    def convolution(self, name: str, shape: Shape) -> float:
+        return self.bits[name.split(".")[0]] / 8 * shape.inputs * shape.outputs
+
+    def rest(self, channels: float, frames: float) -> float:
+        return self.others + self.pooling * channels
 
 
 @dataclass(frozen=True)
@@ -59,11 +78,11 @@ class Milliseconds:
     pooling: float
     others: float
 
-    def convolution(self, shape: Shape) -> float:
+    def convolution(self, name: str, shape: Shape) -> float:
         return float(np.dot(self.convolutions, _amounts(shape)))
 
-    def rest(self, pooled: float) -> float:
-        return self.others + self.pooling * pooled
+    def rest(self, channels: float, frames: float) -> float:
+        return self.others + self.pooling * channels * frames
 
 
 def milliseconds(model: Path | str, waveform: np.ndarray, pooled: int, positions: int) -> Milliseconds:

@@ -125,10 +125,15 @@ def bounds(trained: Sequence[tuple[float, bool]], untrained: Sequence[float], kn
 
 def _priced(trials, setup, settings, worker):
     """The setup, with structures that are chosen by what is to be small."""
-    if settings.objective != "time":
+    if settings.objective == "gmacs":
         return setup
-    times = _once(trials, "milliseconds", lambda: asdict(setup.source.milliseconds(setup.front_end)), worker)
-    structures = setup.source.structures.priced(Milliseconds(**times))
+    if settings.objective == "size":
+        price = setup.source.bytes
+    else:
+        price = Milliseconds(
+            **_once(trials, "milliseconds", lambda: asdict(setup.source.milliseconds(setup.front_end)), worker)
+        )
+    structures = setup.source.structures.priced(price)
     return replace(setup, source=replace(setup.source, structures=structures))
 
 
@@ -182,8 +187,7 @@ def fingerprint(setup: Setup, settings: QatSearch) -> str:
     """A name for all that the trials depend on."""
     source = setup.source
     described = [
-        settings.model_dump(exclude={"n_trials", "storage", "final_steps", "objective"}),
-        settings.objective == "time",  # what a share is of
+        settings.model_dump(exclude={"n_trials", "storage", "final_steps"}),
         source.observer,
         source.weight_bits,
         setup.seed,

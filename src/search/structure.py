@@ -68,9 +68,9 @@ class Structures:
         for channels, each in networks.items():
             layers = shapes(each.network, FRAMES)
             for stride, error in strides.items():
-                pooled = (channels or whole) / whole / stride
+                rest = price.rest((channels or whole) / whole, 1 / stride)
                 strided = _strided_shapes(each.network, layers, stride)
-                self._bases[channels, stride] = _Base(each, strided, each.error + error, price, pooled)
+                self._bases[channels, stride] = _Base(each, strided, each.error + error, price, rest)
 
     def priced(self, price: Price) -> "Structures":
         """The same networks, chosen by another price."""
@@ -139,17 +139,19 @@ class _Base:
     """What ranks are chosen for: error, what the channels and the stride move the embedding by; size, what it costs;
     options {layer: [[rank, error, cost that is saved]]}, everything that can be chosen."""
 
-    def __init__(self, each: _Network, layers: dict[str, Shape], error: float, price: Price, pooled: float):
-        costs = {name: price.convolution(shape) for name, shape in layers.items()}
+    def __init__(self, each: _Network, layers: dict[str, Shape], error: float, price: Price, rest: float):
+        costs = {name: price.convolution(name, shape) for name, shape in layers.items()}
         self.error = error
-        self.size = sum(costs.values()) + price.rest(pooled)
+        self.size = sum(costs.values()) + rest
         self.options = {
             name: np.array(
                 [
                     (
                         rank,
                         each.moved[name][rank] if rank else 0,
-                        costs[name] - sum(map(price.convolution, layers[name].product(rank))) if rank else 0,
+                        costs[name] - sum(price.convolution(name, half) for half in layers[name].product(rank))
+                        if rank
+                        else 0,
                     )
                     for rank in spectrum.ranks()
                 ]

@@ -13,8 +13,10 @@ from src.quantize import ptq, qat
 from src.search import price
 from src.search.factorise import multiplications, shapes
 from src.search.moments import FRAMES
-from src.search.price import Milliseconds
+from src.search.price import Bytes, Milliseconds
 from src.search.structure import EVERYTHING, Structure, Structures
+
+POOLED = ("attention.context", "fc")  # linear layers that read what is pooled
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,18 @@ class Source:
             path = Path(folder, "student.onnx")
             export_onnx(torch.nn.Sequential(front_end, ptq.convert(self.student(EVERYTHING))), path)
             return price.milliseconds(path, waveform, pooled, max(shape.positions for shape in layers.values()))
+
+    @property
+    def bytes(self) -> Bytes:
+        """Of the weights of these students."""
+        network = self.structures.network(EVERYTHING)
+        linear = {
+            name: self.weight_bits[name.split(".")[0]] / 8 * layer.weight.numel()
+            for name, layer in network.named_modules()
+            if isinstance(layer, torch.nn.Linear)
+        }
+        pooling = sum(linear.get(name, 0) for name in POOLED)
+        return Bytes(self.weight_bits, pooling, sum(linear.values()) - pooling)
 
     def cost(self, structure: Structure, frames: int) -> tuple[float, float]:
         """(GMACs for an utterance of so many frames, 10^6 bytes of weights) of a student with this structure.

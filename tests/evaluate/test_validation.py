@@ -112,6 +112,15 @@ def test_speakers_with_too_few_utterances_are_left_out_and_the_order_of_rows_is_
     np.testing.assert_allclose(figures.top1, expected.top1)
 
 
+def test_a_test_is_confirmed_by_its_unseen_speakers_and_not_where_they_are_too_many(monkeypatch):
+    test = test_set.make_test(simulation.rows(9, 3, seen=4), 1)
+    heard = validation.confirming(test, 1)
+    assert len(heard.by_speaker()) == 5 and not any(row.seen for row in heard.rows)
+    assert heard.rows == [row for row in test.rows if not row.seen] and heard.gallery == 4
+    monkeypatch.setattr(validation, "_MOST_TRIALS", 5 * 15 - 1)
+    assert validation.confirming(test, 1) is None
+
+
 def test_the_gallery_is_that_of_the_test_or_all_speakers_but_one():
     rows = simulation.rows(8, 3)
     assert validation.speech(rows, 1, test_set.make_test(simulation.rows(5, 3), 1)).gallery == 5
@@ -188,17 +197,17 @@ def test_on_as_many_speakers_as_are_needed_a_model_that_loses_nothing_passes_in_
 def test_figures_are_kept_and_those_of_other_speech_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     figures = validation.measure(models(7, 6, 3)[0], speech(6, 3, 4))
-    validation.write("ptq", figures)
-    again = validation.read("ptq", speech(6, 3, 4))
+    validation.write("ptq", "validation", figures)
+    again = validation.read("ptq", "validation", speech(6, 3, 4))
     assert again.speakers == figures.speakers
     np.testing.assert_allclose(again.eer, figures.eer, atol=1e-9)
     np.testing.assert_allclose(again.top1, figures.top1, atol=1e-9)
     assert again.change == pytest.approx(figures.change, abs=1e-9)
     with pytest.raises(InputError, match="run the stage ptq again"):
-        validation.read("ptq", speech(6, 4, 4))
-    layout.validation("ptq").unlink()
+        validation.read("ptq", "validation", speech(6, 4, 4))
+    layout.judged("ptq", "validation").unlink()
     with pytest.raises(InputError, match="no such file; run the stage ptq"):
-        validation.read("ptq", speech(6, 3, 4))
+        validation.read("ptq", "validation", speech(6, 3, 4))
 
 
 def test_summary_gives_differences_with_the_sign_of_their_metric():

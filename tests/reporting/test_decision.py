@@ -94,3 +94,17 @@ def test_the_test_confirms_where_its_intervals_lie_within_both_margins(measured,
     assert facts["confirmed_on_test"] == confirmed and facts["verdicts"] == {"ptq": "passes", "qat": "inferior"}
     assert facts["margins"] == {"eer": 0.005, "top1": 0.02} and facts["speakers"] == 40
     assert decision.facts(altered(measured, ptq=INFERIOR, qat=INFERIOR))["confirmed_on_test"] is None
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_where_the_tests_speakers_are_measured_as_those_of_validation_these_figures_confirm(measured, confirmed):
+    within, beyond = (
+        {
+            key: {"value": 0.0, "low": -0.001 if good else -0.03, "high": 0.001 if good else 0.03}
+            for key in ("eer", "top1_accuracy")
+        }
+        for good in (True, False)
+    )
+    of_trials, of_speakers = (beyond, within) if confirmed else (within, beyond)
+    results = altered(measured, ptq={"difference": of_trials, "confirmation": {"difference": of_speakers}})
+    assert decision.confirmed(results.models["ptq"], results) == confirmed

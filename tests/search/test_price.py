@@ -3,10 +3,12 @@ import pytest
 
 from src.cost.node_times import node_times
 from src.quantize import ptq
+from src.quantize.quantizer import GROUPS
 from src.search.factorise import Shape, multiplications, shapes
 from src.search.moments import FRAMES
 from src.search.price import Milliseconds, Multiplications, milliseconds
 from src.search.structure import Structure
+from src.search.student import Source
 from tests.quantize.conftest import exported
 
 FLAT = Milliseconds((0.0, 0.0, 0.0, 0.0, 0.0), pooling=2.0, others=1.0)  # only pooling can be saved
@@ -28,8 +30,18 @@ def waveform():
 def test_multiplications_of_a_shape_and_of_the_product_it_becomes():
     shape = Shape(inputs=48, outputs=32, kernel=3, positions=10)
     price = Multiplications()
-    assert price.convolution(shape) == 48 * 32 * 10 and price.rest(0.5) == 0
-    assert sum(map(price.convolution, shape.product(8))) == 10 * (48 * 8 + 8 * 32)
+    assert price.convolution("mfa", shape) == 48 * 32 * 10 and price.rest(0.5, 0.5) == 0
+    assert sum(price.convolution("mfa", half) for half in shape.product(8)) == 10 * (48 * 8 + 8 * 32)
+
+
+@pytest.mark.parametrize("share", [0.75, 0.5, 0.35])
+def test_bytes_are_those_of_the_students_weights(structures, calibration, share):
+    """A share of them is reached; frames, which have no weights, stay."""
+    source = Source(structures, calibration, "minmax", {**dict.fromkeys(GROUPS, 8), "blocks": 4})
+    priced = structures.priced(source.bytes)
+    whole, chosen = (priced.of_share(each) for each in (1.0, share))
+    assert priced.cost(chosen) == pytest.approx(1e6 * source.cost(chosen, FRAMES)[1])
+    assert priced.cost(chosen) <= share * priced.cost(whole) and chosen.stride == 1
 
 
 def test_a_share_of_the_time_is_reached_by_what_takes_time(structures):
@@ -50,7 +62,7 @@ def test_times_are_of_every_node_and_the_table_of_convolutions_is_what_they_add_
     layers = shapes(wide, FRAMES)
     measured = milliseconds(student_file, waveform, len(layers) - 2, FRAMES)
     assert min(measured.convolutions) >= 0 and measured.pooling > 0 and measured.others > 0
-    small, large = (measured.convolution(Shape(size, size, 1, FRAMES)) for size in (32, 512))
+    small, large = (measured.convolution("mfa", Shape(size, size, 1, FRAMES)) for size in (32, 512))
     assert 0 < small < large
     nothing_pooled = milliseconds(student_file, waveform, len(layers) + 1, FRAMES)
     assert nothing_pooled.pooling == 0
