@@ -124,9 +124,11 @@ def _winner(setup, settings, result):
     """(student, its validation objective, that before any training): of the chosen trial, fine-tuned for longer; of the
     chosen size that nobody trained; or of everything, the plain INT8 model."""
     student = setup.source.student(result.structure).to(setup.device)
-    untrained = validate(student, setup).objective
     row = result.chosen
-    if row is None or row["trial"] == search.UNTRAINED:
+    if row and row["trial"] == search.UNTRAINED:  # validated on the frontier
+        return student, row["objective"], row["objective"]
+    untrained = validate(student, setup).objective
+    if row is None:
         return student, untrained, untrained
     hyperparameters = search.hyperparameters(row)
     network, _ = train(setup, result.structure, hyperparameters, settings.final_steps, "chosen trial")
