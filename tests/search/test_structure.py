@@ -28,6 +28,17 @@ def test_smaller_ones_move_the_embedding_more_and_there_is_a_smallest(structures
     assert smallest.stride == max(structures.strides)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_training_one_network_leaves_those_that_are_made_after_it_as_they_were(structures, share):
+    chosen = structures.of_share(share)
+    before = {name: value.clone() for name, value in structures.network(chosen).state_dict().items()}
+    with torch.no_grad():
+        for parameter in structures.network(chosen).parameters():
+            parameter += 1
+    after = structures.network(chosen).state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
 def test_everything_is_the_network_itself(structures, wide, calibration):
     assert structures.of_share(1.0) == Structure(None, 1, {})
     assert torch.equal(structures.network(structures.of_share(1.0))(calibration[0]), wide(calibration[0]))

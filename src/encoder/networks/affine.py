@@ -98,10 +98,10 @@ def linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
 
 
 def filled(module: Any, weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
-    """The module, with these weights and, unless it is None, this bias."""
-    module.weight = nn.Parameter(weight.contiguous())
+    """The module, with copies of these weights and, unless it is None, of this bias: training changes nothing else."""
+    module.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
     if bias is not None:
-        module.bias = nn.Parameter(bias.contiguous())
+        module.bias = nn.Parameter(bias.clone(memory_format=torch.contiguous_format))
     return module
 
 
