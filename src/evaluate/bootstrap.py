@@ -26,7 +26,7 @@ DIGITS = 6  # of figures in files
 # Of the ROC, at which resamples are measured at most: steps of 0.001 probits, with a few trials in each, between which a rate
 # is off by less than a hundredth of its interval.
 CORNERS = 10_000
-_CELLS = 1 << 22  # numbers held at once in each of a few arrays
+_CELLS = 1 << 24  # numbers held at once in each of a few arrays
 _THREADS = 4  # at most, each of which holds such arrays
 
 T = TypeVar("T")
@@ -117,21 +117,28 @@ def on_roc(
     drawn = counts if sessions is None else sessions.drawn
     speakers = np.arange(counts.shape[1]) if sessions is None else sessions.speakers
     first, second = (np.asarray(side)[ranking.order] for side in (enrol, test))
-    pair = np.minimum(first, second) * len(speakers) + np.maximum(first, second)
+    one, other, units = np.minimum(first, second), np.maximum(first, second), len(speakers)
+    between = speakers[one] != speakers[other]
+    kind = np.where(between, 2, one != other)  # 1: two sessions of one speaker
+    pair = (kind * units + one) * units + other
     parts = []
     # Trials of one pair have one weight: it is spread over the ROC by one product.
     for mask in (ranking.targets, ~ranking.targets):
         pairs, column = np.unique(pair[mask], return_inverse=True)
         spread = csr_array((np.ones(len(column)), (run[mask], column)), shape=(len(corners), len(pairs)))
         sums = np.array([np.bincount(column, cost[mask], len(pairs)) for cost in costs]).reshape(-1, len(pairs))
-        parts.append((np.divmod(pairs, len(speakers)), spread, sums, np.bincount(column)))
+        inside, between = np.searchsorted(pairs, (units**2, 2 * units**2))  # where such pairs begin
+        sides = pairs // units % units, pairs % units
+        parts.append(((*sides, inside, between), spread, sums, np.bincount(column)))
     chunks = -(-len(counts) * (sum(part[1].shape[1] for part in parts) + len(corners)) // _CELLS)
 
     def measured(rows):
+        often = drawn[rows].T.astype(np.float64)
+        shares = often / np.maximum(counts[rows].T[speakers], 1)
         by_class: list[np.ndarray] = []
         mean_costs = np.zeros((len(costs), len(rows)))
-        for (one, other), spread, sums, trials in parts:
-            weights = _weights(drawn[rows].T.astype(np.float64), counts[rows].T, speakers, one, other)
+        for pairs, spread, sums, trials in parts:
+            weights = _weights(often, shares, *pairs)
             by_class.append(spread @ weights)
             with np.errstate(invalid="ignore"):
                 mean_costs = mean_costs + (sums @ weights) / (trials @ weights)
@@ -141,14 +148,16 @@ def on_roc(
         return list(pool.map(measured, np.array_split(np.arange(len(counts)), min(chunks, len(counts)))))
 
 
-def _weights(drawn, counts, speakers, one, other):
-    """How often the trials between two speakers or sessions, one and other [pairs], are in resamples: [pairs,
-    resamples]. drawn: [sessions, resamples]; counts: [speakers, resamples]; speakers: [sessions]."""
-    weights = drawn[one]
-    between = speakers[one] != speakers[other]
-    weights[between] *= drawn[other[between]]
-    inside = ~between & (one != other)  # of one speaker: once for each time the speaker was drawn, not for its square
-    weights[inside] *= drawn[other[inside]] / np.maximum(counts[speakers[one[inside]]], 1)
+def _weights(often, shares, one, other, inside, between):
+    """How often the trials between two speakers or sessions, one and other [pairs], are in resamples: [pairs, resamples].
+
+    often: [sessions, resamples], how often each is drawn; shares: the same for each time that its speaker was drawn, since
+    two sessions of one speaker are there as often as that, not as its square; inside, between: where pairs of such two,
+    and then those of two speakers, begin.
+    """
+    weights = often[one]
+    weights[inside:between] *= shares[other[inside:between]]
+    weights[between:] *= often[other[between:]]
     return weights
 
 
@@ -159,10 +168,10 @@ def identification(correct: np.ndarray, speakers: np.ndarray, counts: np.ndarray
     correct: bool [probes]; speakers: int [probes], columns of `counts`. The enrolments stay as they are.
     NaN where no speaker with probes was drawn.
     """
-    size = counts.shape[1]
+    sums = np.array([np.bincount(speakers, each, counts.shape[1]) for each in (correct, np.ones(len(speakers)))])
     with np.errstate(invalid="ignore"):
-        right, probes = np.bincount(speakers, correct, size), np.bincount(speakers, minlength=size)
-        return (counts @ right) / (counts @ probes)
+        right, probes = sums @ counts.T
+        return right / probes
 
 
 def interval(estimate: float, values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:

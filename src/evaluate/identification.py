@@ -42,7 +42,7 @@ def figures(
         for each in (result, reference)
         if each and each.identification is not None
     ]
-    refused, weights = {}, drawn.T.astype(np.float64)
+    refused, weights = {}, drawn.T
     if not open_set.enough(len(tested)):
         refused["fnir"] = (
             f"{len(tested):,} probes; {3 / open_set.FPIR:,.0f} are needed for an FPIR of {open_set.FPIR:g}"

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from src.data.manifest import Row
-from src.evaluate import normalise, scores
+from src.evaluate import normalise
 from src.evaluate.validation import Speech
 from src.runtime.calibration import Nontargets
 
@@ -34,10 +34,7 @@ def measure(
         embeddings, rows = embeddings[kept], [rows[int(number)] for number in kept]
     found = []
     for order, trials in Speech(rows, enrolments, 1).rounds():
-        values = scores.cosine(embeddings[order], trials)
-        if cohort is not None:
-            values = normalise.s_norm(values, embeddings[order], trials, cohort, top)
-        found.append(values[~trials.targets])
+        found.append(normalise.whole_grid(embeddings[order], trials, cohort, top).ravel()[~trials.targets])
     return tail(np.concatenate(found), enrolments)
 
 

@@ -90,5 +90,12 @@ def grid(
         )
 
 
+def whole_grid(
+    embeddings: ArrayLike, sides: Sides, cohort: np.ndarray | None = None, top: int | None = None
+) -> np.ndarray:
+    """What `grid` gives, all at once: float64 [enrolments, test utterances]."""
+    return np.hstack([cosines for _, cosines in grid(embeddings, sides, cohort, top)])
+
+
 def _normalised(values, enrolled, tests):
     return _s_norm(values, enrolled, tests).round(scores.DECIMALS)

@@ -30,7 +30,7 @@ def _folder(row):
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the resamples of some trials draw: `weights` [resamples, columns], how often each. Of each trial the column of
+    """What the resamples of some trials draw: `weights`, float64 [resamples, columns], how often each. Of each trial the column of
     its sides, enrol and test, int [k], and that of each probe, probes, int [p].
 
     With `sessions`, sessions within the speakers, `number` of them; without, the speakers alone."""
@@ -67,9 +67,9 @@ def draw(
     speakers = np.concatenate([part.enrol, part.test, part.probes])[first]
     drawn = bootstrap.within_speakers(counts, speakers, units >= several, seed)
     enrol, test, probes = np.split(columns, np.cumsum([len(side) for side in sides]))
-    return Drawn(drawn.drawn, drawn, enrol, test, probes, int(np.count_nonzero(units < several)))
+    return Drawn(drawn.drawn.astype(np.float64), drawn, enrol, test, probes, int(np.count_nonzero(units < several)))
 
 
 def none(part: Subset, counts: np.ndarray) -> Drawn:
     """The speakers alone; input as for `draw`."""
-    return Drawn(counts, None, part.enrol, part.test, part.probes, 0)
+    return Drawn(counts.astype(np.float64), None, part.enrol, part.test, part.probes, 0)

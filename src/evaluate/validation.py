@@ -21,7 +21,7 @@ from src.common.files import write_csv
 from src.common.params import Margins
 from src.data.manifest import Row
 from src.data.tables import read_csv
-from src.evaluate import metrics, normalise, scores
+from src.evaluate import metrics, normalise
 from src.evaluate.test_set import ALL, Test
 from src.evaluate.trials import Trials, all_pairs
 from src.runtime.errors import InputError
@@ -136,13 +136,9 @@ def measure(
     by_speaker = speech.by_speaker()
     parts, identified = [], _Identification(len(by_speaker), speech.gallery)
     for order, trials in speech.rounds():
-        ordered = np.asarray(embeddings)[order]
-        values = scores.cosine(ordered, trials)
-        if cohort is not None:
-            values = normalise.s_norm(values, ordered, trials, cohort, top)
-        grid = values.reshape(len(trials.enrol_names), len(trials.test_names))
+        grid = normalise.whole_grid(np.asarray(embeddings)[order], trials, cohort, top)
         identified.add(grid[np.argsort(trials.enrol_speakers)], trials.test_speakers)
-        parts.append((values, trials.enrol_speakers[trials.enrol], trials.test_speakers[trials.test]))
+        parts.append((grid.ravel(), trials.enrol_speakers[trials.enrol], trials.test_speakers[trials.test]))
     values, enrol, test = map(np.concatenate, zip(*parts))
     utterances = np.array([len(rows) for rows in by_speaker.values()])
     eer, change = _eer(values, enrol, test, len(by_speaker))
