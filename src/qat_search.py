@@ -131,7 +131,8 @@ def _winner(setup, settings, result):
     if row is None:
         return student, untrained, untrained
     hyperparameters = search.hyperparameters(row)
-    network, _ = train(setup, result.structure, hyperparameters, settings.final_steps, "chosen trial")
+    smaller = setup.source.structures.network(result.structure)
+    network, _ = train(setup, smaller, hyperparameters, settings.final_steps, "chosen trial")
     return network, validate(network, setup).objective, untrained
 
 

@@ -77,9 +77,18 @@ def prepare(
 
 def calibrate_activations(prepared: GraphModule, features: Iterable[torch.Tensor]) -> None:
     """Run features, each [1, time, mels], through the observers, which take the ranges of the activations."""
+    weights = [observer for observer in observers(prepared).values() if observer.dtype is torch.int8]
     with torch.no_grad():
         for utterance in tqdm(features, "calibration", disable=None, leave=False):
             prepared(utterance)
+            for observer in weights:  # what it has seen does not change
+                observer.forward = _unobserved
+    for observer in weights:
+        vars(observer).pop("forward", None)
+
+
+def _unobserved(weight):
+    return weight
 
 
 def observers(prepared: GraphModule) -> dict[str, ObserverBase]:

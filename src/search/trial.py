@@ -14,7 +14,6 @@ from src.evaluate import validation
 from src.evaluate.validation import Speech
 from src.quantize import qat
 from src.runtime.audio import SAMPLE_RATE
-from src.search.structure import Structure
 from src.search.student import Source
 from src.search.study import print_line
 
@@ -92,7 +91,7 @@ def run(
     unit = qat.unit_rate(network, setup.crops, values["speaker_loss_weight"])
     hyperparameters = qat.Hyperparameters(learning_rate=relative_rate * unit, **values)
     gmacs, megabytes = setup.source.cost(structure, setup.frames)
-    network, loss = train(setup, structure, hyperparameters, settings.steps, title)
+    network, loss = train(setup, network, hyperparameters, settings.steps, title)
     outcome = validate(network, setup)
     losses = validation.losses(outcome.figures, reference.figures)
     trial.set_user_attr("learning_rate", hyperparameters.learning_rate)
@@ -137,13 +136,13 @@ def suggest(
 
 
 def train(
-    setup: Setup, structure: Structure, hyperparameters: qat.Hyperparameters, steps: int, title: str
+    setup: Setup, network: torch.nn.Module, hyperparameters: qat.Hyperparameters, steps: int, title: str
 ) -> tuple[torch.nn.Module, float]:
-    """(student with this structure, fine-tuned; its training loss): the same each time on one device.
+    """(student, quantised, of a network that is fine-tuned in place; its training loss): the same each time on one device.
 
     First in float32, then calibrated and with fake quantisation.
     """
-    network = setup.source.structures.network(structure).requires_grad_(True).to(setup.device)
+    network.requires_grad_(True).to(setup.device)
     first = min(round(FLOAT * steps), steps - 1)
     turn = (1 + math.cos(math.pi * first / steps)) / 2  # of the learning rate, where quantisation begins
     tune = functools.partial(qat.finetune, data=setup.crops, hyperparameters=hyperparameters, seed=setup.seed)

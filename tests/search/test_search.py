@@ -92,8 +92,9 @@ def test_without_trials_the_smallest_untrained_student_that_passes_is_the_answer
 
 def test_a_trial_can_be_made_again(setup, undisturbed):
     row = undisturbed.trials[1]
-    chosen = setup.source.structures.of_share(row["share"])
-    network, loss = trial.train(setup, chosen, search.hyperparameters(row), 3, "")
+    structures = setup.source.structures
+    smaller = structures.network(structures.of_share(row["share"]))
+    network, loss = trial.train(setup, smaller, search.hyperparameters(row), 3, "")
     assert loss == row["train_loss"]
     assert trial.validate(network, setup).objective == row["objective"]
 
@@ -112,8 +113,9 @@ def test_the_objective_is_of_the_validation_speakers_and_the_training_of_the_oth
     """Both are swapped in a fixture where the two splits differ."""
     row = undisturbed.trials[0]
     swapped = dataclasses.replace(setup, finetune=setup.validation, validation=setup.finetune)
-    chosen, hyperparameters = setup.source.structures.of_share(row["share"]), search.hyperparameters(row)
-    _network, loss = trial.train(swapped, chosen, hyperparameters, 3, "")
+    structures = setup.source.structures
+    smaller = structures.network(structures.of_share(row["share"]))
+    _network, loss = trial.train(swapped, smaller, search.hyperparameters(row), 3, "")
     assert loss != row["train_loss"]
     assert trial.validate(setup.teacher, swapped).objective != undisturbed.reference
     waveforms, speakers = setup.validation
