@@ -1,9 +1,10 @@
 """Every kind of network at its published size, as this project makes it, beside a plain export of the same network:
 
     python -m bench.networks [--networks resnet] [--rounds 30] [--threads 1] [--seconds 3]
+    python -m bench.networks --encoders models/pretrained/ecapa-mini models/pretrained/xvector-mini
 
 The weights are those that SpeechBrain begins a training with: published ones take the same time. Of accuracy they say
-nothing, and none is measured.
+nothing, and none is measured. Trained encoders are calibrated and tested on the speech of the pipeline's sample_data.
 """
 
 if __name__ == "__main__":
@@ -20,9 +21,13 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from bench import competitors
+from bench import accuracy, competitors
+from bench.models import REFERENCE
+from src.common import params
 from src.common.schema import Section
 from src.cost import latency, onnx_macs
+from src.data import manifest
+from src.data.recordings import load_audio
 from src.encoder import load
 from src.encoder.export import export_onnx
 from src.encoder.networks import NAMES, xvector
@@ -38,54 +43,81 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "xvector": {"in_channels": 24},
     "resnet": {"input_size": 80},
 }
-COLUMNS = ("network", "model", "GMACs", "in INT8", "MB", "ms", "times as fast as SpeechBrain")
+COLUMNS = ("network", "model", "GMACs", "in INT8", "MB", "ms", "times as fast as SpeechBrain", "EER, %")
 
 
 class Options(Section):
     networks: list[Literal[tuple(PUBLISHED)]] = Field(list(PUBLISHED), description="kinds of networks")
+    encoders: list[str] = Field([], description="trained ones in their place: folders or hub ids")
     rounds: int = Field(30, ge=1)
     threads: int = Field(1, ge=1)
     seconds: Annotated[float, Field(ge=SHORTEST, le=60)] = Field(3, description="length of the audio")
 
 
-def main(networks, rounds, threads, seconds):
+def main(networks, encoders, rounds, threads, seconds):
+    noise = list(0.1 * np.random.default_rng(0).standard_normal((2, SAMPLE_RATE)).astype(np.float32))
+    compared = [(NAMES[name].title, initial(name, PUBLISHED[name])) for name in networks]
+    tested, waveforms = None, noise
+    if encoders:
+        tested = config, manifest_rows = params.load(), manifest.read()
+        chosen = manifest.spread(manifest.needed(manifest_rows, "calibration"), config.ptq.utterances)
+        compared = [(name, load.load(name, None)) for name in encoders]
+        waveforms = [load_audio(row) for row in chosen]
     rows = []
-    for name in networks:
+    for name, classifier in compared:
         with tempfile.TemporaryDirectory() as folder:
-            rows += measure(name, PUBLISHED[name], rounds, threads, seconds, Path(folder))
+            rows += measure(name, classifier, waveforms, rounds, threads, seconds, Path(folder), tested)
     print(markdown(COLUMNS, rows))
 
 
-def measure(name: str, arguments: dict, rounds: int, threads: int, seconds: float, folder: Path) -> list[list[str]]:
-    """Rows of COLUMNS for one kind of network, made with these arguments; files are written to the folder."""
-    classifier = initial(name, arguments)
-    noise = 0.1 * np.random.default_rng(0).standard_normal((2, SAMPLE_RATE)).astype(np.float32)
-    made = competitors.Competitors(classifier, list(noise), folder)
+def measure(
+    name: str,
+    classifier: Any,
+    waveforms: list[np.ndarray],
+    rounds: int,
+    threads: int,
+    seconds: float,
+    folder: Path,
+    tested: tuple[params.Params, list[manifest.Row]] | None = None,
+) -> list[list[str]]:
+    """Rows of COLUMNS for one network.
+
+    classifier: SpeechBrain's; waveforms: each float32 [samples], what INT8 is calibrated on; folder: where files are written;
+    tested: parameters and manifest, for the EER on its test split.
+    """
+    made = competitors.Competitors(classifier, waveforms, folder)
     front_end, plain = load.rewritten(classifier)
     prepared = ptq.prepare(plain, "minmax", dict.fromkeys(GROUPS, 7))
-    ptq.calibrate_activations(prepared, (front_end(torch.from_numpy(waveform)[None]) for waveform in noise))
+    ptq.calibrate_activations(prepared, (front_end(torch.from_numpy(waveform)[None]) for waveform in waveforms))
     ours = {"fp32": (plain, None), "ptq": (ptq.convert(prepared), engine.PORTABLE)}
     for kind, (network, weights) in ours.items():
         export_onnx(torch.nn.Sequential(front_end, network), folder / f"{kind}.onnx", weights)
-    peers = {"speechbrain": made.speechbrain(), "onnxruntime": made.onnxruntime(), "static": made.quantize_static()}
+    peers = {REFERENCE: made.speechbrain(), "onnxruntime": made.onnxruntime(), "static": made.quantize_static()}
     calls = {key: model.on(threads) for key, model in peers.items()}
     calls |= {kind: latency.onnx_file(folder / f"{kind}.onnx", threads) for kind in ours}
     taken = latency.measure(calls, seconds, rounds, threads)["models"]
+    errors = accuracy.measure(calls, tested[1], tested[0]) if tested else {}
     titles = {key: (model.title, model.size_mb, None) for key, model in peers.items()}
     for kind in ours:
         path = folder / f"{kind}.onnx"
         titles[kind] = (f"this project's {kind}.onnx", os.path.getsize(path) / 1e6, onnx_macs.cost(path, seconds))
     return [
         [
-            NAMES[name].title,
+            name,
             title,
             *((f"{cost['gmacs']:.3f}", f"{cost['int8_mac_share']:.1%}") if cost else ("", "")),
             f"{size:.2f}",
             f"{taken[key]['median_ms']:.1f}",
             f"{taken[key]['speedup']:.2f}",
+            _percent(errors[key]) if errors else "",
         ]
         for key, (title, size, cost) in titles.items()
     ]
+
+
+def _percent(found):
+    low, high = (100 * found["eer_ci"][end] for end in ("low", "high"))
+    return f"{100 * found['eer']:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def initial(name: str, arguments: dict) -> Any:
