@@ -85,39 +85,19 @@ class Structures:
         """The structure that leaves at most `share` of the multiplications, or whatever is to be small, and moves the
         embedding least; the least that can be had where the share is out of reach.
 
-        By Lagrange: everything that can be left out weighs what it does to the embedding against one price for a
-        multiplication, the lowest at which few enough are left.
+        By Lagrange, for every number of channels and every stride: what is left out of each layer weighs what it does to the
+        embedding against one price for a multiplication, the lowest at which few enough are left.
         """
         if share >= 1:
             return EVERYTHING
-        low, high = -100.0, 20.0  # logarithms of the price
         most = share * self._bases[None, 1].size
-        for _ in range(60):
-            middle = (low + high) / 2
-            _, left = self._cheapest(math.exp(middle))
-            low, high = (low, middle) if left <= most else (middle, high)
-        return self._cheapest(math.exp(high))[0]
-
-    def _cheapest(self, price):
-        """(Structure, multiplications) of the least sum of error and price."""
-        best = None
-        for (channels, stride), base in self._bases.items():
-            error, left, ranks = base.error, base.size, {}
-            for name, options in base.options.items():
-                rank, moved, saved = options[np.argmin(options[:, 1] - price * options[:, 2])]
-                error, left = error + moved, left - saved
-                if rank:
-                    ranks[name] = int(rank)
-            if best is None or error + price * left < best[0]:
-                best = error + price * left, Structure(channels, stride, ranks), left
-        assert best
-        return best[1:]
+        found = [(*base.within(most), key) for key, base in self._bases.items()]
+        _, _, ranks, (channels, stride) = min(found, key=lambda each: (max(each[1], most), each[0]))
+        return Structure(channels, stride, ranks)
 
     def cost(self, structure: Structure) -> float:
         """What a structure that `of_share` gave costs, at the price."""
-        base = self._bases[structure.channels, structure.stride]
-        options = (base.options[name][rank // MULTIPLE] for name, rank in structure.ranks.items())
-        return base.size - sum(saved for _, _, saved in options)
+        return self._bases[structure.channels, structure.stride].cost(structure.ranks)
 
     def error(self, structure: Structure) -> float:
         """The mean square by which a structure that `of_share` gave is predicted to move the embedding, at length one:
@@ -136,28 +116,39 @@ class Structures:
 
 
 class _Base:
-    """What ranks are chosen for: error, what the channels and the stride move the embedding by; size, what it costs;
-    options {layer: [[rank, error, cost that is saved]]}, everything that can be chosen."""
+    """What ranks are chosen for: error, what the channels and the stride move the embedding by; size, what it costs; and of
+    every multiple of MULTIPLE as a layer's rank, 0 for the layer as it is, [layers, multiples], what that moves the embedding
+    by and what cost it saves."""
 
     def __init__(self, each: _Network, layers: dict[str, Shape], error: float, price: Price, rest: float):
         costs = {name: price.convolution(name, shape) for name, shape in layers.items()}
-        self.error = error
-        self.size = sum(costs.values()) + rest
-        self.options = {
-            name: np.array(
-                [
-                    (
-                        rank,
-                        each.moved[name][rank] if rank else 0,
-                        costs[name] - sum(price.convolution(name, half) for half in layers[name].product(rank))
-                        if rank
-                        else 0,
-                    )
-                    for rank in spectrum.ranks()
-                ]
-            )
-            for name, spectrum in each.spectra.items()
-        }
+        self.error, self.size, self.layers = error, sum(costs.values()) + rest, list(each.spectra)
+        shape = len(self.layers), max((len(spectrum.ranks()) for spectrum in each.spectra.values()), default=1)
+        self.moved, self.saved = np.full(shape, np.inf), np.zeros(shape)
+        for index, (name, spectrum) in enumerate(each.spectra.items()):
+            for place, rank in enumerate(spectrum.ranks()):
+                halves = layers[name].product(rank) if rank else [layers[name]]
+                self.moved[index, place] = each.moved[name][rank] if rank else 0
+                self.saved[index, place] = costs[name] - sum(price.convolution(name, half) for half in halves)
+
+    def within(self, most: float) -> tuple[float, float, dict[str, int]]:
+        """(error, cost, {layer: rank}) of the ranks that move the embedding least at a cost of at most `most`; of the cheapest
+        ranks where that is out of reach."""
+        low, high = -100.0, 20.0  # logarithms of the price
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self._at(math.exp(middle))[1] <= most else (middle, high)
+        return self._at(math.exp(high))
+
+    def _at(self, price):
+        chosen = np.argmin(self.moved - price * self.saved, axis=1)
+        moved, saved = (np.take_along_axis(each, chosen[:, None], 1).sum() for each in (self.moved, self.saved))
+        ranks = {name: int(place) * MULTIPLE for name, place in zip(self.layers, chosen) if place}
+        return self.error + moved, self.size - saved, ranks
+
+    def cost(self, ranks: dict[str, int]) -> float:
+        """What is left with these ranks, at the price."""
+        return self.size - sum(self.saved[self.layers.index(name), rank // MULTIPLE] for name, rank in ranks.items())
 
 
 def _strided(network, stride):

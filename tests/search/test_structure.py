@@ -55,6 +55,16 @@ def test_channels_of_the_aggregation_layer_are_dropped_where_ranks_alone_do_not_
     )
 
 
+@pytest.mark.parametrize("share", [0.85, 0.7, 0.6, 0.5, 0.45, 0.4])
+def test_no_other_channels_or_stride_move_the_embedding_less_within_a_share(structures, share):
+    """Whatever is left of the share where the best of one kind meets the best of another would be given away."""
+    most = share * structures.cost(Structure(None, 1, {}))
+    chosen = structures.of_share(share)
+    others = [base.within(most) for base in structures._bases.values()]
+    assert structures.error(chosen) == pytest.approx(min(error for error, left, _ in others if left <= most))
+    assert structures.cost(chosen) <= most
+
+
 def test_without_calibration_speech_nothing_can_be_left_out(wide):
     alone = structure.measure(wide, [])
     assert alone.of_share(0.2) == Structure(None, 1, {}) and not alone.spectra
