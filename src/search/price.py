@@ -50,16 +50,16 @@ MULTIPLICATIONS = Multiplications()
 class Bytes:
     """Of the weights.
 
-    bits: of a weight, by group of layers; pooling: of the linear layers that read what is pooled; others: of the other
+    weight: of one, by group of layers; pooling: of the linear layers that read what is pooled; others: of the other
     linear layers.
     """
 
-    bits: Mapping[str, int]
+    weight: Mapping[str, float]
     pooling: float
     others: float
 
     def convolution(self, name: str, shape: Shape) -> float:
-        return self.bits[name.split(".")[0]] / 8 * shape.inputs * shape.outputs
+        return self.weight[name.split(".")[0]] * shape.inputs * shape.outputs
 
     def rest(self, channels: float, frames: float) -> float:
         return self.others + self.pooling * channels
