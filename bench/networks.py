@@ -55,14 +55,14 @@ class Options(Section):
 
 
 def main(networks, encoders, rounds, threads, seconds):
-    noise = list(0.1 * np.random.default_rng(0).standard_normal((2, SAMPLE_RATE)).astype(np.float32))
-    compared = [(NAMES[name].title, initial(name, PUBLISHED[name])) for name in networks]
-    tested, waveforms = None, noise
     if encoders:
         tested = config, manifest_rows = params.load(), manifest.read()
         chosen = manifest.spread(manifest.needed(manifest_rows, "calibration"), config.ptq.utterances)
-        compared = [(name, load.load(name, None)) for name in encoders]
         waveforms = [load_audio(row) for row in chosen]
+        compared = ((name, load.load(name)) for name in encoders)
+    else:
+        tested, waveforms = None, list(latency.noise(2 * SAMPLE_RATE).reshape(2, -1))
+        compared = ((NAMES[name].title, initial(name, PUBLISHED[name])) for name in networks)
     rows = []
     for name, classifier in compared:
         with tempfile.TemporaryDirectory() as folder:
