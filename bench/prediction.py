@@ -55,7 +55,7 @@ def main(shares: list[float], rounds: int) -> None:
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for share, each in chosen.items():
         predicted, taken = structures.cost(each), 1e3 * float(np.median(times[str(share)]))
-        gmacs, _ = source.cost(each, 301)
+        gmacs, _ = source.cost(structures.network(each), 301)
         print(
             f"| {share:g} | {each.channels or 'all'} | {each.stride} | {gmacs:.3f} | {predicted:.2f} | {taken:.2f} | "
             f"{100 * (predicted / taken - 1):+.0f} % |"

@@ -26,8 +26,8 @@ DIGITS = 6  # of figures in files
 # Of the ROC, at which resamples are measured at most: steps of 0.001 probits, with a few trials in each, between which a rate
 # is off by less than a hundredth of its interval.
 CORNERS = 10_000
-_CELLS = 1 << 24  # numbers held at once in each of a few arrays
-_THREADS = 4  # at most, each of which holds such arrays
+_CELLS = 1 << 25  # numbers held at once, by all threads together, in each of a few arrays
+_THREADS = 4  # at most
 
 T = TypeVar("T")
 
@@ -118,8 +118,7 @@ def on_roc(
     speakers = np.arange(counts.shape[1]) if sessions is None else sessions.speakers
     first, second = (np.asarray(side)[ranking.order] for side in (enrol, test))
     one, other, units = np.minimum(first, second), np.maximum(first, second), len(speakers)
-    between = speakers[one] != speakers[other]
-    kind = np.where(between, 2, one != other)  # 1: two sessions of one speaker
+    kind = np.where(speakers[one] != speakers[other], 2, one != other)  # 1: two sessions of one speaker
     pair = (kind * units + one) * units + other
     parts = []
     # Trials of one pair have one weight: it is spread over the ROC by one product.
@@ -130,7 +129,8 @@ def on_roc(
         inside, between = np.searchsorted(pairs, (units**2, 2 * units**2))  # where such pairs begin
         sides = pairs // units % units, pairs % units
         parts.append(((*sides, inside, between), spread, sums, np.bincount(column)))
-    chunks = -(-len(counts) * (sum(part[1].shape[1] for part in parts) + len(corners)) // _CELLS)
+    threads = min(_THREADS, os.cpu_count() or 1)
+    chunks = -(-len(counts) * (sum(part[1].shape[1] for part in parts) + len(corners)) * threads // _CELLS)
 
     def measured(rows):
         often = drawn[rows].T.astype(np.float64)
@@ -144,7 +144,7 @@ def on_roc(
                 mean_costs = mean_costs + (sums @ weights) / (trials @ weights)
         return measure(by_class, mean_costs)
 
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(measured, np.array_split(np.arange(len(counts)), min(chunks, len(counts)))))
 
 

@@ -49,8 +49,9 @@ def trace(setup: Setup, reference: Validation, shares: Sequence[float]) -> Itera
         if structure == previous:  # no smaller one can be made
             return
         previous = structure
-        gmacs, megabytes = setup.source.cost(structure, setup.frames)
-        outcome = trial.validate(setup.source.student(structure).to(setup.device), setup)
+        network = setup.source.structures.network(structure)
+        gmacs, megabytes = setup.source.cost(network, setup.frames)
+        outcome = trial.validate(setup.source.quantised(network).to(setup.device), setup)
         losses = validation.losses(outcome.figures, reference.figures)
         print_line(f"untrained: {gmacs:.4f} GMACs, objective {outcome.objective:.4f}, {trial.change(losses)}")
         yield {

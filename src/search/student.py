@@ -69,12 +69,12 @@ class Source:
         """Of one weight of a layer, or of a group of layers, in the file, which keeps 7 bits in 8."""
         return 0.5 if self.weight_bits[name.split(".")[0]] <= 4 else 1.0
 
-    def cost(self, structure: Structure, frames: int) -> tuple[float, float]:
-        """(GMACs for an utterance of so many frames, 10^6 bytes of weights) of a student with this structure.
+    def cost(self, network: torch.nn.Module, frames: int) -> tuple[float, float]:
+        """(GMACs for an utterance of so many frames, 10^6 bytes of weights) of the student of this network, which is on the
+        CPU.
 
         Weights of layers that became two take as many bytes as those of their group.
         """
-        network = self.structures.network(structure)
         linear = sum(layer.weight.numel() for layer in network.modules() if isinstance(layer, torch.nn.Linear))
         weights = sum(
             self._bytes(name) * parameter.numel()

@@ -87,10 +87,11 @@ def run(
     that it may leave; first: whether it begins with FIRST; title: the trial's, for what is printed."""
     share, relative_rate, values = suggest(trial, settings, shares, first)
     structure = setup.source.structures.of_share(share)
-    network = setup.source.structures.network(structure).to(setup.device)
+    network = setup.source.structures.network(structure)
+    gmacs, megabytes = setup.source.cost(network, setup.frames)
+    network.to(setup.device)
     unit = qat.unit_rate(network, setup.crops, values["speaker_loss_weight"])
     hyperparameters = qat.Hyperparameters(learning_rate=relative_rate * unit, **values)
-    gmacs, megabytes = setup.source.cost(structure, setup.frames)
     network, loss = train(setup, network, hyperparameters, settings.steps, title)
     outcome = validate(network, setup)
     losses = validation.losses(outcome.figures, reference.figures)

@@ -45,6 +45,14 @@ def embeddings(rng, speakers, utterances, noise, unevenness=0.35, damage=0.25, s
     return [model.reshape(-1, DIMENSIONS) for model in (first, second)]
 
 
+def all_scores(embeddings, speakers):
+    """(cosines of all pairs of utterances, whether both are of one speaker)."""
+    vectors = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    first, second = np.triu_indices(len(vectors), 1)
+    each = len(vectors) // speakers
+    return (vectors @ vectors.T)[first, second], first // each == second // each
+
+
 def calibrations(rng, speakers, utterances, noise, **kind):
     """The two models' calibrations on speakers of their own. kind: of the embeddings."""
     validation = test_set.make_test(rows(speakers, utterances), 1).verification

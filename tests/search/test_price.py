@@ -40,7 +40,7 @@ def test_bytes_are_those_of_the_students_weights(structures, calibration, share)
     source = Source(structures, calibration, "minmax", {**dict.fromkeys(GROUPS, 8), "blocks": 4})
     priced = structures.priced(source.bytes)
     whole, chosen = (priced.of_share(each) for each in (1.0, share))
-    assert priced.cost(chosen) == pytest.approx(1e6 * source.cost(chosen, FRAMES)[1])
+    assert priced.cost(chosen) == pytest.approx(1e6 * source.cost(priced.network(chosen), FRAMES)[1])
     assert priced.cost(chosen) <= share * priced.cost(whole) and chosen.stride == 1
 
 

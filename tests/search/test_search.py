@@ -135,7 +135,10 @@ def test_size_of_a_student_with_4_bit_layers_is_that_of_the_weights_in_its_file(
     tensors = onnx.load(path).graph.initializer
     weights = [t for t in tensors if t.data_type in (TensorProto.INT8, TensorProto.INT4) and len(t.dims) > 1]
     assert {t.data_type for t in weights} == {TensorProto.INT8, TensorProto.INT4}
-    assert setup.source.cost(chosen, FRAMES)[1] == sum(len(t.raw_data) for t in weights) / 1e6
+    assert (
+        setup.source.cost(setup.source.structures.network(chosen), FRAMES)[1]
+        == sum(len(t.raw_data) for t in weights) / 1e6
+    )
 
 
 def test_an_interrupted_search_ends_as_an_undisturbed_one(setup, undisturbed, tmp_path, monkeypatch):
@@ -166,7 +169,7 @@ def test_other_code_or_settings_are_another_study(setup, monkeypatch):
 def test_without_structure_every_operation_stays(setup, tmp_path):
     result = search.run(setup, settings(n_trials=1, structure=False), tmp_path)
     (row,) = result.trials
-    assert row["share"] == 1 and row["gmacs"] == setup.source.cost(setup.source.structures.of_share(1.0), FRAMES)[0]
+    assert row["share"] == 1 and row["gmacs"] == setup.source.cost(setup.teacher, FRAMES)[0]
     assert len(result.frontier) == 1
 
 
