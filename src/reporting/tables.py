@@ -152,7 +152,7 @@ def summary(results: Results) -> tuple[list[str], list[list[str]]]:
             change = "{} [{}]".format(*difference("eer", figures)) if "difference" in figures else "–"
             costs = _costs(model) if group == results.groups[0] else [""] * 5
             rows.append([name + marked, *accuracy, change.replace(" to ", ", "), *costs])
-        name = "log-mel ²" if alone else f"log-mel ², {group}"
+        name = "log-mel ¹" if alone else f"log-mel ¹, {group}"
         accuracy = [level(key, results.logmel(group))[0] for key in KEYS[:3]]
         rows.append([name + marked, *accuracy, "–", *[""] * 5])
     return header, rows
@@ -214,9 +214,9 @@ def everything(results: Results) -> list[Section]:
                         f"{model.taken['low_ms']:.1f} to {model.taken['high_ms']:.1f}",
                     ),
                 ),
-                row("times as fast as SpeechBrain ¹", lambda model: Cell(*speed(_over_speechbrain(model, fp32)))),
+                row("times as fast as SpeechBrain ²", lambda model: Cell(*speed(_over_speechbrain(model, fp32)))),
                 row(
-                    "times as fast as fp32.onnx ¹",
+                    "times as fast as fp32.onnx ²",
                     lambda model: Cell("1") if model is fp32 else Cell(*speed(model.taken)),
                 ),
             ],

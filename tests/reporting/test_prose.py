@@ -185,9 +185,9 @@ def test_all_figures_of_the_contract_are_in_the_table(results):
     change_of_eer = rows["Difference to fp32, all test speakers", "EER, points"]
     assert change_of_eer == ["–", "+0.10 (−0.20 to +0.30)", "+0.10 (−0.20 to +0.30)"]
     assert rows["Computation, 3 s of audio", "multiply-accumulates moved to INT8"] == ["0 %", "99.6 %", "99.6 %"]
-    over_speechbrain = rows["Time measured, 3 s of audio", "times as fast as SpeechBrain ¹"]
+    over_speechbrain = rows["Time measured, 3 s of audio", "times as fast as SpeechBrain ²"]
     assert over_speechbrain[:2] == ["2.20 (2.10 to 2.30)", "5.50 (5.04 to 5.98)"]
-    assert rows["Time measured, 3 s of audio", "times as fast as fp32.onnx ¹"][1] == "2.50 (2.40 to 2.60)"
+    assert rows["Time measured, 3 s of audio", "times as fast as fp32.onnx ²"][1] == "2.50 (2.40 to 2.60)"
 
 
 def test_environment_shows_where_runs_differ(results):
