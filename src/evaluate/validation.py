@@ -191,7 +191,7 @@ def _eer(values, enrol, test, utterances):
     size, targets = len(utterances), enrol == test
     narrow = (4 / utterances.sum()) ** (1 / 3)
     widths = np.where(targets, *(max(narrow * values[mask].std(), _NARROWEST) for mask in (targets, ~targets)))
-    share = np.where(targets, 1 / targets.sum(), -1 / (~targets).sum())  # of a trial in its rate; of false alarms, negative
+    share = np.where(targets, 1 / targets.sum(), -1 / (~targets).sum())  # of a trial in its rate
 
     def errors(threshold):
         return ndtr((threshold - values) * np.sign(share) / widths)
