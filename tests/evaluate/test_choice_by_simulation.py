@@ -2,8 +2,8 @@
 models tried; and how often one that loses nothing, on as many speakers as are said to be needed.
 
 Validation sets are clustered by speaker: speakers differ in how far their utterances scatter, and utterances of one
-share that. The truth is the mean over many large sets, of the EER as it is counted. Every one of four trials and the PTQ model lose
-just the margin.
+share that. The truth is the mean over many large sets, of the EER as it is counted. Every one of four trials and the PTQ
+model lose just the margin.
 """
 
 import numpy as np
@@ -35,14 +35,14 @@ def losses(rng, speakers, utterances, noise, damage, gallery, models):
 
 def truth(rng, utterances, noise, damage, gallery, sets):
     """Of each metric, the loss on endless speakers."""
-    rows, found = simulation.rows(100, utterances), {key: [] for key in validation.METRICS}
+    speech, found = Speech(simulation.rows(100, utterances), 1, gallery), []
     for _ in range(sets):
-        first, second = embeddings(rng, 100, utterances, noise, damage, 1)
-        eer = [metrics.eer(*simulation.all_scores(model, 100)) for model in (second, first)]
-        top1 = [validation.measure(model, Speech(rows, 1, gallery)).top1.mean() for model in (first, second)]
-        for key, pair in (("eer", eer), ("top1", top1)):
-            found[key].append(np.subtract(*pair))
-    return {key: float(np.mean(values)) for key, values in found.items()}
+        first, second = (
+            (metrics.eer(*simulation.all_scores(model, 100)), -validation.measure(model, speech).top1.mean())
+            for model in embeddings(rng, 100, utterances, noise, damage, 1)
+        )
+        found.append(np.subtract(second, first))
+    return dict(zip(validation.METRICS, np.mean(found, axis=0).tolist(), strict=True))
 
 
 def is_chosen(trials: list[dict[str, Loss]], ptq: dict[str, Loss], margins: Margins) -> bool:
