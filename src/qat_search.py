@@ -123,17 +123,16 @@ def _setup(config, rows, device):
 def _winner(setup, settings, result):
     """(student, its validation objective, that before any training): of the chosen trial, fine-tuned for longer; of the
     chosen size that nobody trained; or of everything, the plain INT8 model."""
-    student = setup.source.student(result.structure).to(setup.device)
+    network = setup.source.structures.network(result.structure)
+    student = setup.source.quantised(network).to(setup.device)
     row = result.chosen
     if row and row["trial"] == search.UNTRAINED:  # validated on the frontier
         return student, row["objective"], row["objective"]
     untrained = validate(student, setup).objective
     if row is None:
         return student, untrained, untrained
-    hyperparameters = search.hyperparameters(row)
-    smaller = setup.source.structures.network(result.structure)
-    network, _ = train(setup, smaller, hyperparameters, settings.final_steps, "chosen trial")
-    return network, validate(network, setup).objective, untrained
+    student, _ = train(setup, network, search.hyperparameters(row), settings.final_steps, "chosen trial")
+    return student, validate(student, setup).objective, untrained
 
 
 def _chosen(row):

@@ -4,7 +4,7 @@ test, which confirms that or does not.
 All that a split holds is used: every utterance is enrolled in turn, and every other one is a probe. A figure is the
 mean of jackknife pseudo-values, one a speaker (Miller, "The Jackknife: A Review", Biometrika 61, 1974), which say how
 it moves with that speaker, enrolled and tested. The difference of two models is then a paired t-test over speakers.
-The EER is that of a smoothed ROC, which tells models apart on fewer speakers. Nothing is drawn at random.
+Both figures are smoothed, which tells models apart on fewer speakers. Nothing is drawn at random.
 """
 
 import math
@@ -132,45 +132,52 @@ def measure(
     embeddings: np.ndarray, speech: Speech, cohort: np.ndarray | None = None, top: int | None = None
 ) -> Figures:
     """The Figures of a model from its embeddings [rows, dim] of the speech; cohort, top: as for `normalise.s_norm`."""
-    by_speaker = speech.by_speaker()
-    parts, identified = [], _Identification(len(by_speaker), speech.gallery)
+    grids, probes, by_speaker = [], [], speech.by_speaker()
     for order, trials in speech.rounds():
         grid = normalise.whole_grid(np.asarray(embeddings)[order], trials, cohort, top)
-        identified.add(grid[np.argsort(trials.enrol_speakers)], trials.test_speakers)
-        parts.append((grid.ravel(), trials.enrol_speakers[trials.enrol], trials.test_speakers[trials.test]))
-    values, enrol, test = map(np.concatenate, zip(*parts))
+        grids.append(grid[np.argsort(trials.enrol_speakers)])
+        probes.append(trials.test_speakers)
+    grid, right = np.concatenate(grids, axis=1), np.concatenate(probes)
+    enrolled, tested = np.repeat(np.arange(len(grid)), len(right)), np.tile(right, len(grid))
     utterances = np.array([len(rows) for rows in by_speaker.values()])
-    return Figures(tuple(by_speaker), utterances, _eer(values, enrol, test, utterances), identified.pseudo_values())
+    return Figures(
+        tuple(by_speaker),
+        utterances,
+        _eer(grid.ravel(), enrolled, tested, utterances),
+        _top1(grid, right, speech.gallery, utterances),
+    )
 
 
-class _Identification:
-    """Top-1 among `gallery` of the speakers, over all choices of the others, and what it would be without each speaker.
+def _top1(grid, right, gallery, utterances):
+    """Pseudo-values of top-1 among `gallery` of the speakers, over all choices of the others.
 
-    An utterance that `beaten` of the n other speakers beat is identified among gallery - 1 of them, drawn without
-    replacement, with a hypergeometric probability: a U-statistic, whose jackknife is that of Arvesen ("Jackknifing
-    U-Statistics", Annals of Mathematical Statistics 40, 1969).
+    grid [speakers, probes]: scores of everyone's enrolment; right, int [probes]: whose the probes are. A probe beaten by k of
+    the n other speakers is identified among gallery - 1 of them, drawn without replacement, with a hypergeometric
+    probability: a U-statistic, whose jackknife is that of Arvesen ("Jackknifing U-Statistics", Annals of Mathematical
+    Statistics 40, 1969). As in `_eer` it is beaten as far as a normal kernel about its own score lies below the other's.
     """
+    size, probes = grid.shape
+    columns = np.arange(probes)
+    ahead = grid - grid[right, columns]
+    ahead[right, columns] = -np.inf
+    others = np.argsort(-ahead, axis=0)[:-1]  # from the most alike down
+    ahead = np.take_along_axis(ahead, others, axis=0)
+    beaten = ndtr(ahead / _kernel(ahead[0], utterances))
+    lost, lost_without = (-np.diff(_identified(size - left_out, gallery - 1))[:, None] for left_out in (1, 2))
+    identified = 1 - (lost * beaten).sum(axis=0).mean()
+    # Without one of the others those behind it move up.
+    before, behind = lost_without * beaten[:-1], lost_without * beaten[1:]
+    missed = np.pad(np.cumsum(before, axis=0), ((1, 0), (0, 0)))
+    missed[:-1] += np.cumsum(behind[::-1], axis=0)[::-1]
+    heard = probes - np.bincount(right, minlength=size)
+    without = 1 - np.bincount(others.ravel(), missed.ravel(), size) / heard
+    return identified + (size - 1) * (without.mean() - without)
 
-    def __init__(self, speakers, gallery):
-        self.chance, self.chance_without = (_identified(speakers - left_out, gallery - 1) for left_out in (1, 2))
-        self.sums, self.probes, self.sums_without, self.regained = np.zeros((4, speakers))
 
-    def add(self, grid, speakers):
-        """grid: [speakers, probes], the scores of everyone's enrolment; speakers: int [probes], the right ones."""
-        columns, size = np.arange(len(speakers)), len(grid)
-        beats = grid >= grid[speakers, columns]
-        beats[speakers, columns] = False
-        beaten = beats.sum(axis=0)
-        without = self.chance_without[np.minimum(beaten, size - 2)]  # beaten by one who is left out never counts here
-        self.sums += np.bincount(speakers, self.chance[beaten], size)
-        self.probes += np.bincount(speakers, minlength=size)
-        self.sums_without += np.bincount(speakers, without, size)
-        self.regained += beats @ (self.chance_without[np.maximum(beaten - 1, 0)] - without)
-
-    def pseudo_values(self):
-        size = len(self.probes)
-        without = (self.sums_without.sum() - self.sums_without + self.regained) / (self.probes.sum() - self.probes)
-        return self.sums.sum() / self.probes.sum() + (size - 1) * (without.mean() - without)
+def _kernel(values, utterances):
+    """The width of a normal kernel that is best for the distribution function of normal scores (Azzalini, Biometrika 68,
+    1981), as many as there are utterances: their trials are not independent."""
+    return max((4 / utterances.sum()) ** (1 / 3) * values.std(), _NARROWEST)
 
 
 def _identified(others, drawn):
@@ -184,13 +191,11 @@ def _eer(values, enrol, test, utterances):
 
     A trial is an error as far as a normal kernel about its score lies on the wrong side of the threshold: rates of such a
     ROC vary less than counts (Lloyd and Yong, "Kernel Estimators of the ROC Curve Are Better than Empirical", Statistics
-    and Probability Letters 44, 1999). The kernel is as wide as is best for the distribution function of normal scores
-    (Azzalini, Biometrika 68, 1981), as many as there are utterances: their trials are not independent. Where both rates
-    cross, the EER moves by w dM + (1 - w) dF, with dM and dF what they move by there, and w = F' / (F' + M') by their slopes.
+    and Probability Letters 44, 1999). Where both rates cross, the EER moves by w dM + (1 - w) dF, with dM and dF what they
+    move by there, and w = F' / (F' + M') by their slopes.
     """
     size, targets = len(utterances), enrol == test
-    narrow = (4 / utterances.sum()) ** (1 / 3)
-    widths = np.where(targets, *(max(narrow * values[mask].std(), _NARROWEST) for mask in (targets, ~targets)))
+    widths = np.where(targets, *(_kernel(values[mask], utterances) for mask in (targets, ~targets)))
     share = np.where(targets, 1 / targets.sum(), -1 / (~targets).sum())  # of a trial in its rate
 
     def errors(threshold):

@@ -1,10 +1,11 @@
-"""Fewer operations: convolutions of the plain network as a product of two thinner ones.
+"""Fewer operations and weights: layers of the plain network as a product of two thinner ones.
 
 A layer's outputs y = W x + b over calibration speech have a mean, a covariance C, and a sensitivity G: an error e of
 theirs moves the embedding by about e'G e (see `moments`). With G = L L', projecting L'(y - mean) onto the first r
 eigenvectors P of L'C L is the truncation to rank r that moves the embedding least (Eckart and Young, in the metric of G).
-It folds into two convolutions: P'L' W with the layer's kernel and r outputs, and inv(L') P with a kernel of one and the
-layer's own outputs, of r (inputs * kernel + outputs) multiplications a frame instead of inputs * kernel * outputs.
+It folds into two layers: P'L' W with the layer's kernel and r outputs, and inv(L') P with a kernel of one and the
+layer's own outputs, of r (inputs * kernel + outputs) multiplications a frame instead of inputs * kernel * outputs. Linear
+layers, which are computed once an utterance, count for little there, and for much in bytes.
 """
 
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from src.encoder.networks.affine import filled
+from src.encoder.networks import affine
 from src.search.moments import Moments
 
 COLUMNS = ("layer", "components", "explained", "rank")
@@ -49,6 +51,11 @@ class Spectrum:
         return self.inputs * self.outputs
 
     @property
+    def left_out(self) -> torch.Tensor:
+        """[channels + 1], the sum of the errors when only the first 0 to `channels` components are left."""
+        return F.pad(self.errors.double(), (0, 1)).flip(0).cumsum(0).flip(0)
+
+    @property
     def largest_rank(self) -> int:
         """The largest rank, a multiple of MULTIPLE, at which two layers multiply less than one; 0 if none."""
         return (self.size - 1) // (self.inputs + self.outputs) // MULTIPLE * MULTIPLE
@@ -70,8 +77,8 @@ def spectrum(moments: Moments, inputs: int) -> Spectrum:
 
 
 class Shape(NamedTuple):
-    """Of a convolution. inputs: values that each output is computed from; outputs: channels; kernel: values of a channel
-    that it looks at at once; positions: for how many it is computed."""
+    """Of a layer. inputs: values that each output is computed from; outputs: channels; kernel: values of a channel that it
+    looks at at once; positions: for how many it is computed, 1 for a linear layer."""
 
     inputs: int
     outputs: int
@@ -88,17 +95,17 @@ class Shape(NamedTuple):
 
 
 def shapes(network: nn.Module, frames: int) -> dict[str, Shape]:
-    """{name: Shape} of every convolution, for an utterance of so many frames."""
+    """{name: Shape} of every convolution and linear layer, for an utterance of so many frames."""
     found: dict[str, Shape] = {}
 
-    def note(name: str, layer: nn.Conv2d, output: torch.Tensor) -> None:
+    def note(name: str, layer: nn.Conv2d | nn.Linear, output: torch.Tensor) -> None:
         weight = layer.weight
-        found[name] = Shape(weight[0].numel(), len(weight), weight[0, 0].numel(), output[0, 0].numel())
+        found[name] = Shape(weight[0].numel(), len(weight), weight[0, 0].numel(), output.numel() // len(weight))
 
     hooks = [
         layer.register_forward_hook(lambda layer, _, output, name=name: note(name, layer, output))
         for name, layer in network.named_modules()
-        if isinstance(layer, nn.Conv2d)
+        if isinstance(layer, (nn.Conv2d, nn.Linear))
     ]
     with torch.no_grad():
         network(torch.zeros(1, frames, network.mels))
@@ -108,7 +115,7 @@ def shapes(network: nn.Module, frames: int) -> dict[str, Shape]:
 
 
 def multiplications(network: nn.Module, frames: int) -> int:
-    """Multiplications of the network's convolutions for an utterance of so many frames."""
+    """Multiplications of the network's layers for an utterance of so many frames."""
     return sum(shape.multiplications for shape in shapes(network, frames).values())
 
 
@@ -121,26 +128,25 @@ def rows(spectra: dict[str, Spectrum], layer_ranks: dict[str, int]) -> Iterator[
             yield name, rank, f"{explained[rank - 1].item():.6f}", layer_ranks.get(name, spectrum.outputs)
 
 
-def product(conv: nn.Conv2d, spectrum: Spectrum, rank: int) -> nn.Sequential:
-    """The two convolutions, exactly the projection of the layer's outputs. The channels between them have unit variance
-    over the calibration speech, so that one scale quantises all of them alike."""
+def product(layer: nn.Conv2d | nn.Linear, spectrum: Spectrum, rank: int) -> nn.Sequential:
+    """The two layers, exactly the projection of the layer's outputs. The channels between them have unit variance over
+    the calibration speech, so that one scale quantises all of them alike."""
     errors = spectrum.errors[:rank]
     deviations = errors.clamp(min=1e-12 * errors[0].item()).sqrt()
     onto, back = spectrum.onto[:rank] / deviations[:, None], spectrum.back[:, :rank] * deviations
-    bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias
+    bias = torch.zeros(spectrum.outputs) if layer.bias is None else layer.bias
+    weight = (onto @ layer.weight.flatten(1)).unflatten(1, layer.weight.shape[1:]).to(layer.weight.dtype)
+    shift, back, mean = (each.to(weight.dtype) for each in (onto @ (bias - spectrum.mean), back, spectrum.mean))
+    if isinstance(layer, nn.Linear):
+        return nn.Sequential(affine.linear(weight, shift), affine.linear(back, mean))
     inner = nn.Conv2d(
-        conv.in_channels,
+        layer.in_channels,
         rank,
-        conv.kernel_size,
-        stride=conv.stride,
-        padding=conv.padding,
-        dilation=conv.dilation,
-        padding_mode=conv.padding_mode,
+        layer.kernel_size,
+        stride=layer.stride,
+        padding=layer.padding,
+        dilation=layer.dilation,
+        padding_mode=layer.padding_mode,
     )
-    outer = nn.Conv2d(rank, conv.out_channels, 1)
-    weight = (onto @ conv.weight.flatten(1)).unflatten(1, conv.weight.shape[1:])
-    dtype = conv.weight.dtype
-    return nn.Sequential(
-        filled(inner, weight.to(dtype), (onto @ (bias - spectrum.mean)).to(dtype)),
-        filled(outer, back[:, :, None, None].to(dtype), spectrum.mean.to(dtype)),
-    )
+    outer = nn.Conv2d(rank, layer.out_channels, 1)
+    return nn.Sequential(affine.filled(inner, weight, shift), affine.filled(outer, back[:, :, None, None], mean))

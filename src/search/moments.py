@@ -1,4 +1,4 @@
-"""What calibration speech says of each convolution: how its outputs vary, and what an error in them does to the embedding."""
+"""What calibration speech says of each layer: how its outputs vary, and what an error in them does to the embedding."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,15 @@ from tqdm import tqdm
 
 FRAMES = 200  # of each utterance
 THIN = 8  # outputs for each value that they are computed from
+# Stays whole: its outputs are the embedding, and in which directions voices differ the few of calibration do not show.
+LAST = "fc"
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Of the outputs of a convolution over calibration speech, before its ReLU.
+    """Of the outputs of a layer over calibration speech, before its ReLU.
 
-    mean [channels]; covariance [channels, channels]; sensitivity [channels, channels]: the mean of J'J a frame, J being
+    mean [channels]; covariance [channels, channels], of a linear layer by `_linear_covariance`; sensitivity [channels, channels]: the mean of J'J a frame, J being
     the Jacobian of the embedding, scaled to length one, with respect to the outputs of that frame. An error e of the
     outputs moves the embedding by a square of about e' sensitivity e: the diagonal of Fisher-weighted factorisation (Hsu
     et al., "Language model compression with weighted low-rank factorization", ICLR 2022), here with all its directions.
@@ -33,26 +35,29 @@ class Moments:
         return Moments(self.mean[channels], self.covariance[square], self.sensitivity[square])
 
 
-def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
-    """The convolutions, by name, in which every output reads every input, and which a product of two could make
+def layers(network: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    """The layers but the LAST, by name, in which every output reads every input, and which a product of two could make
     cheaper: not those that are thin already."""
     return {
         name: layer
         for name, layer in network.named_modules()
-        if isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.out_channels <= THIN * layer.weight[0].numel()
+        if isinstance(layer, (nn.Conv2d, nn.Linear))
+        and name != LAST
+        and getattr(layer, "groups", 1) == 1
+        and len(layer.weight) <= THIN * layer.weight[0].numel()
     }
 
 
 def measure(network: nn.Module, features: Iterable[torch.Tensor], seed: int = 0) -> dict[str, Moments]:
-    """{name: Moments} of the network's `convolutions`.
+    """{name: Moments} of the network's `layers`.
 
     features: iterable of [1, time, mels], calibration speech, of which the first FRAMES frames are used; seed: of the
     random projections of the embedding whose gradients give J'J (one an utterance: E[vv'] = 1, so that E[J'vv'J] = J'J).
     """
-    sums = {name: _Sums(layer.out_channels) for name, layer in convolutions(network).items()}
+    sums = {name: _Sums(layer) for name, layer in layers(network).items()}
     for frames in _gradients(network, list(sums), features, seed):
-        for name, (values, gradient) in frames.items():
-            sums[name].add(values, gradient)
+        for name, (read, values, gradient) in frames.items():
+            sums[name].add(read, values, gradient)
     return {name: each.moments() for name, each in sums.items()}
 
 
@@ -81,17 +86,18 @@ def movements(
     layers = sorted({each.layer for each in components.values()})
     for frames in _gradients(network, layers, features, seed):
         for key, (layer, channels, mean, onto, back) in components.items():
-            values, gradient = (each if channels is None else each[:, channels] for each in frames[layer])
+            values, gradient = (each if channels is None else each[:, channels] for each in frames[layer][1:])
             moved = (((values - mean) @ onto.T) * (gradient @ back)).sum(0, dtype=torch.float64)
             squares[key] += F.pad(moved, (0, 1)).flip(0).cumsum(0).flip(0).square()
     return {key: total / len(features) for key, total in squares.items()}
 
 
 def _gradients(network, names, features, seed):
-    """For each utterance, {layer: (its outputs [frames, channels], the gradients of a random projection of the
-    embedding)}."""
+    """For each utterance, {layer: (what it reads, its outputs [frames, channels], the gradients of a random projection of
+    the embedding)}."""
+    inputs: dict[str, torch.Tensor] = {}
     outputs: dict[str, torch.Tensor] = {}
-    hooks = [network.get_submodule(name).register_forward_hook(_keep(outputs, name)) for name in names]
+    hooks = [network.get_submodule(name).register_forward_hook(_keep(inputs, outputs, name)) for name in names]
     random = torch.Generator().manual_seed(seed)
     try:
         for utterance in tqdm(features, "moments", disable=None, leave=False):
@@ -99,34 +105,40 @@ def _gradients(network, names, features, seed):
             projection = torch.randn(embedding.shape, generator=random)
             gradients = torch.autograd.grad((embedding * projection).sum(), [outputs[name] for name in names])
             yield {
-                name: (_frames(outputs[name].detach()), _frames(gradient)) for name, gradient in zip(names, gradients)
+                name: (inputs[name].detach(), _frames(outputs[name].detach()), _frames(gradient))
+                for name, gradient in zip(names, gradients)
             }
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _keep(outputs, name):
-    def hook(_module, _inputs, output):
-        outputs[name] = output
+def _keep(inputs, outputs, name):
+    def hook(_module, arguments, output):
+        inputs[name], outputs[name] = arguments[0], output
 
     return hook
 
 
 def _frames(values):
-    """[1, channels, height, time] -> [frames, channels]."""
-    return values.movedim(1, -1).flatten(0, -2)
+    """[1, channels, height, time] of a convolution, or [1, ..., channels] of a linear layer, -> [frames, channels]."""
+    return (values.movedim(1, -1) if values.dim() == 4 else values).flatten(0, -2)
 
 
 class _Sums:
-    """Sums over frames of a layer's outputs, of their products, and of those of their gradients."""
+    """Sums over frames of a layer's outputs, of their products, and of those of their gradients; for a linear layer also
+    what it reads."""
 
-    def __init__(self, channels):
+    def __init__(self, layer):
+        channels = len(layer.weight)
+        self.layer, self.read = layer, []
         self.frames = 0
         self.first = torch.zeros(channels)
         self.products, self.gradients = torch.zeros(2, channels, channels)
 
-    def add(self, values, gradient):
+    def add(self, read, values, gradient):
+        if isinstance(self.layer, nn.Linear):
+            self.read.append(read.flatten(0, -2))
         self.frames += len(values)
         self.first += values.sum(0)
         self.products.addmm_(values.T, values)
@@ -136,4 +148,26 @@ class _Sums:
     def moments(self):
         mean = self.first / self.frames
         covariance = self.products / self.frames - mean[:, None] * mean
+        if self.read:
+            covariance = _linear_covariance(self.layer, torch.cat(self.read), covariance)
         return Moments(mean, covariance, self.gradients / self.frames)
+
+
+def _linear_covariance(layer, inputs, covariance):
+    """The covariance of a linear layer's outputs where that of its inputs [utterances, n] is shrunk towards a diagonal: it
+    reads one vector an utterance, and few utterances show only some of the directions that others will have."""
+    deviation = inputs.std(0, correction=0)
+    vary = deviation > 0
+    scaled = ((inputs - inputs.mean(0)) / deviation)[:, vary]
+    weight = layer.weight[:, vary].detach() * deviation[vary]
+    return torch.lerp(covariance, weight @ weight.T, _shrinkage(scaled.double()))
+
+
+def _shrinkage(inputs: torch.Tensor) -> float:
+    """The weight of the identity in the covariance of inputs [utterances, n] of mean 0 and variance 1 (Ledoit and Wolf, "A
+    well-conditioned estimator for large-dimensional covariance matrices", Journal of Multivariate Analysis 88, 2004)."""
+    count, size = inputs.shape
+    products = inputs @ inputs.T
+    square = products.square().sum() / count**2  # of the covariance's elements
+    noise = (products.diagonal().square().mean() - square) / count
+    return (noise / (square - size)).clamp(0, 1).item()

@@ -24,8 +24,8 @@ LARGEST = 2**17
 class Price(Protocol):
     """Of what can be left out."""
 
-    def convolution(self, name: str, shape: Shape) -> float:
-        """What a convolution costs."""
+    def layer(self, name: str, shape: Shape) -> float:
+        """What a convolution or a linear layer costs."""
         ...
 
     def rest(self, channels: float, frames: float) -> float:
@@ -34,9 +34,9 @@ class Price(Protocol):
 
 
 class Multiplications:
-    """The number of multiplications of the convolutions."""
+    """Their number."""
 
-    def convolution(self, name: str, shape: Shape) -> float:
+    def layer(self, name: str, shape: Shape) -> float:
         return shape.multiplications
 
     def rest(self, channels: float, frames: float) -> float:
@@ -48,21 +48,15 @@ MULTIPLICATIONS = Multiplications()
 
 @dataclass(frozen=True)
 class Bytes:
-    """Of the weights.
-
-    weight: of one, by group of layers; pooling: of the linear layers that read what is pooled; others: of the other
-    linear layers.
-    """
+    """Of the weights. weight: of one, by group of layers."""
 
     weight: Mapping[str, float]
-    pooling: float
-    others: float
 
-    def convolution(self, name: str, shape: Shape) -> float:
+    def layer(self, name: str, shape: Shape) -> float:
         return self.weight[name.split(".")[0]] * shape.inputs * shape.outputs
 
     def rest(self, channels: float, frames: float) -> float:
-        return self.others + self.pooling * channels
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -78,8 +72,9 @@ class Milliseconds:
     pooling: float
     others: float
 
-    def convolution(self, name: str, shape: Shape) -> float:
-        return float(np.dot(self.convolutions, _amounts(shape)))
+    def layer(self, name: str, shape: Shape) -> float:
+        """A linear layer, which is computed once, is among the rest."""
+        return float(np.dot(self.convolutions, _amounts(shape))) if shape.positions > 1 else 0.0
 
     def rest(self, channels: float, frames: float) -> float:
         return self.others + self.pooling * channels * frames

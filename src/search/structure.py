@@ -1,5 +1,5 @@
 """The structure of a smaller network: how many channels its aggregation layer has, at which frames it is computed, and the
-ranks of its convolutions.
+ranks of its layers.
 
 All that can be left out is measured in one unit, the mean square by which the embedding moves, so that one price for a
 multiplication decides over all of it.
@@ -24,7 +24,9 @@ from src.search.price import MULTIPLICATIONS, Price
 
 CHANNELS = (1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 1 / 16)  # of the aggregation layer, as shares
 STRIDES = (2, 3, 4)  # of the layers whose frames are only pooled
-AGGREGATED = ("mfa", "attention.x", "attention.out")  # layers that these go into or come from
+# Layers that these go into or come from; the latter give as many outputs as before.
+AGGREGATED = ("mfa", "attention.x", "attention.context", "attention.out")
+READERS = ("attention.x", "attention.context")
 
 
 class Structure(NamedTuple):
@@ -121,7 +123,7 @@ class _Base:
     by and what cost it saves."""
 
     def __init__(self, each: _Network, layers: dict[str, Shape], error: float, price: Price, rest: float):
-        costs = {name: price.convolution(name, shape) for name, shape in layers.items()}
+        costs = {name: price.layer(name, shape) for name, shape in layers.items()}
         self.error, self.size, self.layers = error, sum(costs.values()) + rest, list(each.spectra)
         shape = len(self.layers), max((len(spectrum.ranks()) for spectrum in each.spectra.values()), default=1)
         self.moved, self.saved = np.full(shape, np.inf), np.zeros(shape)
@@ -129,7 +131,7 @@ class _Base:
             for place, rank in enumerate(spectrum.ranks()):
                 halves = layers[name].product(rank) if rank else [layers[name]]
                 self.moved[index, place] = each.moved[name][rank] if rank else 0
-                self.saved[index, place] = costs[name] - sum(price.convolution(name, half) for half in halves)
+                self.saved[index, place] = costs[name] - sum(price.layer(name, half) for half in halves)
 
     def within(self, most: float) -> tuple[float, float, dict[str, int]]:
         """(error, cost, {layer: rank}) of the ranks that move the embedding least at a cost of at most `most`; of the cheapest
@@ -183,15 +185,22 @@ def measure(network: nn.Module, features: Sequence[torch.Tensor]) -> Structures:
             networks[count], optimism[count] = aggregation.reduce(network, aggregated, count)
             channels[count] = kept = aggregated.largest(count)
             own = {name: measured[name] for name in AGGREGATED if name in measured}
-            own = {name: each if name == "attention.x" else each.of(kept) for name, each in own.items()}
+            own = {name: each if name in READERS else each.of(kept) for name, each in own.items()}
             spectra |= {(count, name): spectrum for name, spectrum in _spectra(networks[count], own).items()}
+    # A linear layer has one vector an utterance, whose errors nothing adds up.
+    moved: dict[Hashable, torch.Tensor] = {
+        (count, name): spectrum.left_out
+        for (count, name), spectrum in spectra.items()
+        if isinstance(network.get_submodule(name), nn.Linear)
+    }
     components: dict[Hashable, Components] = {
         (count, name): Components(
-            name, None if name == "attention.x" else channels[count], spectrum.mean, spectrum.onto, spectrum.back
+            name, None if name in READERS else channels[count], spectrum.mean, spectrum.onto, spectrum.back
         )
         for (count, name), spectrum in spectra.items()
+        if (count, name) not in moved
     }
-    moved = moments.movements(network, components, features)
+    moved |= moments.movements(network, components, features)
 
     def of(count: int | None, table: dict) -> dict:
         """What is said of its layers: those before the aggregation layer are the whole network's."""

@@ -16,8 +16,6 @@ from src.search.moments import FRAMES
 from src.search.price import Bytes, Milliseconds
 from src.search.structure import EVERYTHING, Structure, Structures
 
-POOLED = ("attention.context", "fc")  # linear layers that read what is pooled
-
 
 @dataclass(frozen=True)
 class Source:
@@ -44,8 +42,9 @@ class Source:
 
     def milliseconds(self, front_end: FrontEnd) -> Milliseconds:
         """What is taken on this machine by the students of this teacher, for an utterance of FRAMES."""
-        layers = shapes(self.structures.network(EVERYTHING), FRAMES)
-        pooled = sum(not name.startswith("attention") for name in layers)
+        network = self.structures.network(EVERYTHING)
+        layers = shapes(network, FRAMES)
+        pooled = sum(not name.startswith("attention") for name, shape in layers.items() if shape.positions > 1)
         waveform = latency.noise((FRAMES - 1) * front_end.hop)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "student.onnx")
@@ -55,15 +54,7 @@ class Source:
     @property
     def bytes(self) -> Bytes:
         """Of the weights of these students."""
-        network = self.structures.network(EVERYTHING)
-        linear = {
-            name: self._bytes(name) * layer.weight.numel()
-            for name, layer in network.named_modules()
-            if isinstance(layer, torch.nn.Linear)
-        }
-        pooling = sum(linear.get(name, 0) for name in POOLED)
-        groups = {group: self._bytes(group) for group in self.weight_bits}
-        return Bytes(groups, pooling, sum(linear.values()) - pooling)
+        return Bytes({group: self._bytes(group) for group in self.weight_bits})
 
     def _bytes(self, name):
         """Of one weight of a layer, or of a group of layers, in the file, which keeps 7 bits in 8."""
@@ -75,10 +66,9 @@ class Source:
 
         Weights of layers that became two take as many bytes as those of their group.
         """
-        linear = sum(layer.weight.numel() for layer in network.modules() if isinstance(layer, torch.nn.Linear))
         weights = sum(
             self._bytes(name) * parameter.numel()
             for name, parameter in network.named_parameters()
             if name.endswith(".weight")
         )
-        return (multiplications(network, frames) + linear) / 1e9, weights / 1e6
+        return multiplications(network, frames) / 1e9, weights / 1e6

@@ -33,7 +33,7 @@ def test_projection_loses_what_it_says_in_the_metric_of_the_embedding(wide, cali
     assert outputs(copy.deepcopy(thin), "mfa.0", calibration).std(0) == pytest.approx(1, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["mfa", "layer0", "blocks.2.res2net.1", "blocks.1.tdnn1"])
+@pytest.mark.parametrize("name", ["mfa", "layer0", "blocks.2.res2net.1", "blocks.1.tdnn1", "attention.context"])
 def test_at_full_rank_nothing_changes(wide, calibration, measured, name):
     layer = wide.get_submodule(name)
     spectrum = factorise.spectrum(measured[name], layer.weight[0].numel())

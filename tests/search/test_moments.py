@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.covariance import ledoit_wolf
 
 from src.search import moments
 
@@ -58,7 +59,27 @@ def test_some_channels_alone_and_thin_layers_left_out(wide, calibration):
     assert part.mean.tolist() == measured["mfa"].mean[channels].tolist()
     assert part.covariance[0, 1] == measured["mfa"].covariance[3, 1] and part.sensitivity.shape == (2, 2)
     network = torch.nn.Sequential(torch.nn.Conv2d(4, 64, 1), torch.nn.Conv2d(64, 64, 1, groups=2))
-    assert not moments.convolutions(network)
+    assert not moments.layers(network)
+    assert moments.layers(
+        torch.nn.ModuleDict({"fc": torch.nn.Linear(4, 4), "other": torch.nn.Linear(4, 4)})
+    ).keys() == {"other"}
+
+
+def test_linear_layers_are_measured_on_inputs_that_are_shrunk_towards_independence(wide, calibration):
+    measured = moments.measure(wide, calibration)["attention.context"]
+    inputs = []
+    hook = wide.attention.context.register_forward_pre_hook(lambda _, args: inputs.append(args[0][0, 0]))
+    for utterance in calibration:
+        wide(utterance)
+    hook.remove()
+    values, weight = torch.stack(inputs).double().numpy(), wide.attention.context.weight.double().numpy()
+    weight, values = weight[:, values.std(0) > 0], values[:, values.std(0) > 0]
+    scale = values.std(0)
+    scaled = (values - values.mean(0)) / scale
+    shrunk, shrinkage = ledoit_wolf(scaled, assume_centered=True)
+    assert 0.05 < shrinkage < 0.95
+    expected = (weight * scale) @ shrunk @ (weight * scale).T
+    np.testing.assert_allclose(measured.covariance, expected, atol=0.01 * expected.max())
 
 
 def test_the_same_again(wide, calibration):
