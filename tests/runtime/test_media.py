@@ -78,7 +78,7 @@ def test_samples_are_those_of_ffmpeg(folder, ending):
     first, _ = audio.decode_path(path, seconds=1)
     assert np.array_equal(first, samples[: len(first)]) and rate < len(first) < 1.5 * rate
     if not shutil.which("ffmpeg"):
-        pytest.skip("no ffmpeg here to compare with")
+        pytest.skip("ffmpeg is not installed: nothing to compare with")
     command = ["ffmpeg", "-v", "error", "-i", path, "-f", "f32le", "-"]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
     expected = np.frombuffer(raw, "<f4").reshape(-1, channels)
