@@ -253,10 +253,11 @@ def difference_interval(
     return float(min(middle - reach, estimate)), float(max(middle + reach, estimate))
 
 
-def outcome_difference_interval(changes: np.ndarray, speakers: np.ndarray) -> tuple[float, float]:
+def outcome_difference_interval(changes: np.ndarray, speakers: np.ndarray, step: float = 1.0) -> tuple[float, float]:
     """95 % interval (low, high) of a difference in the share of probes that two models get right.
 
-    changes: float [probes], how much more right the one model is than the other, -1 to 1; speakers: int [probes].
+    changes: float [probes], how much more right the one model is than the other, -1 to 1; speakers: int [probes]; step:
+    the least that a probe can change by.
     Student's t times the standard error of a ratio of sums over speakers (Obuchowski, "On the Comparison of
     Correlated Proportions for Clustered Data", Statistics in Medicine, 1998), with one more change each way in the
     variance (Bonett and Price, "Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on
@@ -267,7 +268,7 @@ def outcome_difference_interval(changes: np.ndarray, speakers: np.ndarray) -> tu
     size, probes = columns.max() + 1, len(changes)
     middle = changes.mean()
     rests = np.bincount(columns, changes - middle, size)
-    variance = np.sum(rests**2) * size / max(size - 1, 1) + 2
+    variance = np.sum(rests**2) * size / max(size - 1, 1) + 2 * step**2
     reach = stdtrit(max(size - 1, 1), 0.975) * np.sqrt(variance) / probes
     return float(max(middle - reach, -1)), float(min(middle + reach, 1))
 

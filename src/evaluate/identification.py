@@ -52,9 +52,9 @@ def figures(
         share, interval = _level(right[0], columns, drawn, counts)
         gallery, difference = {"size": size, "top1": share, "top1_ci": interval}, {}
         if len(models) > 1:
-            difference["top1"] = bootstrap.rounded(
-                np.mean(right[0] - right[1]), *bootstrap.outcome_difference_interval(right[0] - right[1], speakers)
-            )
+            changes, step = right[0] - right[1], (size - 1) / max(len(enrolled) - 1, 1)  # one more speaker is ahead
+            ends = bootstrap.outcome_difference_interval(changes, speakers, step)
+            difference["top1"] = bootstrap.rounded(changes.mean(), *ends)
         if not refused:
             once = np.ones((len(weights), 1))
             missed = [
