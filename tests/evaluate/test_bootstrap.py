@@ -180,7 +180,9 @@ def test_models_that_get_the_same_probes_right_may_still_differ():
     speakers = np.repeat(np.arange(48), 9)
     low, high = bootstrap.outcome_difference_interval(np.zeros(432), speakers)
     assert high == -low == pytest.approx(2.84 / 432, rel=0.01)
-    assert bootstrap.outcome_difference_interval(np.zeros(432), speakers, step=0.25) == pytest.approx((low / 4, high / 4))
+    assert bootstrap.outcome_difference_interval(np.zeros(432), speakers, step=0.25) == pytest.approx(
+        (low / 4, high / 4)
+    )
     assert bootstrap.outcome_difference_interval(np.array([1.0, 0]), np.array([3, 3]))[1] == 1
 
 

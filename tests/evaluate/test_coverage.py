@@ -28,7 +28,8 @@ What each needed:
   them does not show how much it could vary. BCa, Student's t on the cost, its root or its logarithm, and the
   studentised bootstrap on all three hold it in 90 to 92 %; a factor of 1.3 makes up for it;
 - min_cllr adapts to the very trials. Its bias is twice what resamples show, which a shift makes up for; its spread is
-  larger than they show too. The bootstrap is not consistent for monotone regression (Sen, Banerjee and Woodroofe,
+  larger than they show too. Of sessions resampled too the shift is half as large: 95.7 % of 300 sets, with all of it 89.7.
+  The bootstrap is not consistent for monotone regression (Sen, Banerjee and Woodroofe,
   "Inconsistency of Bootstrap: the Grenander Estimator", Annals of Statistics, 2010);
 - top-1 of models much alike, which identify 2 of 432 utterances differently: resamples hold the difference in 86 %. With one
   more change each way it is held always, since so few changes cannot be told from none; with independent changes in
