@@ -115,7 +115,7 @@ def _ridge_regression(inputs, outputs):
     Leave-one-out in closed form (PRESS: Allen, Technometrics 16, 1974). By the n x n products of utterances, of which
     there are fewer than inputs.
     """
-    mean, deviation = inputs.mean(0), inputs.std(0).clamp(min=1e-9)
+    mean, deviation = inputs.mean(0), inputs.std(0).nan_to_num(0).clamp(min=1e-9)
     scaled = (inputs - mean) / deviation / inputs.shape[1] ** 0.5
     target = outputs.mean(0)
     values, vectors = torch.linalg.eigh(scaled @ scaled.T)

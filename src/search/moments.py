@@ -19,10 +19,11 @@ LAST = "fc"
 class Moments:
     """Of the outputs of a layer over calibration speech, before its ReLU.
 
-    mean [channels]; covariance [channels, channels], of a linear layer by `_linear_covariance`; sensitivity [channels, channels]: the mean of J'J a frame, J being
-    the Jacobian of the embedding, scaled to length one, with respect to the outputs of that frame. An error e of the
-    outputs moves the embedding by a square of about e' sensitivity e: the diagonal of Fisher-weighted factorisation (Hsu
-    et al., "Language model compression with weighted low-rank factorization", ICLR 2022), here with all its directions.
+    mean [channels]; covariance [channels, channels], of a linear layer by `_linear_covariance`; sensitivity [channels,
+    channels]: the mean of J'J a frame, J being the Jacobian of the embedding, scaled to length one, with respect to the
+    outputs of that frame. An error e of the outputs moves the embedding by a square of about e' sensitivity e: the
+    diagonal of Fisher-weighted factorisation (Hsu et al., "Language model compression with weighted low-rank
+    factorization", ICLR 2022), here with all its directions.
     """
 
     mean: torch.Tensor
@@ -170,4 +171,4 @@ def _shrinkage(inputs: torch.Tensor) -> float:
     products = inputs @ inputs.T
     square = products.square().sum() / count**2  # of the covariance's elements
     noise = (products.diagonal().square().mean() - square) / count
-    return (noise / (square - size)).clamp(0, 1).item()
+    return (noise / (square - size)).nan_to_num(0).clamp(0, 1).item()

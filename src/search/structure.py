@@ -243,4 +243,5 @@ def _distances(network, others, features):
 def _spectra(network, measured):
     layers = {name: network.get_submodule(name) for name in measured}
     spectra = {name: factorise.spectrum(measured[name], layer.weight[0].numel()) for name, layer in layers.items()}
-    return {name: spectrum for name, spectrum in spectra.items() if spectrum.largest_rank}
+    # Where nothing varies, as linear layers do over one utterance, nothing is known.
+    return {name: spectrum for name, spectrum in spectra.items() if spectrum.largest_rank and spectrum.errors[0] > 0}

@@ -65,6 +65,13 @@ def test_no_other_channels_or_stride_move_the_embedding_less_within_a_share(stru
     assert structures.cost(chosen) <= most
 
 
+def test_one_utterance_says_nothing_of_linear_layers(wide, calibration):
+    alone = structure.measure(wide, calibration[:1])
+    assert "mfa" in alone.spectra and "attention.context" not in alone.spectra
+    for share in (0.6, 0.0):
+        assert alone.network(alone.of_share(share))(calibration[1]).isfinite().all()
+
+
 def test_without_calibration_speech_nothing_can_be_left_out(wide):
     alone = structure.measure(wide, [])
     assert alone.of_share(0.2) == Structure(None, 1, {}) and not alone.spectra
