@@ -96,6 +96,8 @@ def movements(
 def _gradients(network, names, features, seed):
     """For each utterance, {layer: (what it reads, its outputs [frames, channels], the gradients of a random projection of
     the embedding)}."""
+    if not names:
+        return
     inputs: dict[str, torch.Tensor] = {}
     outputs: dict[str, torch.Tensor] = {}
     hooks = [network.get_submodule(name).register_forward_hook(_keep(inputs, outputs, name)) for name in names]

@@ -117,10 +117,10 @@ def bounds(trained: Sequence[tuple[float, bool]], untrained: Sequence[float], kn
         return knee, knee
     passed = [*untrained, *(share for share, good in trained if good)]
     high = STEP * min(passed) if passed else 1.0
-    failed = [share for share, good in trained if not good and share < high]
+    failed = [share for share, good in trained if not good]
     if not passed:
         return max(failed), min(1.0, max(failed) / REACH)
-    return max(failed, default=REACH * high), high
+    return max((share for share in failed if share < high), default=REACH * high), high
 
 
 def _priced(trials, setup, settings, worker):

@@ -52,6 +52,7 @@ def test_the_knee_is_the_smallest_that_loses_less_as_measured():
         ([(0.5, False)], [0.7], (0.5, 0.95 * 0.7)),
         ([(0.3, False)], [], (0.3, 0.75)),
         ([(0.3, False), (0.5, False)], [], (0.5, 1.0)),
+        ([(1.0, False)], [], (1.0, 1.0)),
     ],
 )
 def test_trials_go_where_it_is_undecided(trained, untrained, expected):

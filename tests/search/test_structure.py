@@ -1,10 +1,12 @@
 import pytest
 import torch
 
+from src.encoder.networks import rewrite
 from src.search import structure
 from src.search.factorise import multiplications
 from src.search.moments import FRAMES
 from src.search.structure import Structure, Structures
+from tests.encoder.helpers import XVECTOR, random_xvector
 from tests.search.test_aggregation import distance
 
 
@@ -70,6 +72,12 @@ def test_one_utterance_says_nothing_of_linear_layers(wide, calibration):
     assert "mfa" in alone.spectra and "attention.context" not in alone.spectra
     for share in (0.6, 0.0):
         assert alone.network(alone.of_share(share))(calibration[1]).isfinite().all()
+
+
+def test_a_network_of_which_nothing_can_be_left_out_stays_whole():
+    network = rewrite(random_xvector(XVECTOR)).requires_grad_(False)
+    alone = structure.measure(network, [torch.randn(1, 60, network.mels)])
+    assert not alone.spectra and alone.of_share(0.99).ranks == {}
 
 
 def test_without_calibration_speech_nothing_can_be_left_out(wide):
