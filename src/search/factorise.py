@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from src.encoder.networks import affine
@@ -49,11 +48,6 @@ class Spectrum:
     def size(self) -> int:
         """Multiplications at each place."""
         return self.inputs * self.outputs
-
-    @property
-    def left_out(self) -> torch.Tensor:
-        """[channels + 1], the sum of the errors when only the first 0 to `channels` components are left."""
-        return F.pad(self.errors.double(), (0, 1)).flip(0).cumsum(0).flip(0)
 
     @property
     def largest_rank(self) -> int:

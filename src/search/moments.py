@@ -89,8 +89,13 @@ def movements(
         for key, (layer, channels, mean, onto, back) in components.items():
             values, gradient = (each if channels is None else each[:, channels] for each in frames[layer][1:])
             moved = (((values - mean) @ onto.T) * (gradient @ back)).sum(0, dtype=torch.float64)
-            squares[key] += F.pad(moved, (0, 1)).flip(0).cumsum(0).flip(0).square()
+            squares[key] += left_out(moved).square()
     return {key: total / len(features) for key, total in squares.items()}
+
+
+def left_out(errors: torch.Tensor) -> torch.Tensor:
+    """[n + 1], what errors [n] of components add up to when only the first 0 to n are left."""
+    return F.pad(errors, (0, 1)).flip(0).cumsum(0).flip(0)
 
 
 def _gradients(network, names, features, seed):

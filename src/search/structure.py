@@ -189,7 +189,7 @@ def measure(network: nn.Module, features: Sequence[torch.Tensor]) -> Structures:
             spectra |= {(count, name): spectrum for name, spectrum in _spectra(networks[count], own).items()}
     # A linear layer has one vector an utterance, whose errors nothing adds up.
     moved: dict[Hashable, torch.Tensor] = {
-        (count, name): spectrum.left_out
+        (count, name): moments.left_out(spectrum.errors.double())
         for (count, name), spectrum in spectra.items()
         if isinstance(network.get_submodule(name), nn.Linear)
     }
