@@ -121,9 +121,7 @@ class EncoderQuantizer(Quantizer):
             source = _moved(node)
             if source is not None and _is_quantised(source):
                 _annotate(node, {}, SharedQuantizationSpec(source))
-            elif node.target is _OPS.add.Tensor and any(map(_reaches_conv, node.users)):
-                _annotate(node, {s: self.activation for s in node.args[:2] if _is_quantised(s)}, self.activation)
-            elif _gates(node):
+            elif _sums(node) or _gates(node):
                 _annotate(node, dict.fromkeys(node.args[:2], self.activation), self.activation)
             elif node.target is _OPS.mean.dim and _is_quantised(node.args[0]):
                 _annotate(node, {node.args[0]: self.activation}, self.activation)
@@ -174,6 +172,11 @@ def _moved(node):
     return None
 
 
+def _sums(node):
+    """Whether it is a sum before a convolution."""
+    return node.target is _OPS.add.Tensor and any(map(_reaches_conv, node.users))
+
+
 def _gates(node):
     """Whether it is the product of a quantised value and a computed one, and all that is done with it is adding it to
     something before a convolution."""
@@ -182,7 +185,7 @@ def _gates(node):
         and _is_quantised(node.args[0])
         and isinstance(node.args[1], torch.fx.Node)
         and node.args[1].op != "get_attr"
-        and all(user.target is _OPS.add.Tensor and any(map(_reaches_conv, user.users)) for user in node.users)
+        and all(map(_sums, node.users))
     )
 
 
@@ -192,7 +195,8 @@ def _is_quantised(node):
 
 
 def _reaches_conv(node):
-    """Whether the value goes into a convolution, at most padded or concatenated on the way."""
+    """Whether the value goes into a convolution, at most padded, concatenated or added to others on the way."""
     if node.target in _CONVS:
         return True
-    return node.target in (_OPS.pad.default, _OPS.cat.default) and any(map(_reaches_conv, node.users))
+    passed = (_OPS.pad.default, _OPS.cat.default, _OPS.add.Tensor)
+    return node.target in passed and any(map(_reaches_conv, node.users))

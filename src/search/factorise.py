@@ -8,6 +8,7 @@ layer's own outputs, of r (inputs * kernel + outputs) multiplications a frame in
 layers, which are computed once an utterance, count for little there, and for much in bytes.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -89,22 +90,19 @@ class Shape(NamedTuple):
 
 
 def shapes(network: nn.Module, frames: int) -> dict[str, Shape]:
-    """{name: Shape} of every convolution and linear layer, for an utterance of so many frames."""
+    """{name: Shape} of every convolution and linear layer, for an utterance of so many frames. Nothing is computed."""
+    network = copy.deepcopy(network).to("meta")
     found: dict[str, Shape] = {}
 
     def note(name: str, layer: nn.Conv2d | nn.Linear, output: torch.Tensor) -> None:
         weight = layer.weight
         found[name] = Shape(weight[0].numel(), len(weight), weight[0, 0].numel(), output.numel() // len(weight))
 
-    hooks = [
-        layer.register_forward_hook(lambda layer, _, output, name=name: note(name, layer, output))
-        for name, layer in network.named_modules()
-        if isinstance(layer, (nn.Conv2d, nn.Linear))
-    ]
+    for name, layer in network.named_modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.register_forward_hook(lambda layer, _, output, name=name: note(name, layer, output))
     with torch.no_grad():
-        network(torch.zeros(1, frames, network.mels))
-    for hook in hooks:
-        hook.remove()
+        network(torch.zeros(1, frames, network.mels, device="meta"))
     return found
 
 

@@ -14,6 +14,7 @@ from src.cost.node_times import node_times
 from src.cost.onnx_macs import CONVOLUTIONS
 from src.runtime import engine
 from src.search.factorise import Shape
+from src.search.frames import Frames
 
 ROUNDS = 10
 # Of the convolutions that are measured: kernel, and its channels, read and written, in all pairs that are not too large.
@@ -28,8 +29,8 @@ class Price(Protocol):
         """What a convolution or a linear layer costs."""
         ...
 
-    def rest(self, channels: float, frames: float) -> float:
-        """What all else costs, where these shares of the channels and of the frames are pooled."""
+    def rest(self, channels: float, frames: Frames) -> float:
+        """What all else costs, where this share of the channels, and these frames, are computed and pooled."""
         ...
 
 
@@ -39,7 +40,7 @@ class Multiplications:
     def layer(self, name: str, shape: Shape) -> float:
         return shape.multiplications
 
-    def rest(self, channels: float, frames: float) -> float:
+    def rest(self, channels: float, frames: Frames) -> float:
         return 0.0
 
 
@@ -55,7 +56,7 @@ class Bytes:
     def layer(self, name: str, shape: Shape) -> float:
         return self.weight[name.split(".")[0]] * shape.inputs * shape.outputs
 
-    def rest(self, channels: float, frames: float) -> float:
+    def rest(self, channels: float, frames: Frames) -> float:
         return 0.0
 
 
@@ -64,20 +65,21 @@ class Milliseconds:
     """On one thread of this machine.
 
     convolutions: a convolution, of a million values that it writes, of a million that it gathers, of as many where its
-    kernel is larger than one, of 10^9 multiplications; pooling: all that runs after the aggregation layer but
-    convolutions; others: the front end and the rest.
+    kernel is larger than one, of 10^9 multiplications; front_end, trunk, pooling: all but the convolutions, before the
+    first of them, up to the aggregation layer, and after it.
     """
 
     convolutions: tuple[float, ...]
+    front_end: float
+    trunk: float
     pooling: float
-    others: float
 
     def layer(self, name: str, shape: Shape) -> float:
         """A linear layer, which is computed once, is among the rest."""
         return float(np.dot(self.convolutions, _amounts(shape))) if shape.positions > 1 else 0.0
 
-    def rest(self, channels: float, frames: float) -> float:
-        return self.others + self.pooling * channels * frames
+    def rest(self, channels: float, frames: Frames) -> float:
+        return self.front_end + (self.trunk + self.pooling * channels / frames.stride) / frames.step
 
 
 def milliseconds(model: Path | str, waveform: np.ndarray, pooled: int, positions: int) -> Milliseconds:
@@ -87,13 +89,16 @@ def milliseconds(model: Path | str, waveform: np.ndarray, pooled: int, positions
     samples]; pooled: how many convolutions run before what is pooled, the aggregation layer among them; positions: for
     how many a layer is computed.
     """
-    before = pooled
-    rest = {True: 0.0, False: 0.0}  # whether it is pooled
+    convolutions, front_end, trunk, pooling = 0, 0.0, 0.0, 0.0
     for (operator, _), time in node_times(model, {engine.INPUT: waveform}, ROUNDS).items():
         if operator in CONVOLUTIONS:
-            before -= 1
+            convolutions += 1
+        elif convolutions == 0:
+            front_end += time
+        elif convolutions < pooled:
+            trunk += time
         else:
-            rest[before <= 0] += time
+            pooling += time
     shapes = [
         Shape(inputs * kernel, outputs, kernel, positions)
         for kernel, channels in MEASURED
@@ -103,7 +108,7 @@ def milliseconds(model: Path | str, waveform: np.ndarray, pooled: int, positions
     times = np.array(convolution_times(shapes, ROUNDS))
     # Of relative errors; nothing costs less than nothing.
     coefficients, _ = nnls(np.array([_amounts(shape) for shape in shapes]) / times[:, None], np.ones(len(times)))
-    return Milliseconds(tuple(coefficients.tolist()), rest[True], rest[False])
+    return Milliseconds(tuple(coefficients.tolist()), front_end, trunk, pooling)
 
 
 def _amounts(shape):

@@ -1,11 +1,10 @@
-"""The structure of a smaller network: how many channels its aggregation layer has, at which frames it is computed, and the
+"""The structure of a smaller network: at which frames it is computed, how many channels its aggregation layer has, and the
 ranks of its layers.
 
 All that can be left out is measured in one unit, the mean square by which the embedding moves, so that one price for a
 multiplication decides over all of it.
 """
 
-import copy
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,30 +14,31 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from tqdm import tqdm
 
 from src.encoder.networks.ecapa import PlainEcapa
-from src.search import aggregation, factorise, moments
+from src.search import aggregation, factorise, frames, moments
 from src.search.factorise import MULTIPLE, Shape, Spectrum, shapes
+from src.search.frames import Frames, fewer
 from src.search.moments import FRAMES, Components
 from src.search.price import MULTIPLICATIONS, Price
 
 CHANNELS = (1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 1 / 16)  # of the aggregation layer, as shares
-STRIDES = (2, 3, 4)  # of the layers whose frames are only pooled
 # Layers that these go into or come from; the latter give as many outputs as before.
 AGGREGATED = ("mfa", "attention.x", "attention.context", "attention.out")
 READERS = ("attention.x", "attention.context")
 
 
 class Structure(NamedTuple):
-    """channels: of the aggregation layer, None for all; stride: one frame in so many is pooled; ranks: {layer: rank}, of
+    """channels: of the aggregation layer, None for all; frames: that are computed and pooled; ranks: {layer: rank}, of
     layers that became two."""
 
     channels: int | None
-    stride: int
+    frames: Frames
     ranks: dict[str, int]
 
 
-EVERYTHING = Structure(None, 1, {})
+EVERYTHING = Structure(None, frames.ALL, {})
 
 
 @dataclass(frozen=True)
@@ -55,28 +55,27 @@ class _Network:
 class Structures:
     """The networks that can be made of one, with fewer operations.
 
-    networks: by the channels of the aggregation layer; strides: {stride: what it moves the embedding by}; price: of what
-    is left.
+    networks: by the channels of the aggregation layer; frames: {frames: what computing only these moves the embedding by};
+    price: of what is left.
     """
 
     def __init__(
-        self, networks: Mapping[int | None, _Network], strides: Mapping[int, float], price: Price = MULTIPLICATIONS
+        self, networks: Mapping[int | None, _Network], frames: Mapping[Frames, float], price: Price = MULTIPLICATIONS
     ):
         self.networks = networks
-        self.strides = strides
+        self.frames = frames
         whole = getattr(networks[None].network, "mfa", None)
         whole = whole.out_channels if whole else 1
         self._bases = {}
         for channels, each in networks.items():
-            layers = shapes(each.network, FRAMES)
-            for stride, error in strides.items():
-                rest = price.rest((channels or whole) / whole, 1 / stride)
-                strided = _strided_shapes(each.network, layers, stride)
-                self._bases[channels, stride] = _Base(each, strided, each.error + error, price, rest)
+            for some, error in frames.items():
+                layers = shapes(fewer(each.network, some), FRAMES)
+                rest = price.rest((channels or whole) / whole, some)
+                self._bases[channels, some] = _Base(each, layers, each.error + error, price, rest)
 
     def priced(self, price: Price) -> "Structures":
         """The same networks, chosen by another price."""
-        return Structures(self.networks, self.strides, price)
+        return Structures(self.networks, self.frames, price)
 
     @property
     def spectra(self) -> dict[str, Spectrum]:
@@ -87,38 +86,38 @@ class Structures:
         """The structure that leaves at most `share` of the multiplications, or whatever is to be small, and moves the
         embedding least; the least that can be had where the share is out of reach.
 
-        By Lagrange, for every number of channels and every stride: what is left out of each layer weighs what it does to the
+        By Lagrange, for every number of channels and of frames: what is left out of each layer weighs what it does to the
         embedding against one price for a multiplication, the lowest at which few enough are left.
         """
         if share >= 1:
             return EVERYTHING
-        most = share * self._bases[None, 1].size
+        most = share * self._bases[None, frames.ALL].size
         found = [(*base.within(most), key) for key, base in self._bases.items()]
-        _, _, ranks, (channels, stride) = min(found, key=lambda each: (max(each[1], most), each[0]))
-        return Structure(channels, stride, ranks)
+        _, _, ranks, (channels, some) = min(found, key=lambda each: (max(each[1], most), each[0]))
+        return Structure(channels, some, ranks)
 
     def cost(self, structure: Structure) -> float:
         """What a structure that `of_share` gave costs, at the price."""
-        return self._bases[structure.channels, structure.stride].cost(structure.ranks)
+        return self._bases[structure.channels, structure.frames].cost(structure.ranks)
 
     def error(self, structure: Structure) -> float:
         """The mean square by which a structure that `of_share` gave is predicted to move the embedding, at length one:
         twice 1 - cosine."""
-        base = self._bases[structure.channels, structure.stride]
+        base = self._bases[structure.channels, structure.frames]
         moved = self.networks[structure.channels].moved
         return base.error + sum(moved[name][rank].item() for name, rank in structure.ranks.items())
 
     def network(self, structure: Structure) -> nn.Module:
         """The network of a structure that `of_share` gave."""
         each = self.networks[structure.channels]
-        network = _strided(each.network, structure.stride)
+        network = fewer(each.network, structure.frames)
         for name, rank in structure.ranks.items():
             network.set_submodule(name, factorise.product(network.get_submodule(name), each.spectra[name], rank))
         return network
 
 
 class _Base:
-    """What ranks are chosen for: error, what the channels and the stride move the embedding by; size, what it costs; and of
+    """What ranks are chosen for: error, what the channels and the frames move the embedding by; size, what it costs; and of
     every multiple of MULTIPLE as a layer's rank, 0 for the layer as it is, [layers, multiples], what that moves the embedding
     by and what cost it saves."""
 
@@ -153,29 +152,11 @@ class _Base:
         return self.size - sum(self.saved[self.layers.index(name), rank // MULTIPLE] for name, rank in ranks.items())
 
 
-def _strided(network, stride):
-    """A copy of the network that pools one frame in `stride`."""
-    network = copy.deepcopy(network)
-    if stride > 1:
-        conv = network.get_submodule(network.pooled)
-        conv.stride = (conv.stride[0], stride)
-    return network
-
-
-def _strided_shapes(network, layers, stride):
-    """The shapes of `_strided`, of those of the network, which are in the order in which they are computed."""
-    if stride == 1:
-        return layers
-    names = list(layers)
-    pooled = names[names.index(network.pooled) :]
-    return layers | {name: layers[name]._replace(positions=-(-layers[name].positions // stride)) for name in pooled}
-
-
 def measure(network: nn.Module, features: Sequence[torch.Tensor]) -> Structures:
     """The Structures of a plain network, by what calibration speech, each [1, time, mels], says of it; without any, only
     the network itself."""
     if not features:
-        return Structures({None: _Network(network, 0.0, {}, {})}, {1: 0.0})
+        return Structures({None: _Network(network, 0.0, {}, {})}, {frames.ALL: 0.0})
     measured = moments.measure(network, features)
     networks, optimism, channels = {None: network}, {None: 0.0}, {None: None}
     spectra = {(None, name): spectrum for name, spectrum in _spectra(network, measured).items()}
@@ -210,16 +191,15 @@ def measure(network: nn.Module, features: Sequence[torch.Tensor]) -> Structures:
             if own == count or (own is None and name not in AGGREGATED)
         }
 
-    strides = STRIDES if hasattr(network, "pooled") else ()
-    alternatives = {(count, 1): each for count, each in networks.items() if count}
-    alternatives |= {(None, stride): _strided(network, stride) for stride in strides}
-    errors = {(None, 1): 0.0} | _distances(network, alternatives, features)
+    alternatives = {(count, frames.ALL): each for count, each in networks.items()}
+    alternatives |= {(None, some): fewer(network, some) for some in frames.choices(network)}
+    errors = _distances(network, alternatives, features)
     return Structures(
         {
-            count: _Network(each, errors[count, 1] + optimism[count], of(count, spectra), of(count, moved))
+            count: _Network(each, errors[count, frames.ALL] + optimism[count], of(count, spectra), of(count, moved))
             for count, each in networks.items()
         },
-        {stride: errors[None, stride] for stride in (1, *strides)},
+        {some: errors[None, some] for some in frames.choices(network)},
     )
 
 
@@ -228,15 +208,18 @@ def _counts(channels):
 
 
 def _distances(network, others, features):
-    """{key: mean square distance of another network's embedding from the network's}, at length one, over the first FRAMES
-    of each utterance; the others have the network's layers before `pooled`."""
+    """{(channels, frames): mean square distance of another network's embedding from the network's}, at length one, over the
+    first FRAMES of each utterance; those with the same step have the same trunk."""
     squares = dict.fromkeys(others, 0.0)
     with torch.no_grad():
-        for utterance in features if others else ():
-            frames = network.trunk(utterance[:, :FRAMES])
-            whole = F.normalize(network.head(frames), dim=-1)
-            for key, other in others.items():
-                squares[key] += (F.normalize(other.head(frames), dim=-1) - whole).square().sum().item()
+        for utterance in tqdm(features, "frames", disable=None, leave=False):
+            trunks = {}
+            whole = F.normalize(network(utterance[:, :FRAMES]), dim=-1)
+            for (channels, some), other in others.items():
+                if some.step not in trunks:
+                    trunks[some.step] = other.trunk(utterance[:, :FRAMES])
+                embedding = F.normalize(other.head(trunks[some.step]), dim=-1)
+                squares[channels, some] += (embedding - whole).square().sum().item()
     return {key: total / len(features) for key, total in squares.items()}
 
 

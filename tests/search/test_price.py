@@ -5,13 +5,14 @@ from src.cost.node_times import node_times
 from src.quantize import ptq
 from src.quantize.quantizer import GROUPS
 from src.search.factorise import Shape, multiplications, shapes
+from src.search.frames import ALL, Frames
 from src.search.moments import FRAMES
 from src.search.price import Milliseconds, Multiplications, milliseconds
-from src.search.structure import Structure
+from src.search.structure import EVERYTHING
 from src.search.student import Source
 from tests.quantize.conftest import exported
 
-FLAT = Milliseconds((0.0, 0.0, 0.0, 0.0, 0.0), pooling=2.0, others=1.0)  # only pooling can be saved
+FLAT = Milliseconds((0.0, 0.0, 0.0, 0.0, 0.0), front_end=1.0, trunk=0.0, pooling=2.0)  # only pooling can be saved
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def waveform():
 def test_multiplications_of_a_shape_and_of_the_product_it_becomes():
     shape = Shape(inputs=48, outputs=32, kernel=3, positions=10)
     price = Multiplications()
-    assert price.layer("mfa", shape) == 48 * 32 * 10 and price.rest(0.5, 0.5) == 0
+    assert price.layer("mfa", shape) == 48 * 32 * 10 and price.rest(0.5, ALL) == 0
     assert sum(price.layer("mfa", half) for half in shape.product(8)) == 10 * (48 * 8 + 8 * 32)
 
 
@@ -41,16 +42,16 @@ def test_bytes_are_those_of_the_students_weights(structures, calibration, share)
     priced = structures.priced(source.bytes)
     whole, chosen = (priced.of_share(each) for each in (1.0, share))
     assert priced.cost(chosen) == pytest.approx(1e6 * source.cost(priced.network(chosen), FRAMES)[1])
-    assert priced.cost(chosen) <= share * priced.cost(whole) and chosen.stride == 1
+    assert priced.cost(chosen) <= share * priced.cost(whole) and chosen.frames == ALL
 
 
 def test_a_share_of_the_time_is_reached_by_what_takes_time(structures):
     """Where only pooling takes time, frames and channels of it go, and no rank changes."""
     chosen = structures.priced(FLAT).of_share(0.7)
     channels = chosen.channels or structures.networks[None].network.mfa.out_channels
-    pooled = channels / structures.networks[None].network.mfa.out_channels / chosen.stride
+    pooled = channels / structures.networks[None].network.mfa.out_channels / chosen.frames.step / chosen.frames.stride
     assert 1 + 2 * pooled <= 0.7 * 3 and not chosen.ranks
-    assert structures.priced(FLAT).of_share(1.0) == Structure(None, 1, {})
+    assert structures.priced(FLAT).of_share(1.0) == EVERYTHING
     chosen = structures.of_share(0.6)
     assert structures.priced(Multiplications()).of_share(0.6) == chosen
     assert structures.cost(chosen) == multiplications(structures.network(chosen), FRAMES)
@@ -61,7 +62,12 @@ def test_times_are_of_every_node_and_the_table_of_convolutions_is_what_they_add_
     assert all(time >= 0 for time in times.values()) and any(operator == "QLinearConv" for operator, _ in times)
     convolutions = sum(shape.positions > 1 for shape in shapes(wide, FRAMES).values())
     measured = milliseconds(student_file, waveform, convolutions - 2, FRAMES)
-    assert min(measured.convolutions) >= 0 and measured.pooling > 0 and measured.others > 0
+    assert min(measured.convolutions) >= 0 and min(measured.front_end, measured.trunk, measured.pooling) > 0
+    others = sum(time for (operator, _), time in times.items() if operator != "QLinearConv")
+    assert measured.rest(1, ALL) == pytest.approx(others, rel=0.8)  # two measurements
+    assert measured.rest(0.5, Frames(2, 2)) == pytest.approx(
+        measured.front_end + measured.trunk / 2 + measured.pooling / 8
+    )
     assert measured.layer("fc", Shape(512, 512, 1, 1)) == 0  # it is among the rest
     small, large = (measured.layer("mfa", Shape(size, size, 1, FRAMES)) for size in (32, 512))
     assert 0 < small < large

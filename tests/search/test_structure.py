@@ -4,8 +4,9 @@ import torch
 from src.encoder.networks import rewrite
 from src.search import structure
 from src.search.factorise import multiplications
+from src.search.frames import ALL
 from src.search.moments import FRAMES
-from src.search.structure import Structure, Structures
+from src.search.structure import EVERYTHING, Structure, Structures
 from tests.encoder.helpers import XVECTOR, random_xvector
 from tests.search.test_aggregation import distance
 
@@ -27,7 +28,7 @@ def test_smaller_ones_move_the_embedding_more_and_there_is_a_smallest(structures
     assert errors == sorted(errors) and errors[0] == 0
     smallest = structures.of_share(0.0)
     assert smallest == structures.of_share(0.01) and smallest.channels == min(filter(None, structures.networks))
-    assert smallest.stride == max(structures.strides)
+    assert smallest.frames.step * smallest.frames.stride == 4
 
 
 @pytest.mark.parametrize("share", [1.0, 0.6])
@@ -42,12 +43,12 @@ def test_training_one_network_leaves_those_that_are_made_after_it_as_they_were(s
 
 
 def test_everything_is_the_network_itself(structures, wide, calibration):
-    assert structures.of_share(1.0) == Structure(None, 1, {})
+    assert structures.of_share(1.0) == EVERYTHING
     assert torch.equal(structures.network(structures.of_share(1.0))(calibration[0]), wide(calibration[0]))
 
 
 def test_channels_of_the_aggregation_layer_are_dropped_where_ranks_alone_do_not_reach(structures, calibration):
-    without = Structures({None: structures.networks[None]}, structures.strides)
+    without = Structures({None: structures.networks[None]}, structures.frames)
     least = _left(structures, without.of_share(0.0))
     chosen = structures.of_share(0.96 * least)
     assert chosen.channels and _left(structures, chosen) <= 0.96 * least
@@ -58,9 +59,9 @@ def test_channels_of_the_aggregation_layer_are_dropped_where_ranks_alone_do_not_
 
 
 @pytest.mark.parametrize("share", [0.85, 0.7, 0.6, 0.5, 0.45, 0.4])
-def test_no_other_channels_or_stride_move_the_embedding_less_within_a_share(structures, share):
+def test_no_other_channels_or_frames_move_the_embedding_less_within_a_share(structures, share):
     """Whatever is left of the share where the best of one kind meets the best of another would be given away."""
-    most = share * structures.cost(Structure(None, 1, {}))
+    most = share * structures.cost(EVERYTHING)
     chosen = structures.of_share(share)
     others = [base.within(most) for base in structures._bases.values()]
     assert structures.error(chosen) == pytest.approx(min(error for error, left, _ in others if left <= most))
@@ -82,26 +83,16 @@ def test_a_network_of_which_nothing_can_be_left_out_stays_whole():
 
 def test_without_calibration_speech_nothing_can_be_left_out(wide):
     alone = structure.measure(wide, [])
-    assert alone.of_share(0.2) == Structure(None, 1, {}) and not alone.spectra
+    assert alone.of_share(0.2) == EVERYTHING and not alone.spectra
 
 
 def test_what_a_structure_is_predicted_to_move_the_embedding_by_is_about_what_it_does(structures, wide, calibration):
     """To first order, with errors of layers that add up as if independent: within a factor of two where it is small."""
     heard = [utterance[:, :FRAMES] for utterance in calibration]
-    for stride in structures.strides:
-        alone = structures.network(Structure(None, stride, {}))
-        assert distance(alone, wide, heard) == pytest.approx(structures.strides[stride], rel=1e-3)
+    for some, error in structures.frames.items():
+        alone = structures.network(Structure(None, some, {}))
+        assert distance(alone, wide, heard) == pytest.approx(error, rel=1e-3)
     for name in ("layer0", "blocks.1.tdnn2", "mfa"):
-        alone = Structure(None, 1, {name: structures.spectra[name].largest_rank})
+        alone = Structure(None, ALL, {name: structures.spectra[name].largest_rank})
         moved = distance(structures.network(alone), wide, heard)
         assert 0.5 * moved < structures.error(alone) < 2 * moved
-
-
-@pytest.mark.parametrize("stride", [2, 3])
-def test_a_stride_pools_every_so_manieth_frame_of_the_same_outputs(structures, wide, calibration, stride):
-    frames = {}
-    for network in (wide, structures.network(Structure(None, stride, {}))):
-        hook = network.mfa.register_forward_hook(lambda _, __, output: frames.update({len(frames): output}))
-        network(calibration[0])
-        hook.remove()
-    torch.testing.assert_close(frames[1], frames[0][..., ::stride])

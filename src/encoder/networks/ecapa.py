@@ -108,7 +108,8 @@ class PlainBlock(nn.Module):
         x = F.relu(self.tdnn2(torch.cat(outputs, dim=1)))
         gate = torch.sigmoid(self.se2(F.relu(self.se1(vector(x.mean(dim=3, keepdim=True))))))
         scale = gate if self.gate_sign is None else gate * self.gate_sign
-        return x * channels(scale) + channels(gate * self.offset) + residual
+        # In this order all three are sums and products of integers.
+        return x * channels(scale) + (residual + channels(gate * self.offset))
 
 
 class AttentivePooling(nn.Module):

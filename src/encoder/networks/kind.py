@@ -38,9 +38,9 @@ class Kind:
 
     A plain network takes features [batch, time, mels] and gives embeddings [batch, dim]. It has an attribute `mels`,
     and all its layers with weights, `nn.Conv2d` or `nn.Linear`, lie in submodules called layer0, blocks (an
-    `nn.ModuleDict`), mfa, attention and fc, or in some of these: the groups whose weights have bits of their own. Where
-    it has an attribute `pooled`, that names the convolution after which no frame looks at another before the pooling, and
-    its methods `trunk` and `head` are what comes before that convolution and the rest.
+    `nn.ModuleDict`), mfa, attention and fc, or in some of these: the groups whose weights have bits of their own. layer0
+    is first, and time the last dimension of what a convolution reads. It is its method `head` of its method `trunk`: where
+    it has an attribute `pooled`, that names the first convolution of `head`, from which on no frame looks at another.
     """
 
     name: str

@@ -33,9 +33,17 @@ class PlainResNet(nn.Module):
         self.mels = mels
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.head(self.trunk(features))
+
+    def trunk(self, features: torch.Tensor) -> torch.Tensor:
+        """The map that is pooled."""
         x = F.relu(self.layer0(features.transpose(1, 2).unsqueeze(1)))
         for block in self.blocks.values():
             x = block(x)
+        return x
+
+    def head(self, x: torch.Tensor) -> torch.Tensor:
+        """The embedding, from what `trunk` gives."""
         return self.fc(self.attention(x)).squeeze(1)
 
 
