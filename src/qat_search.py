@@ -76,7 +76,7 @@ def main(worker=False):
             "speakers_needed": result.speakers_needed,
             "chosen": _chosen(result.chosen),
             "channels": chosen.channels,
-            "frames": chosen.frames._asdict(),
+            **chosen.frames._asdict(),
             "objective": objective,
             "objective_untrained": untrained,
             "objective_fp32": result.reference,

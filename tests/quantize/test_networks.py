@@ -1,4 +1,4 @@
-"""x-vector and ResNet in INT8: every convolution on integers, in the file and in the engine."""
+"""Every kind of network in INT8: every convolution on integers, in the file and in the engine."""
 
 import collections
 import copy
@@ -17,9 +17,14 @@ from src.quantize import ptq, qat
 from src.quantize.quantizer import GROUPS, LeakyObserver
 from src.quantize.sensitivity import sensitivity
 from src.runtime import engine
-from tests.encoder.helpers import RESNET, XVECTOR, babble, cosine, random_resnet, random_xvector
+from tests.encoder.helpers import NETWORK, RESNET, XVECTOR, babble, cosine, random_ecapa, random_resnet, random_xvector
 
-MELS = {"xvector": 24, "resnet": 80}
+MELS = {"ecapa": 80, "xvector": 24, "resnet": 80}
+MODELS = {
+    "ecapa": lambda: random_ecapa(NETWORK, mild=True),
+    "xvector": lambda: random_xvector(XVECTOR, mild=True),
+    "resnet": lambda: random_resnet(RESNET, mild=True),
+}
 
 
 def front_end(name):
@@ -32,8 +37,7 @@ def front_end(name):
 def made(request):
     """(name, plain network, features, graph with observers, ranges)."""
     name = request.param
-    model = random_xvector(XVECTOR, mild=True) if name == "xvector" else random_resnet(RESNET, mild=True)
-    network = rewrite(model, MELS[name]).requires_grad_(False)
+    network = rewrite(MODELS[name](), MELS[name]).requires_grad_(False)
     features = [front_end(name)(torch.from_numpy(babble(0.6, seed=seed))) for seed in range(4)]
     prepared = ptq.prepare(network, "histogram", dict.fromkeys(GROUPS, 7))
     ptq.calibrate_activations(prepared, features)
@@ -81,6 +85,12 @@ def test_between_convolutions_the_engine_leaves_integers_alone(made, file, tmp_p
     assert counts["QLinearConv"] == convolutions and not counts["Conv"]
     if name == "xvector":
         assert counts["QLinearLeakyRelu"] == convolutions
+    elif name == "ecapa":
+        blocks = len(network.blocks)
+        assert counts["QLinearMul"] == blocks
+        # The offset of the gate, the residual, and those of Res2Net.
+        assert counts["QLinearAdd"] == sum(2 + len(block.res2net) - 1 for block in network.blocks.values())
+        assert counts["QLinearGlobalAveragePool"] == blocks + 1
     else:
         gated = sum(block.se1 is not None for block in network.blocks.values())
         assert counts["QLinearAdd"] == len(network.blocks)
@@ -111,7 +121,7 @@ def test_the_groups_are_those_of_the_parameters(made):
     student = qat.fake_quantise(copy.deepcopy(prepared), ranges)
     rows = sensitivity(student, features[:1])
     blocks = [f"blocks.{name}" for name in network.blocks]
-    rest = ["mfa", "fc"] if made[0] == "xvector" else ["attention", "fc"]
+    rest = {"ecapa": ["mfa", "attention", "fc"], "xvector": ["mfa", "fc"], "resnet": ["attention", "fc"]}[made[0]]
     assert [row["group"] for row in rows] == ["layer0", *blocks, *rest, "all"]
     assert all(np.isfinite(row["embedding_sqnr_db"]) for row in rows)
 
