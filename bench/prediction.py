@@ -51,12 +51,12 @@ def main(shares: list[float], rounds: int) -> None:
         calls = {str(share): lambda model=model: model(waveform) for share, model in models.items()}
         times = latency.interleave(calls, rounds)
     print(f"{cpu()['model']}, {', '.join(cpu()['extensions'])}; {rounds} interleaved rounds\n")
-    print("| share asked for | channels | step | stride | GMACs for 3 s | predicted, ms | taken, ms | less |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| share asked for | width | channels | step | stride | GMACs for 3 s | predicted, ms | taken, ms | less |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for share, each in chosen.items():
         predicted, taken = structures.cost(each), 1e3 * float(np.median(times[str(share)]))
         gmacs, _ = source.cost(structures.network(each), 301)
         print(
-            f"| {share:g} | {each.channels or 'all'} | {each.frames.step} | {each.frames.stride} | {gmacs:.3f} | {predicted:.2f} | {taken:.2f} | "
+            f"| {share:g} | {each.width:g} | {each.channels or 'all'} | {each.frames.step} | {each.frames.stride} | {gmacs:.3f} | {predicted:.2f} | {taken:.2f} | "
             f"{100 * (predicted / taken - 1):+.0f} % |"
         )

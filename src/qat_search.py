@@ -75,6 +75,7 @@ def main(worker=False):
             "passed_validation": int(result.chosen is not None),
             "speakers_needed": result.speakers_needed,
             "chosen": _chosen(result.chosen),
+            "width": chosen.width,
             "channels": chosen.channels,
             **chosen.frames._asdict(),
             "objective": objective,

@@ -84,6 +84,10 @@ class Shape(NamedTuple):
     def multiplications(self) -> int:
         return self.inputs * self.outputs * self.positions
 
+    def of(self, weight: torch.Tensor) -> "Shape":
+        """That of a layer with the channels of this weight."""
+        return self._replace(inputs=weight.shape[1] * self.kernel, outputs=len(weight))
+
     def product(self, rank: int) -> tuple["Shape", "Shape"]:
         """Those of the two that it becomes."""
         return self._replace(outputs=rank), self._replace(inputs=rank, kernel=1)
@@ -129,16 +133,8 @@ def product(layer: nn.Conv2d | nn.Linear, spectrum: Spectrum, rank: int) -> nn.S
     bias = torch.zeros(spectrum.outputs) if layer.bias is None else layer.bias
     weight = (onto @ layer.weight.flatten(1)).unflatten(1, layer.weight.shape[1:]).to(layer.weight.dtype)
     shift, back, mean = (each.to(weight.dtype) for each in (onto @ (bias - spectrum.mean), back, spectrum.mean))
+    inner = affine.like(layer, weight, shift)
     if isinstance(layer, nn.Linear):
-        return nn.Sequential(affine.linear(weight, shift), affine.linear(back, mean))
-    inner = nn.Conv2d(
-        layer.in_channels,
-        rank,
-        layer.kernel_size,
-        stride=layer.stride,
-        padding=layer.padding,
-        dilation=layer.dilation,
-        padding_mode=layer.padding_mode,
-    )
+        return nn.Sequential(inner, affine.linear(back, mean))
     outer = nn.Conv2d(rank, layer.out_channels, 1)
-    return nn.Sequential(affine.filled(inner, weight, shift), affine.filled(outer, back[:, :, None, None], mean))
+    return nn.Sequential(inner, affine.filled(outer, back[:, :, None, None], mean))

@@ -9,7 +9,6 @@ import copy
 import math
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from src.encoder.networks import affine
@@ -56,26 +55,19 @@ def _resampled(conv, step):
     if kernel == 1:
         return conv
     places = [(tap * dilation - padding) / step for tap in range(kernel)]
-    between = any(place % 1 for place in places)
+    if all(place.is_integer() for place in places):
+        return affine.like(
+            conv,
+            conv.weight,
+            conv.bias,
+            padding=(conv.padding[0], padding // step),
+            dilation=(conv.dilation[0], dilation // step),
+        )
     first = math.floor(places[0])
-    # Where all values lie on frames, there is nothing to interpolate.
-    weight = conv.weight
-    if between:
-        weight = torch.zeros(*conv.weight.shape[:3], math.ceil(places[-1]) - first + 1)
-        for tap, place in enumerate(places):
-            before, part = math.floor(place), place % 1
-            weight[..., before - first] += (1 - part) * conv.weight[..., tap]
-            if part:
-                weight[..., before - first + 1] += part * conv.weight[..., tap]
-    resampled = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        (conv.kernel_size[0], weight.shape[3]),
-        stride=conv.stride,
-        padding=(conv.padding[0], -first),
-        dilation=(conv.dilation[0], 1 if between else dilation // step),
-        groups=conv.groups,
-        bias=conv.bias is not None,
-        padding_mode=conv.padding_mode,
-    )
-    return affine.filled(resampled, weight, conv.bias)
+    weight = conv.weight.new_zeros(*conv.weight.shape[:3], math.ceil(places[-1]) - first + 1)
+    for tap, place in enumerate(places):
+        before, part = math.floor(place), place % 1
+        weight[..., before - first] += (1 - part) * conv.weight[..., tap]
+        if part:
+            weight[..., before - first + 1] += part * conv.weight[..., tap]
+    return affine.like(conv, weight, conv.bias, padding=(conv.padding[0], -first), dilation=(conv.dilation[0], 1))

@@ -29,8 +29,9 @@ class Price(Protocol):
         """What a convolution or a linear layer costs."""
         ...
 
-    def rest(self, channels: float, frames: Frames) -> float:
-        """What all else costs, where this share of the channels, and these frames, are computed and pooled."""
+    def rest(self, width: float, channels: float, frames: Frames) -> float:
+        """What all else costs, with these shares of the channels before the aggregation layer and of its own, at these
+        frames."""
         ...
 
 
@@ -40,7 +41,7 @@ class Multiplications:
     def layer(self, name: str, shape: Shape) -> float:
         return shape.multiplications
 
-    def rest(self, channels: float, frames: Frames) -> float:
+    def rest(self, width: float, channels: float, frames: Frames) -> float:
         return 0.0
 
 
@@ -56,7 +57,7 @@ class Bytes:
     def layer(self, name: str, shape: Shape) -> float:
         return self.weight[name.split(".")[0]] * shape.inputs * shape.outputs
 
-    def rest(self, channels: float, frames: Frames) -> float:
+    def rest(self, width: float, channels: float, frames: Frames) -> float:
         return 0.0
 
 
@@ -78,8 +79,8 @@ class Milliseconds:
         """A linear layer, which is computed once, is among the rest."""
         return float(np.dot(self.convolutions, _amounts(shape))) if shape.positions > 1 else 0.0
 
-    def rest(self, channels: float, frames: Frames) -> float:
-        return self.front_end + (self.trunk + self.pooling * channels / frames.stride) / frames.step
+    def rest(self, width: float, channels: float, frames: Frames) -> float:
+        return self.front_end + (self.trunk * width + self.pooling * channels / frames.stride) / frames.step
 
 
 def milliseconds(model: Path | str, waveform: np.ndarray, pooled: int, positions: int) -> Milliseconds:

@@ -1,13 +1,13 @@
-"""The structure of a smaller network: at which frames it is computed, how many channels its aggregation layer has, and the
-ranks of its layers.
+"""The structure of a smaller network: at which frames it is computed, how many channels its layers have, and their ranks.
 
 All that can be left out is measured in one unit, the mean square by which the embedding moves, so that one price for a
 multiplication decides over all of it.
 """
 
+import copy
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,34 +17,37 @@ from torch import nn
 from tqdm import tqdm
 
 from src.encoder.networks.ecapa import PlainEcapa
-from src.search import aggregation, factorise, frames, moments
+from src.search import aggregation, factorise, moments, widths
 from src.search.factorise import MULTIPLE, Shape, Spectrum, shapes
-from src.search.frames import Frames, fewer
+from src.search.frames import ALL, Frames, choices, fewer
 from src.search.moments import FRAMES, Components
 from src.search.price import MULTIPLICATIONS, Price
 
-CHANNELS = (1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 1 / 16)  # of the aggregation layer, as shares
+WIDTHS = (3 / 4, 1 / 2, 1 / 4)  # shares of the channels before the aggregation layer
+CHANNELS = (1 / 2, 1 / 4, 1 / 8, 1 / 16)  # of the aggregation layer, as shares
 # Layers that these go into or come from; the latter give as many outputs as before.
 AGGREGATED = ("mfa", "attention.x", "attention.context", "attention.out")
 READERS = ("attention.x", "attention.context")
 
 
 class Structure(NamedTuple):
-    """channels: of the aggregation layer, None for all; frames: that are computed and pooled; ranks: {layer: rank}, of
-    layers that became two."""
+    """width: share of the channels before the aggregation layer; channels: of that, None for all; frames: that are computed
+    and pooled; ranks: {layer: rank}, of layers that became two."""
 
+    width: float
     channels: int | None
     frames: Frames
     ranks: dict[str, int]
 
 
-EVERYTHING = Structure(None, frames.ALL, {})
+WHOLE = (1.0, None)  # width and channels
+EVERYTHING = Structure(*WHOLE, ALL, {})
 
 
 @dataclass(frozen=True)
 class _Network:
-    """The network with some channels of its aggregation layer, what that moves the embedding by, its layers' spectra, and
-    what each rank of them moves it by."""
+    """The network with some of its channels, what that moves the embedding by, its layers' spectra, and what each rank of
+    them moves it by."""
 
     network: nn.Module
     error: float
@@ -55,23 +58,29 @@ class _Network:
 class Structures:
     """The networks that can be made of one, with fewer operations.
 
-    networks: by the channels of the aggregation layer; frames: {frames: what computing only these moves the embedding by};
-    price: of what is left.
+    networks: by width and channels; frames: {frames: what computing only these moves the embedding by}; price: of what is
+    left.
     """
 
     def __init__(
-        self, networks: Mapping[int | None, _Network], frames: Mapping[Frames, float], price: Price = MULTIPLICATIONS
+        self,
+        networks: Mapping[tuple[float, int | None], _Network],
+        frames: Mapping[Frames, float],
+        price: Price = MULTIPLICATIONS,
     ):
         self.networks = networks
         self.frames = frames
-        whole = getattr(networks[None].network, "mfa", None)
-        whole = whole.out_channels if whole else 1
+        aggregated = getattr(networks[WHOLE].network, "mfa", None)
+        aggregated = aggregated.out_channels if aggregated else 1
+        bare = copy.deepcopy(networks[WHOLE].network).to("meta")
+        layers = {some: shapes(fewer(bare, some), FRAMES) for some in frames}
         self._bases = {}
-        for channels, each in networks.items():
+        for (width, channels), each in networks.items():
+            weights = {name: each.network.get_submodule(name).weight for name in layers[ALL]}
             for some, error in frames.items():
-                layers = shapes(fewer(each.network, some), FRAMES)
-                rest = price.rest((channels or whole) / whole, some)
-                self._bases[channels, some] = _Base(each, layers, each.error + error, price, rest)
+                own = {name: shape.of(weights[name]) for name, shape in layers[some].items()}
+                rest = price.rest(width, (channels or aggregated) / aggregated, some)
+                self._bases[width, channels, some] = _Base(each, own, each.error + error, price, rest)
 
     def priced(self, price: Price) -> "Structures":
         """The same networks, chosen by another price."""
@@ -80,7 +89,7 @@ class Structures:
     @property
     def spectra(self) -> dict[str, Spectrum]:
         """Of the layers of the whole network."""
-        return self.networks[None].spectra
+        return self.networks[WHOLE].spectra
 
     def of_share(self, share: float) -> Structure:
         """The structure that leaves at most `share` of the multiplications, or whatever is to be small, and moves the
@@ -91,25 +100,30 @@ class Structures:
         """
         if share >= 1:
             return EVERYTHING
-        most = share * self._bases[None, frames.ALL].size
-        found = [(*base.within(most), key) for key, base in self._bases.items()]
-        _, _, ranks, (channels, some) = min(found, key=lambda each: (max(each[1], most), each[0]))
-        return Structure(channels, some, ranks)
+        most = share * self._bases[EVERYTHING[:3]].size
+        best = math.inf, math.inf, EVERYTHING
+        for (width, channels, some), base in sorted(self._bases.items(), key=lambda each: each[1].error):
+            if best[0] <= most and base.error >= best[1]:  # nor does any that follows
+                break
+            error, size, ranks = base.within(most)
+            best = min(
+                best, (max(size, most), error, Structure(width, channels, some, ranks)), key=lambda each: each[:2]
+            )
+        return best[2]
 
     def cost(self, structure: Structure) -> float:
         """What a structure that `of_share` gave costs, at the price."""
-        return self._bases[structure.channels, structure.frames].cost(structure.ranks)
+        return self._bases[structure[:3]].cost(structure.ranks)
 
     def error(self, structure: Structure) -> float:
         """The mean square by which a structure that `of_share` gave is predicted to move the embedding, at length one:
         twice 1 - cosine."""
-        base = self._bases[structure.channels, structure.frames]
-        moved = self.networks[structure.channels].moved
+        base, moved = self._bases[structure[:3]], self.networks[structure[:2]].moved
         return base.error + sum(moved[name][rank].item() for name, rank in structure.ranks.items())
 
     def network(self, structure: Structure) -> nn.Module:
         """The network of a structure that `of_share` gave."""
-        each = self.networks[structure.channels]
+        each = self.networks[structure[:2]]
         network = fewer(each.network, structure.frames)
         for name, rank in structure.ranks.items():
             network.set_submodule(name, factorise.product(network.get_submodule(name), each.spectra[name], rank))
@@ -156,8 +170,26 @@ def measure(network: nn.Module, features: Sequence[torch.Tensor]) -> Structures:
     """The Structures of a plain network, by what calibration speech, each [1, time, mels], says of it; without any, only
     the network itself."""
     if not features:
-        return Structures({None: _Network(network, 0.0, {}, {})}, {frames.ALL: 0.0})
+        return Structures({WHOLE: _Network(network, 0.0, {}, {})}, {ALL: 0.0})
     measured = moments.measure(network, features)
+    inputs = widths.measure(network, features) if network.widths() else {}
+    orders = widths.orders(network, inputs, measured)
+    found = {}
+    for width in (1.0, *WIDTHS) if inputs else (1.0,):
+        narrow = network if width == 1 else widths.reduce(network, inputs, orders, width)
+        said = measured if width == 1 else moments.measure(narrow, features)
+        found |= {(width, channels): each for channels, each in _aggregated(narrow, said, features).items()}
+    networks = {(*key, ALL): each.network for key, each in found.items()}
+    networks |= {(*WHOLE, some): fewer(network, some) for some in choices(network)}
+    errors = _distances(network, networks, features)
+    return Structures(
+        {key: replace(each, error=each.error + errors[*key, ALL]) for key, each in found.items()},
+        {some: errors[*WHOLE, some] for some in choices(network)},
+    )
+
+
+def _aggregated(network, measured, features):
+    """{channels of the aggregation layer: _Network}, whose error is by how much it is underestimated on these features."""
     networks, optimism, channels = {None: network}, {None: 0.0}, {None: None}
     spectra = {(None, name): spectrum for name, spectrum in _spectra(network, measured).items()}
     if isinstance(network, PlainEcapa):
@@ -191,16 +223,9 @@ def measure(network: nn.Module, features: Sequence[torch.Tensor]) -> Structures:
             if own == count or (own is None and name not in AGGREGATED)
         }
 
-    alternatives = {(count, frames.ALL): each for count, each in networks.items()}
-    alternatives |= {(None, some): fewer(network, some) for some in frames.choices(network)}
-    errors = _distances(network, alternatives, features)
-    return Structures(
-        {
-            count: _Network(each, errors[count, frames.ALL] + optimism[count], of(count, spectra), of(count, moved))
-            for count, each in networks.items()
-        },
-        {some: errors[None, some] for some in frames.choices(network)},
-    )
+    return {
+        count: _Network(each, optimism[count], of(count, spectra), of(count, moved)) for count, each in networks.items()
+    }
 
 
 def _counts(channels):
@@ -208,18 +233,19 @@ def _counts(channels):
 
 
 def _distances(network, others, features):
-    """{(channels, frames): mean square distance of another network's embedding from the network's}, at length one, over the
-    first FRAMES of each utterance; those with the same step have the same trunk."""
+    """{(width, channels, frames): mean square distance of another network's embedding from the network's}, at length one,
+    over the first FRAMES of each utterance; those of one width and one step have the same trunk."""
     squares = dict.fromkeys(others, 0.0)
     with torch.no_grad():
-        for utterance in tqdm(features, "frames", disable=None, leave=False):
+        for utterance in tqdm(features, "structures", disable=None, leave=False):
             trunks = {}
             whole = F.normalize(network(utterance[:, :FRAMES]), dim=-1)
-            for (channels, some), other in others.items():
-                if some.step not in trunks:
-                    trunks[some.step] = other.trunk(utterance[:, :FRAMES])
-                embedding = F.normalize(other.head(trunks[some.step]), dim=-1)
-                squares[channels, some] += (embedding - whole).square().sum().item()
+            for key, other in others.items():
+                width, _, some = key
+                if (width, some.step) not in trunks:
+                    trunks[width, some.step] = other.trunk(utterance[:, :FRAMES])
+                embedding = F.normalize(other.head(trunks[width, some.step]), dim=-1)
+                squares[key] += (embedding - whole).square().sum().item()
     return {key: total / len(features) for key, total in squares.items()}
 
 

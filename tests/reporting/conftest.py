@@ -112,6 +112,7 @@ def write(seen_speakers=0, damage=DAMAGE, sexes=False, parts=("",), **changes):
             "passed_validation": 1,
             "speakers_needed": 321,
             "chosen": {name: trials[1][name] for name in ("trial", "share", *prose.HYPERPARAMETERS)},
+            "width": 0.5,
             "channels": None,
             "step": 2,
             "stride": 1,

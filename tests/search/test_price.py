@@ -8,7 +8,7 @@ from src.search.factorise import Shape, multiplications, shapes
 from src.search.frames import ALL, Frames
 from src.search.moments import FRAMES
 from src.search.price import Milliseconds, Multiplications, milliseconds
-from src.search.structure import EVERYTHING
+from src.search.structure import EVERYTHING, WHOLE
 from src.search.student import Source
 from tests.quantize.conftest import exported
 
@@ -31,7 +31,7 @@ def waveform():
 def test_multiplications_of_a_shape_and_of_the_product_it_becomes():
     shape = Shape(inputs=48, outputs=32, kernel=3, positions=10)
     price = Multiplications()
-    assert price.layer("mfa", shape) == 48 * 32 * 10 and price.rest(0.5, ALL) == 0
+    assert price.layer("mfa", shape) == 48 * 32 * 10 and price.rest(0.5, 0.5, ALL) == 0
     assert sum(price.layer("mfa", half) for half in shape.product(8)) == 10 * (48 * 8 + 8 * 32)
 
 
@@ -48,8 +48,8 @@ def test_bytes_are_those_of_the_students_weights(structures, calibration, share)
 def test_a_share_of_the_time_is_reached_by_what_takes_time(structures):
     """Where only pooling takes time, frames and channels of it go, and no rank changes."""
     chosen = structures.priced(FLAT).of_share(0.7)
-    channels = chosen.channels or structures.networks[None].network.mfa.out_channels
-    pooled = channels / structures.networks[None].network.mfa.out_channels / chosen.frames.step / chosen.frames.stride
+    channels = chosen.channels or structures.networks[WHOLE].network.mfa.out_channels
+    pooled = channels / structures.networks[WHOLE].network.mfa.out_channels / chosen.frames.step / chosen.frames.stride
     assert 1 + 2 * pooled <= 0.7 * 3 and not chosen.ranks
     assert structures.priced(FLAT).of_share(1.0) == EVERYTHING
     chosen = structures.of_share(0.6)
@@ -64,9 +64,9 @@ def test_times_are_of_every_node_and_the_table_of_convolutions_is_what_they_add_
     measured = milliseconds(student_file, waveform, convolutions - 2, FRAMES)
     assert min(measured.convolutions) >= 0 and min(measured.front_end, measured.trunk, measured.pooling) > 0
     others = sum(time for (operator, _), time in times.items() if operator != "QLinearConv")
-    assert measured.rest(1, ALL) == pytest.approx(others, rel=0.8)  # two measurements
-    assert measured.rest(0.5, Frames(2, 2)) == pytest.approx(
-        measured.front_end + measured.trunk / 2 + measured.pooling / 8
+    assert measured.rest(1, 1, ALL) == pytest.approx(others, rel=0.8)  # two measurements
+    assert measured.rest(0.25, 0.5, Frames(2, 2)) == pytest.approx(
+        measured.front_end + measured.trunk / 8 + measured.pooling / 8
     )
     assert measured.layer("fc", Shape(512, 512, 1, 1)) == 0  # it is among the rest
     small, large = (measured.layer("mfa", Shape(size, size, 1, FRAMES)) for size in (32, 512))

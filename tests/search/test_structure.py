@@ -6,13 +6,13 @@ from src.search import structure
 from src.search.factorise import multiplications
 from src.search.frames import ALL
 from src.search.moments import FRAMES
-from src.search.structure import EVERYTHING, Structure, Structures
+from src.search.structure import EVERYTHING, WHOLE, WIDTHS, Structure, Structures
 from tests.encoder.helpers import XVECTOR, random_xvector
 from tests.search.test_aggregation import distance
 
 
 def _left(structures, chosen):
-    whole = multiplications(structures.networks[None].network, 300)
+    whole = multiplications(structures.networks[WHOLE].network, 300)
     return multiplications(structures.network(chosen), 300) / whole
 
 
@@ -27,7 +27,10 @@ def test_smaller_ones_move_the_embedding_more_and_there_is_a_smallest(structures
     errors = [structures.error(structures.of_share(share)) for share in (1.0, 0.9, 0.7, 0.5, 0.4)]
     assert errors == sorted(errors) and errors[0] == 0
     smallest = structures.of_share(0.0)
-    assert smallest == structures.of_share(0.01) and smallest.channels == min(filter(None, structures.networks))
+    assert smallest == structures.of_share(0.01) and smallest[:2] == (
+        min(WIDTHS),
+        min(filter(None, (channels for _, channels in structures.networks))),
+    )
     assert smallest.frames.step * smallest.frames.stride == 4
 
 
@@ -48,7 +51,7 @@ def test_everything_is_the_network_itself(structures, wide, calibration):
 
 
 def test_channels_of_the_aggregation_layer_are_dropped_where_ranks_alone_do_not_reach(structures, calibration):
-    without = Structures({None: structures.networks[None]}, structures.frames)
+    without = Structures({WHOLE: structures.networks[WHOLE]}, structures.frames)
     least = _left(structures, without.of_share(0.0))
     chosen = structures.of_share(0.96 * least)
     assert chosen.channels and _left(structures, chosen) <= 0.96 * least
@@ -90,9 +93,9 @@ def test_what_a_structure_is_predicted_to_move_the_embedding_by_is_about_what_it
     """To first order, with errors of layers that add up as if independent: within a factor of two where it is small."""
     heard = [utterance[:, :FRAMES] for utterance in calibration]
     for some, error in structures.frames.items():
-        alone = structures.network(Structure(None, some, {}))
+        alone = structures.network(Structure(*WHOLE, some, {}))
         assert distance(alone, wide, heard) == pytest.approx(error, rel=1e-3)
     for name in ("layer0", "blocks.1.tdnn2", "mfa"):
-        alone = Structure(None, ALL, {name: structures.spectra[name].largest_rank})
+        alone = Structure(*WHOLE, ALL, {name: structures.spectra[name].largest_rank})
         moved = distance(structures.network(alone), wide, heard)
         assert 0.5 * moved < structures.error(alone) < 2 * moved

@@ -97,6 +97,18 @@ def linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
     return filled(nn.Linear(weight.shape[1], weight.shape[0]), weight, bias)
 
 
+def like(layer: nn.Conv2d | nn.Linear, weight: torch.Tensor, bias: torch.Tensor | None, **options: Any) -> nn.Module:
+    """A layer with these weights and this bias, as many channels as they have, and otherwise as `layer`, but for options,
+    nn.Conv2d's."""
+    if isinstance(layer, nn.Linear):
+        return filled(nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None), weight, bias)
+    names = ("stride", "padding", "dilation", "groups", "padding_mode")
+    options = {name: getattr(layer, name) for name in names} | options
+    outputs, inputs, *kernel = weight.shape
+    conv = nn.Conv2d(inputs * layer.groups, outputs, tuple(kernel), bias=bias is not None, **options)
+    return filled(conv, weight, bias)
+
+
 def filled(module: Any, weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
     """The module, with copies of these weights and, unless it is None, of this bias: training changes nothing else."""
     module.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))

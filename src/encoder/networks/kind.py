@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,6 +28,22 @@ class NetworkArguments(Arguments):
 
 
 @dataclass(frozen=True)
+class Width:
+    """Channels of a plain network that are one thing where it is made narrower: outputs of layers that are added to one
+    another, channel by channel, or are parts of another's output that are.
+
+    channels: how many; outputs: {name of a layer, or of a tensor that goes with one: how many runs of them it gives}; readers:
+    {name of a layer: how many runs of them it reads}; averaged: {one of the readers: the layer whose outputs, after their
+    ReLU, it reads the mean over time of}.
+    """
+
+    channels: int
+    outputs: dict[str, int]
+    readers: dict[str, int]
+    averaged: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Kind:
     """One kind of network.
 
@@ -40,7 +56,8 @@ class Kind:
     and all its layers with weights, `nn.Conv2d` or `nn.Linear`, lie in submodules called layer0, blocks (an
     `nn.ModuleDict`), mfa, attention and fc, or in some of these: the groups whose weights have bits of their own. layer0
     is first, and time the last dimension of what a convolution reads. It is its method `head` of its method `trunk`: where
-    it has an attribute `pooled`, that names the first convolution of `head`, from which on no frame looks at another.
+    it has an attribute `pooled`, that names the first convolution of `head`, from which on no frame looks at another. Its
+    method `widths` gives the Widths of `trunk` that can be made narrower.
     """
 
     name: str

@@ -14,7 +14,7 @@ from torch import nn
 
 from src.encoder.networks import affine
 from src.encoder.networks.affine import channels, vector
-from src.encoder.networks.kind import Channels, Kind, NetworkArguments, Small, check_activations
+from src.encoder.networks.kind import Channels, Kind, NetworkArguments, Small, Width, check_activations
 
 VARIANCE_FLOOR = 1e-5  # SpeechBrain's
 
@@ -45,6 +45,10 @@ class PlainResNet(nn.Module):
     def head(self, x: torch.Tensor) -> torch.Tensor:
         """The embedding, from what `trunk` gives."""
         return self.fc(self.attention(x)).squeeze(1)
+
+    def widths(self) -> list[Width]:
+        """None: what its blocks add to one another goes through shortcuts."""
+        return []
 
 
 class PlainBlock(nn.Module):

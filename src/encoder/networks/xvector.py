@@ -4,6 +4,7 @@ A layer is conv -> LeakyReLU (or ReLU) -> BatchNorm: signs and offsets move as `
 multiplied at run time. SpeechBrain's pooling adds noise of some 1e-5 to the mean, which is not reproduced.
 """
 
+import itertools
 from types import MethodType
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from src.encoder.networks import affine
 from src.encoder.networks.affine import Affine
-from src.encoder.networks.kind import Channels, Kind, NetworkArguments, Small, check_activations
+from src.encoder.networks.kind import Channels, Kind, NetworkArguments, Small, Width, check_activations
 
 # Below what float32 tells from a constant, but not 0, where the root has no gradient.
 VARIANCE_FLOOR = 1e-20
@@ -39,7 +40,8 @@ class PlainXvector(nn.Module):
         self.mfa = mfa
         self.fc = fc
         self.slope = slope
-        names = ["layer0", *(f"blocks.{name}" for name in blocks), *(["mfa"] if mfa is not None else [])]
+        self._names = ["layer0", *(f"blocks.{name}" for name in blocks), *(["mfa"] if mfa is not None else [])]
+        names = self._names.copy()
         while self.get_submodule(names[-1]).kernel_size == (1, 1) and len(names) > 1:
             names.pop()
         self.pooled = names[-1]
@@ -65,8 +67,15 @@ class PlainXvector(nn.Module):
         variance = (deviation * deviation).sum(dim=3, keepdim=True) / (x.shape[3] - 1)
         return self.fc(affine.statistics(mean, variance, VARIANCE_FLOOR)).squeeze(1)
 
+    def widths(self) -> list[Width]:
+        """The outputs of every layer that another one reads."""
+        return [
+            Width(self.get_submodule(name).out_channels, {name: 1}, {reader: 1})
+            for name, reader in itertools.pairwise(self._names)
+        ]
+
     def _layers(self):
-        return [self.layer0, *self.blocks.values(), *([self.mfa] if self.mfa is not None else [])]
+        return [self.get_submodule(name) for name in self._names]
 
     def _activation(self, x):
         return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)

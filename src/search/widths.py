@@ -1,0 +1,155 @@
+"""Fewer channels of the layers before the aggregation layer.
+
+Channels that are added to one another are one channel of a `Width`, and go together. Those go that move the embedding least,
+by what of them the others do not say and by how much the layers behind weigh it. What these layers read of them is then
+predicted from the channels that stay, by least squares over the frames of calibration speech, and the prediction is folded
+into their weights: nothing is trained.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from src.encoder.networks import affine
+from src.search.moments import FRAMES, Moments
+
+ROUNDS = 16  # in which channels go; after each it is seen anew what the others do not say
+RIDGE = 1e-4  # of the mean variance of a channel: there are many times as many frames as channels
+MULTIPLE = 4  # of the channels that stay
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a layer reads over calibration speech: mean [channels] and covariance [channels, channels] over frames."""
+
+    mean: torch.Tensor
+    covariance: torch.Tensor
+
+    def of(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """The covariance of some channels, int [n], with others, int [m]: [n, m]."""
+        return self.covariance[one][:, other]
+
+
+def measure(network: nn.Module, features: Iterable[torch.Tensor]) -> dict[str, Inputs]:
+    """{layer: Inputs} of all that reads a Width of the plain network, over the first FRAMES of each of the features [1,
+    time, mels]. Of a mean over time the frames count."""
+    averaged = {reader: layer for width in network.widths() for reader, layer in width.averaged.items()}
+    readers = {reader for width in network.widths() for reader in width.readers}
+    sums = {reader: _Sums() for reader in readers}
+    hooks = [
+        network.get_submodule(averaged[reader]).register_forward_hook(
+            lambda _, __, output, each=each: each.add(F.relu(output))
+        )
+        if reader in averaged
+        else network.get_submodule(reader).register_forward_pre_hook(lambda _, args, each=each: each.add(args[0]))
+        for reader, each in sums.items()
+    ]
+    try:
+        with torch.no_grad():
+            for utterance in tqdm(features, "widths", disable=None, leave=False):
+                network(utterance[:, :FRAMES])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {reader: each.inputs() for reader, each in sums.items()}
+
+
+class _Sums:
+    """Sums over frames of values [1, channels, 1, frames], and of their products."""
+
+    def __init__(self):
+        self.frames, self.first, self.products = 0, 0.0, 0.0
+
+    def add(self, values):
+        values = values[0, :, 0].double()
+        self.frames += values.shape[1]
+        self.first += values.sum(1)
+        self.products += values @ values.T
+
+    def inputs(self):
+        mean = self.first / self.frames
+        covariance = self.products / self.frames - mean[:, None] * mean
+        covariance.diagonal().add_(RIDGE * covariance.diagonal().mean())
+        return Inputs(mean, covariance)
+
+
+def orders(network: nn.Module, inputs: Mapping[str, Inputs], moments: Mapping[str, Moments]) -> list[torch.Tensor]:
+    """For each Width of the plain network its channels, int [channels], from the one that goes last to the one that goes
+    first; inputs and moments: of the network."""
+    return [_order(network, width, inputs, moments) for width in network.widths()]
+
+
+def _order(network, width, inputs, moments):
+    sensitivities = {}
+    for name, runs in width.readers.items():
+        if name in moments and name not in width.averaged:
+            weight = network.get_submodule(name).weight.double().flatten(2)
+            sensitivity = torch.einsum("oik,op,pik->i", weight, moments[name].sensitivity.double(), weight)
+            sensitivities[name] = runs, sensitivity
+    left, gone = torch.arange(width.channels), []
+    while len(left):
+        importance = torch.zeros(len(left), dtype=torch.float64)
+        for name, (runs, sensitivity) in sensitivities.items():
+            read = _runs(left, width.channels, runs)
+            # What the other channels do not say of one: the inverse of the diagonal of the inverse covariance.
+            precision = torch.cholesky_inverse(torch.linalg.cholesky(inputs[name].of(read, read))).diagonal()
+            importance += (sensitivity[read] / precision).unflatten(0, (runs, len(left))).sum(0)
+        ranked = importance.argsort(stable=True)
+        least = ranked[: max(1, width.channels // ROUNDS)]
+        gone.append(left[least])
+        left = left[ranked[len(least) :].sort().values]
+    return torch.cat(gone).flip(0)
+
+
+def reduce(network: nn.Module, inputs: Mapping[str, Inputs], orders: Sequence[torch.Tensor], share: float) -> nn.Module:
+    """A copy of the plain network with about this share of the channels of each of its Widths; inputs and orders: of the
+    network."""
+    reduced = copy.deepcopy(network)
+    for width, order in zip(network.widths(), orders):
+        count = max(1, round(width.channels * share / MULTIPLE)) * MULTIPLE
+        channels = order[:count].sort().values
+        for name, runs in width.outputs.items():
+            _slice(reduced, name, _runs(channels, width.channels, runs))
+        for name, runs in width.readers.items():
+            _read(reduced, name, _runs(channels, width.channels, runs), inputs[name])
+    return reduced
+
+
+def _runs(channels, size, runs):
+    """The same channels of each of so many runs of `size`."""
+    return (torch.arange(runs)[:, None] * size + channels).flatten()
+
+
+def _slice(network, name, kept):
+    """Only these of the outputs of a layer, or of the elements of a tensor."""
+    owner, _, own = name.rpartition(".")
+    owner, each = network.get_submodule(owner), getattr(network.get_submodule(owner), own)
+    if isinstance(each, nn.Module):
+        network.set_submodule(
+            name, affine.like(each, each.weight[kept], None if each.bias is None else each.bias[kept])
+        )
+    elif isinstance(each, nn.Parameter):
+        setattr(owner, own, nn.Parameter(each[kept]))
+    else:
+        setattr(owner, own, each[kept])
+
+
+def _read(network, name, kept, inputs):
+    """A layer that reads only these, and predicts the others."""
+    layer = network.get_submodule(name)
+    dropped = torch.ones(len(inputs.mean), dtype=torch.bool).index_fill(0, kept, False).nonzero().flatten()
+    onto = torch.linalg.solve(inputs.of(kept, kept), inputs.of(kept, dropped))
+    constant = inputs.mean[dropped] - inputs.mean[kept] @ onto
+    weight = layer.weight.double()[..., None].flatten(2)  # [outputs, inputs, kernel]
+    weight, rest = weight[:, kept], weight[:, dropped]
+    weight = weight + torch.einsum("odk,cd->ock", rest, onto)
+    bias = torch.einsum("odk,d->o", rest, constant)
+    if layer.bias is not None:
+        bias = bias + layer.bias
+    weight = weight.unflatten(2, layer.weight.shape[2:]) if layer.weight.dim() > 2 else weight.squeeze(2)
+    network.set_submodule(name, affine.like(layer, weight.to(layer.weight.dtype), bias.to(layer.weight.dtype)))
