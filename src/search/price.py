@@ -30,8 +30,8 @@ class Price(Protocol):
         ...
 
     def rest(self, width: float, channels: float, frames: Frames) -> float:
-        """What all else costs, with these shares of the channels before the aggregation layer and of its own, at these
-        frames."""
+        """What all else costs, with these shares of the channels of each `Width` and of those of the aggregation layer, at
+        these frames."""
         ...
 
 

@@ -23,7 +23,7 @@ from src.search.frames import ALL, Frames, choices, fewer
 from src.search.moments import FRAMES, Components
 from src.search.price import MULTIPLICATIONS, Price
 
-WIDTHS = (3 / 4, 1 / 2, 1 / 4)  # shares of the channels before the aggregation layer
+WIDTHS = (1 / 2, 1 / 4)  # shares of the channels of each `Width` of the network
 CHANNELS = (1 / 2, 1 / 4, 1 / 8, 1 / 16)  # of the aggregation layer, as shares
 # Layers that these go into or come from; the latter give as many outputs as before.
 AGGREGATED = ("mfa", "attention.x", "attention.context", "attention.out")
@@ -31,7 +31,7 @@ READERS = ("attention.x", "attention.context")
 
 
 class Structure(NamedTuple):
-    """width: share of the channels before the aggregation layer; channels: of that, None for all; frames: that are computed
+    """width: share of the channels of each `Width`; channels: of the aggregation layer, None for all; frames: that are computed
     and pooled; ranks: {layer: rank}, of layers that became two."""
 
     width: float

@@ -1,7 +1,7 @@
-"""Fewer channels of the layers before the aggregation layer.
+"""Fewer channels inside the blocks.
 
 Channels that are added to one another are one channel of a `Width`, and go together. Those go that move the embedding least,
-by what of them the others do not say and by how much the layers behind weigh it. What these layers read of them is then
+by what of them the others do not say and by how far the layers that read them carry it. What these layers read of them is then
 predicted from the channels that stay, by least squares over the frames of calibration speech, and the prediction is folded
 into their weights: nothing is trained.
 """
@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
@@ -37,16 +36,10 @@ class Inputs:
 
 def measure(network: nn.Module, features: Iterable[torch.Tensor]) -> dict[str, Inputs]:
     """{layer: Inputs} of all that reads a Width of the plain network, over the first FRAMES of each of the features [1,
-    time, mels]. Of a mean over time the frames count."""
-    averaged = {reader: layer for width in network.widths() for reader, layer in width.averaged.items()}
-    readers = {reader for width in network.widths() for reader in width.readers}
-    sums = {reader: _Sums() for reader in readers}
+    time, mels]."""
+    sums = {reader: _Sums() for width in network.widths() for reader in width.readers}
     hooks = [
-        network.get_submodule(averaged[reader]).register_forward_hook(
-            lambda _, __, output, each=each: each.add(F.relu(output))
-        )
-        if reader in averaged
-        else network.get_submodule(reader).register_forward_pre_hook(lambda _, args, each=each: each.add(args[0]))
+        network.get_submodule(reader).register_forward_pre_hook(lambda _, args, each=each: each.add(args[0]))
         for reader, each in sums.items()
     ]
     try:
@@ -87,7 +80,7 @@ def orders(network: nn.Module, inputs: Mapping[str, Inputs], moments: Mapping[st
 def _order(network, width, inputs, moments):
     sensitivities = {}
     for name, runs in width.readers.items():
-        if name in moments and name not in width.averaged:
+        if name in moments:
             weight = network.get_submodule(name).weight.double().flatten(2)
             sensitivity = torch.einsum("oik,op,pik->i", weight, moments[name].sensitivity.double(), weight)
             sensitivities[name] = runs, sensitivity
@@ -145,11 +138,10 @@ def _read(network, name, kept, inputs):
     dropped = torch.ones(len(inputs.mean), dtype=torch.bool).index_fill(0, kept, False).nonzero().flatten()
     onto = torch.linalg.solve(inputs.of(kept, kept), inputs.of(kept, dropped))
     constant = inputs.mean[dropped] - inputs.mean[kept] @ onto
-    weight = layer.weight.double()[..., None].flatten(2)  # [outputs, inputs, kernel]
+    weight = layer.weight.double()
     weight, rest = weight[:, kept], weight[:, dropped]
-    weight = weight + torch.einsum("odk,cd->ock", rest, onto)
-    bias = torch.einsum("odk,d->o", rest, constant)
+    weight = weight + torch.einsum("odhk,cd->ochk", rest, onto)
+    bias = torch.einsum("odhk,d->o", rest, constant)
     if layer.bias is not None:
         bias = bias + layer.bias
-    weight = weight.unflatten(2, layer.weight.shape[2:]) if layer.weight.dim() > 2 else weight.squeeze(2)
     network.set_submodule(name, affine.like(layer, weight.to(layer.weight.dtype), bias.to(layer.weight.dtype)))

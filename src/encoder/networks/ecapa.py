@@ -61,33 +61,20 @@ class PlainEcapa(nn.Module):
         return self.fc(self.attention(F.relu(self.mfa(x)))).squeeze(1)
 
     def widths(self) -> list[Width]:
-        """Of each block its Res2Net, whose parts are added to one another, and, where no shortcut is a convolution, what the
-        blocks add to one another; none where convolutions have groups."""
+        """Of each block its Res2Net, whose parts are added to one another; none where convolutions have groups."""
         if any(layer.groups > 1 for layer in self.modules() if isinstance(layer, nn.Conv2d)):
             return []
-        blocks = {f"blocks.{name}": block for name, block in self.blocks.items()}
         widths = []
-        for name, block in blocks.items():
-            parts = len(block.res2net) + 1
+        for name, block in self.blocks.items():
+            name, parts = f"blocks.{name}", len(block.res2net) + 1
+            signs = {
+                f"{name}.res2net_sign{i}": 1 for i in range(parts - 1) if getattr(block, f"res2net_sign{i}") is not None
+            }
             convolutions = dict.fromkeys([f"{name}.res2net.{i}" for i in range(parts - 1)], 1)
-            signs = [f"{name}.res2net_sign{i}" for i in range(parts - 1)]
-            outputs = {f"{name}.tdnn1": parts, **convolutions, **_given(self, signs)}
+            outputs = {f"{name}.tdnn1": parts, **convolutions, **signs}
             readers = {**convolutions, f"{name}.tdnn2": parts}
             widths.append(Width(block.tdnn1.out_channels // parts, outputs, readers))
-        if all(block.shortcut is None for block in blocks.values()):
-            own = ("tdnn2", "se2", "offset", "gate_sign", "residual_sign")
-            outputs = ["layer0", *(f"{name}.{each}" for name in blocks for each in own)]
-            readers = dict.fromkeys((f"{name}.{each}" for name in blocks for each in ("tdnn1", "se1")), 1)
-            averaged = {f"{name}.se1": f"{name}.tdnn2" for name in blocks}
-            channels = self.layer0.out_channels
-            widths.append(Width(channels, _given(self, outputs), {**readers, "mfa": len(blocks)}, averaged))
         return widths
-
-
-def _given(network, names):
-    """{name: 1} of those that are not None."""
-    owners = ((name, *name.rpartition(".")[::2]) for name in names)
-    return {name: 1 for name, owner, own in owners if getattr(network.get_submodule(owner), own) is not None}
 
 
 class PlainBlock(nn.Module):

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,14 +33,12 @@ class Width:
     another, channel by channel, or are parts of another's output that are.
 
     channels: how many; outputs: {name of a layer, or of a tensor that goes with one: how many runs of them it gives}; readers:
-    {name of a layer: how many runs of them it reads}; averaged: {one of the readers: the layer whose outputs, after their
-    ReLU, it reads the mean over time of}.
+    {name of a convolution: how many runs of them it reads}.
     """
 
     channels: int
     outputs: dict[str, int]
     readers: dict[str, int]
-    averaged: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
