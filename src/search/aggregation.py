@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from src.encoder.networks import affine
@@ -85,15 +84,16 @@ def reduce(network: PlainEcapa, aggregation: Aggregation, count: int) -> tuple[P
     dropped = aggregation.order[count:].sort().values
     both, rest = torch.cat([kept, kept + channels]), torch.cat([dropped, dropped + channels])
     attention, fc = network.attention, network.fc
-    network.mfa = _conv(network.mfa.weight[kept], network.mfa.bias[kept])
-    attention.out = _conv(attention.out.weight[kept], None)
+    network.mfa = affine.like(network.mfa, network.mfa.weight[kept], network.mfa.bias[kept])
+    attention.out = affine.like(attention.out, attention.out.weight[kept], None)
     weight = attention.x.weight.double().flatten(1)
     covariance = aggregation.covariance[kept][:, kept]
     covariance.diagonal().add_(FRAME_RIDGE * covariance.diagonal().mean())
     onto = torch.linalg.solve(covariance, aggregation.covariance[kept][:, dropped] @ weight[:, dropped].T).T
     shift = weight[:, dropped] @ aggregation.mean[dropped] - onto @ aggregation.mean[kept]
     bias = attention.x.bias
-    attention.x = _conv((weight[:, kept] + onto)[:, :, None, None], None if bias is None else bias + shift)
+    bias = None if bias is None else (bias + shift).float()
+    attention.x = affine.like(attention.x, (weight[:, kept] + onto)[:, :, None, None].float(), bias)
     if attention.context is not None:
         attention.context, _ = _without(attention.context, aggregation.context, both, rest, shift)
     network.fc, optimism = _without(fc, aggregation.pooled, both, rest, torch.zeros(fc.out_features))
@@ -133,8 +133,3 @@ def _ridge_regression(inputs, outputs):
         scaled.T @ vectors @ (rotated / (values + ridge)[:, None]) / deviation[:, None] / inputs.shape[1] ** 0.5
     ).T
     return weight, target - weight @ mean, error - fitted
-
-
-def _conv(weight, bias):
-    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None)
-    return affine.filled(conv, weight.float(), None if bias is None else bias.float())

@@ -19,6 +19,7 @@ from src.search.moments import FRAMES, Moments
 
 ROUNDS = 16  # in which channels go; after each it is seen anew what the others do not say
 RIDGE = 1e-4  # of the mean variance of a channel: there are many times as many frames as channels
+TINY = 1e-12
 MULTIPLE = 4  # of the channels that stay
 
 
@@ -67,7 +68,8 @@ class _Sums:
     def inputs(self):
         mean = self.first / self.frames
         covariance = self.products / self.frames - mean[:, None] * mean
-        covariance.diagonal().add_(RIDGE * covariance.diagonal().mean())
+        # Nothing may vary, as over silence.
+        covariance.diagonal().add_(max(RIDGE * covariance.diagonal().mean().item(), TINY))
         return Inputs(mean, covariance)
 
 
@@ -119,15 +121,12 @@ def _runs(channels, size, runs):
 
 
 def _slice(network, name, kept):
-    """Only these of the outputs of a layer, or of the elements of a tensor."""
+    """Only these of the outputs of a layer, or of the elements of a buffer."""
     owner, _, own = name.rpartition(".")
     owner, each = network.get_submodule(owner), getattr(network.get_submodule(owner), own)
     if isinstance(each, nn.Module):
-        network.set_submodule(
-            name, affine.like(each, each.weight[kept], None if each.bias is None else each.bias[kept])
-        )
-    elif isinstance(each, nn.Parameter):
-        setattr(owner, own, nn.Parameter(each[kept]))
+        bias = None if each.bias is None else each.bias[kept]
+        network.set_submodule(name, affine.like(each, each.weight[kept], bias))
     else:
         setattr(owner, own, each[kept])
 

@@ -76,3 +76,9 @@ def test_networks_that_cannot_be_narrowed_say_so():
     assert rewrite(random_resnet(RESNET), 80).widths() == []
     grouped = rewrite(random_ecapa({**NETWORK, "groups": [1, 2, 1, 1]}))
     assert grouped.widths() == []
+
+
+def test_over_speech_that_does_not_vary_something_goes_all_the_same(either):
+    network, speech = either
+    half = narrowed(network, [torch.zeros_like(speech[0])], 0.5)
+    assert half(speech[1]).isfinite().all()

@@ -32,7 +32,7 @@ class Width:
     """Channels of a plain network that are one thing where it is made narrower: outputs of layers that are added to one
     another, channel by channel, or are parts of another's output that are.
 
-    channels: how many; outputs: {name of a layer, or of a tensor that goes with one: how many runs of them it gives}; readers:
+    channels: how many; outputs: {name of a convolution, or of a buffer that goes with one: how many runs of them it gives}; readers:
     {name of a convolution: how many runs of them it reads}.
     """
 
