@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -76,8 +77,8 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
         done = study.complete(trials, number)
         verdicts = [validation.verdict(frontier.losses(one.user_attrs), setup.margins, level) for one in done]
         trained = [(one.params["share"], verdict == "passes") for one, verdict in zip(done, verdicts)]
-        shares = bounds(trained, good, knee) if settings.structure else (1.0, 1.0)
-        return trial.run(attempt, setup, settings, reference, shares, number == 0, title)
+        share = next_share(trained, good, knee) if settings.structure else 1.0
+        return trial.run(attempt, setup, settings, reference, share, number == 0, title)
 
     def sampler(number):
         return optuna.samplers.TPESampler(seed=setup.seed + number, n_startup_trials=STARTUP_TRIALS)
@@ -105,8 +106,8 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
     )
 
 
-def bounds(trained: Sequence[tuple[float, bool]], untrained: Sequence[float], knee: float) -> tuple[float, float]:
-    """(lowest, highest share) of the next trial: between the largest size that failed, trained, and the smallest that
+def next_share(trained: Sequence[tuple[float, bool]], untrained: Sequence[float], knee: float) -> float:
+    """The size of the next trial, by bisection: the geometric mean of the largest that failed, trained, and the smallest that
     passed, trained or not.
 
     trained: (share, whether it passed) of the trials before; untrained: shares that passed without training; knee: of the
@@ -114,13 +115,15 @@ def bounds(trained: Sequence[tuple[float, bool]], untrained: Sequence[float], kn
     passed, where nothing passed up to as much above what failed.
     """
     if not trained:
-        return knee, knee
+        return knee
     passed = [*untrained, *(share for share, good in trained if good)]
     high = STEP * min(passed) if passed else 1.0
     failed = [share for share, good in trained if not good]
-    if not passed:
-        return max(failed), min(1.0, max(failed) / REACH)
-    return max((share for share in failed if share < high), default=REACH * high), high
+    if passed:
+        low = max((share for share in failed if share < high), default=REACH * high)
+    else:
+        low, high = max(failed), min(1.0, max(failed) / REACH)
+    return math.sqrt(low * high)
 
 
 def _priced(trials, setup, settings, worker):

@@ -74,18 +74,13 @@ class Validation:
 
 
 def run(
-    trial: optuna.Trial,
-    setup: Setup,
-    settings: QatSearch,
-    reference: Validation,
-    shares: tuple[float, float],
-    first: bool,
-    title: str,
+    trial: optuna.Trial, setup: Setup, settings: QatSearch, reference: Validation, share: float, first: bool, title: str
 ) -> tuple[float, float, float]:
     """The values of a trial, as `study.DIRECTIONS` orders them; its learning rate, its training loss and its losses
-    against fp32 become attributes of the trial. reference: of the teacher; shares: the lowest and the highest of the multiplications
-    that it may leave; first: whether it begins with FIRST; title: the trial's, for what is printed."""
-    share, relative_rate, values = suggest(trial, settings, shares, first)
+    against fp32 become attributes of the trial. reference: of the teacher; share: of the
+    multiplications that it leaves; first: whether it begins with FIRST; title: the trial's, for what is printed."""
+    trial.suggest_float("share", share, share)  # it is kept with the trial
+    relative_rate, values = suggest(trial, settings, first)
     structure = setup.source.structures.of_share(share)
     network = setup.source.structures.network(structure)
     gmacs, megabytes = setup.source.cost(network, setup.frames)
@@ -111,11 +106,9 @@ def change(losses: dict[str, validation.Loss]) -> str:
     return f"EER {value} points [{low}, {high}]"
 
 
-def suggest(
-    trial: optuna.Trial, settings: QatSearch, shares: tuple[float, float], first: bool
-) -> tuple[float, float, dict[str, Any]]:
-    """(share of the multiplications that the student keeps, learning rate in units of `qat.unit_rate`, the other
-    Hyperparameters). The `first` trial has those of FIRST, as far as the settings allow."""
+def suggest(trial: optuna.Trial, settings: QatSearch, first: bool) -> tuple[float, dict[str, Any]]:
+    """(learning rate in units of `qat.unit_rate`, the other Hyperparameters). The `first` trial has those of FIRST, as far
+    as the settings allow."""
 
     def number(name: str, log: bool) -> float:
         low, high = getattr(settings, name).model_dump().values()
@@ -123,10 +116,8 @@ def suggest(
             low = high = min(max(FIRST[name], low), high)
         return trial.suggest_float(name, low, high, log=log)
 
-    share = trial.suggest_float("share", *shares, log=True)
     relative_rate = number("relative_rate", log=True)
     return (
-        share,
         relative_rate,
         {
             "weight_decay": number("weight_decay", log=True),

@@ -43,17 +43,17 @@ def test_the_knee_is_the_smallest_that_loses_less_as_measured():
 @pytest.mark.parametrize(
     ("trained", "untrained", "expected"),
     [
-        ([], [], (0.5, 0.5)),
-        ([], [0.7], (0.5, 0.5)),
-        ([(0.5, True)], [], (0.95 * 0.5 * 0.4, 0.95 * 0.5)),
-        ([(0.5, True), (0.3, False)], [0.7], (0.3, 0.95 * 0.5)),
-        ([(0.5, True), (0.3, False), (0.4, True)], [], (0.3, 0.95 * 0.4)),
-        ([(0.5, True), (0.3, True), (0.4, False)], [], (0.95 * 0.3 * 0.4, 0.95 * 0.3)),
-        ([(0.5, False)], [0.7], (0.5, 0.95 * 0.7)),
-        ([(0.3, False)], [], (0.3, 0.75)),
-        ([(0.3, False), (0.5, False)], [], (0.5, 1.0)),
-        ([(1.0, False)], [], (1.0, 1.0)),
+        ([], [], 0.5),
+        ([], [0.7], 0.5),
+        ([(0.5, True)], [], 0.95 * 0.5 * 0.4**0.5),
+        ([(0.5, True), (0.3, False)], [0.7], (0.3 * 0.95 * 0.5) ** 0.5),
+        ([(0.5, True), (0.3, False), (0.4, True)], [], (0.3 * 0.95 * 0.4) ** 0.5),
+        ([(0.5, True), (0.3, True), (0.4, False)], [], 0.95 * 0.3 * 0.4**0.5),
+        ([(0.5, False)], [0.7], (0.5 * 0.95 * 0.7) ** 0.5),
+        ([(0.3, False)], [], (0.3 * 0.75) ** 0.5),
+        ([(0.3, False), (0.5, False)], [], 0.5**0.5),
+        ([(1.0, False)], [], 1.0),
     ],
 )
 def test_trials_go_where_it_is_undecided(trained, untrained, expected):
-    assert search.bounds(trained, untrained, 0.5) == pytest.approx(expected)
+    assert search.next_share(trained, untrained, 0.5) == pytest.approx(expected)
