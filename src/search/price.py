@@ -29,9 +29,8 @@ class Price(Protocol):
         """What a convolution or a linear layer costs."""
         ...
 
-    def rest(self, width: float, channels: float, frames: Frames) -> float:
-        """What all else costs, with these shares of the channels of each `Width` and of those of the aggregation layer, at
-        these frames."""
+    def rest(self, channels: float, frames: Frames) -> float:
+        """What all else costs, with this share of the channels of the aggregation layer, at these frames."""
         ...
 
 
@@ -41,7 +40,7 @@ class Multiplications:
     def layer(self, name: str, shape: Shape) -> float:
         return shape.multiplications
 
-    def rest(self, width: float, channels: float, frames: Frames) -> float:
+    def rest(self, channels: float, frames: Frames) -> float:
         return 0.0
 
 
@@ -57,7 +56,7 @@ class Bytes:
     def layer(self, name: str, shape: Shape) -> float:
         return self.weight[name.split(".")[0]] * shape.inputs * shape.outputs
 
-    def rest(self, width: float, channels: float, frames: Frames) -> float:
+    def rest(self, channels: float, frames: Frames) -> float:
         return 0.0
 
 
@@ -79,8 +78,8 @@ class Milliseconds:
         """A linear layer, which is computed once, is among the rest."""
         return float(np.dot(self.convolutions, _amounts(shape))) if shape.positions > 1 else 0.0
 
-    def rest(self, width: float, channels: float, frames: Frames) -> float:
-        return self.front_end + (self.trunk * width + self.pooling * channels / frames.stride) / frames.step
+    def rest(self, channels: float, frames: Frames) -> float:
+        return self.front_end + (self.trunk + self.pooling * channels / frames.stride) / frames.step
 
 
 def milliseconds(model: Path | str, waveform: np.ndarray, pooled: int, positions: int) -> Milliseconds:

@@ -79,7 +79,7 @@ class Structures:
             weights = {name: each.network.get_submodule(name).weight for name in layers[ALL]}
             for some, error in frames.items():
                 own = {name: shape.of(weights[name]) for name, shape in layers[some].items()}
-                rest = price.rest(width, (channels or aggregated) / aggregated, some)
+                rest = price.rest((channels or aggregated) / aggregated, some)
                 self._bases[width, channels, some] = _Base(each, own, each.error + error, price, rest)
 
     def priced(self, price: Price) -> "Structures":
