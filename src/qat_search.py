@@ -116,6 +116,7 @@ def _setup(config, rows, device):
         margins=config.evaluate.margins,
         frames=frames,
         samples=round(config.qat_search.crop_seconds * SAMPLE_RATE),
+        draws=config.qat_search.steps * max(config.qat_search.batch_size),
         device=device,
         seed=config.seed,
     )

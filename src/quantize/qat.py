@@ -24,7 +24,7 @@ from src.quantize.ptq import observers
 # Scale of cosines in the softmax of `speaker_loss`; AAM-softmax recipes for speakers use 20 to 30.
 SPEAKER_SCALE = 20.0
 LEFT_OUT = 64  # utterances whose own prototypes are held at once
-CROPS = 3  # of each waveform
+CROPS = 3  # of each waveform, at most
 BATCH = 16  # waveforms that are embedded at once
 PROBE = 1e-5  # learning rate of the step that `unit_rate` tries
 PROBED = 32  # crops that it tries it on

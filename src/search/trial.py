@@ -35,7 +35,8 @@ class Setup:
 
     source: of the students; teacher: its network again, which may be moved; front_end: FrontEnd; finetune and
     validation: (list of float32 waveforms [n] or of `Waveform`, list of speakers); speech: the validation waveforms' rows;
-    margins: the losses that are to be excluded; frames: of an utterance that costs are counted for; samples: of a crop.
+    margins: the losses that are to be excluded; frames: of an utterance that costs are counted for; samples: of a crop;
+    draws: how many crops a trial takes.
     """
 
     source: Source
@@ -47,6 +48,7 @@ class Setup:
     margins: Margins
     frames: int
     samples: int
+    draws: int
     device: str
     seed: int
 
@@ -54,6 +56,8 @@ class Setup:
     def crops(self) -> qat.Crops:
         """Of the fine-tuning speech."""
         waveforms, speakers = self.finetune
+        # More than are drawn would cost memory, and the teacher's time, for nothing.
+        each = min(qat.CROPS, math.ceil(self.draws / len(waveforms)))
         return qat.crops(
             self.teacher,
             self.front_end,
@@ -62,6 +66,7 @@ class Setup:
             samples=self.samples,
             seed=self.seed,
             device=self.device,
+            each=each,
         )
 
 

@@ -48,7 +48,18 @@ def setup(network, features, speech, other_speech):
     )
     validated = validation.Speech(rows, 1, 2)
     return trial.Setup(
-        source, copy.deepcopy(network), Frames(), speech, other_speech, validated, MARGINS, FRAMES, SAMPLES, "cpu", 5
+        source,
+        copy.deepcopy(network),
+        Frames(),
+        speech,
+        other_speech,
+        validated,
+        MARGINS,
+        FRAMES,
+        SAMPLES,
+        100,
+        "cpu",
+        5,
     )
 
 
@@ -61,6 +72,12 @@ def studies(tmp_path_factory):
 @pytest.fixture(scope="module")
 def undisturbed(setup, studies):
     return search.run(setup, settings(), studies)
+
+
+def test_no_more_crops_are_made_than_a_trial_takes(setup):
+    waveforms = len(setup.finetune[0])
+    for draws, each in ((1, 1), (waveforms, 1), (waveforms + 1, 2), (100 * waveforms, qat.CROPS)):
+        assert len(dataclasses.replace(setup, draws=draws).crops.features) == each * waveforms
 
 
 def test_all_trials_complete_and_have_what_is_known_of_them(setup, undisturbed):
