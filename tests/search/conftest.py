@@ -17,11 +17,16 @@ def wide():
     return rewrite(random_ecapa(WIDE)).requires_grad_(False)
 
 
+def noise(mels):
+    """Features of eight utterances, each longer than the one before."""
+    rng = torch.Generator().manual_seed(0)
+    return [torch.randn(1, 50 + 7 * i, mels, generator=rng) for i in range(8)]
+
+
 @pytest.fixture(scope="session")
 def calibration():
     """Calibration speech for it."""
-    rng = torch.Generator().manual_seed(0)
-    return [torch.randn(1, 50 + 7 * i, 80, generator=rng) for i in range(8)]
+    return noise(80)
 
 
 @pytest.fixture(scope="session")

@@ -19,15 +19,9 @@ class Convolutions(nn.Module):
         return self.layers(x)
 
 
-def convolution(kernel, dilation=1, stride=1, mode="reflect", inputs=4, outputs=4):
+def convolution(kernel, dilation=1, mode="reflect"):
     return nn.Conv2d(
-        inputs,
-        outputs,
-        (1, kernel),
-        dilation=(1, dilation),
-        stride=(1, stride),
-        padding=(0, dilation * (kernel - 1) // 2),
-        padding_mode=mode,
+        4, 4, (1, kernel), dilation=(1, dilation), padding=(0, dilation * (kernel - 1) // 2), padding_mode=mode
     )
 
 

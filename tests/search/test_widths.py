@@ -5,6 +5,7 @@ from src.encoder.networks import rewrite
 from src.search import moments, widths
 from src.search.factorise import multiplications
 from tests.encoder.helpers import NETWORK, RESNET, XVECTOR, random_ecapa, random_resnet, random_xvector
+from tests.search.conftest import noise
 from tests.search.test_aggregation import distance
 
 WIDE_XVECTOR = {**XVECTOR, "tdnn_channels": [32, 32, 32, 32, 48]}
@@ -17,8 +18,7 @@ def xvector():
 
 @pytest.fixture(scope="module")
 def xvector_speech():
-    rng = torch.Generator().manual_seed(0)
-    return [torch.randn(1, 50 + 7 * i, XVECTOR["in_channels"], generator=rng) for i in range(8)]
+    return noise(XVECTOR["in_channels"])
 
 
 @pytest.fixture(scope="module", params=["ecapa", "xvector"])
