@@ -135,21 +135,3 @@ def vector(x: torch.Tensor) -> torch.Tensor:
 def channels(vector: torch.Tensor) -> torch.Tensor:
     """[batch, 1, channels] -> [batch, channels, 1, 1]."""
     return vector.transpose(1, 2).unsqueeze(3)
-
-
-def statistics(mean: torch.Tensor, variance: torch.Tensor, floor: float) -> torch.Tensor:
-    """Mean and standard deviation [batch, 1, 2 * channels] from mean and variance [batch, channels, 1, 1]; floor: of the
-    variance."""
-    return vector(torch.cat([mean, variance.clamp(min=floor).sqrt()], dim=1))
-
-
-def weighted_statistics(
-    weights: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor, square: torch.Tensor, floor: float
-) -> torch.Tensor:
-    """`statistics` over time with these weights [batch, channels, 1, time], which add up to 1.
-
-    mean [batch, channels, 1, 1]: the plain one; deviation: from it, [batch, channels, 1, time]; square: of the deviation.
-    With d the deviation they are mean + E[d] and E[d^2] - E[d]^2, one pass over the frames less than from the values.
-    """
-    shift = (weights * deviation).sum(dim=3, keepdim=True)
-    return statistics(mean + shift, (weights * square).sum(dim=3, keepdim=True) - shift * shift, floor)

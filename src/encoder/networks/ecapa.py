@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from src.encoder.networks import affine
+from src.encoder.networks import affine, pooling
 from src.encoder.networks.affine import Affine, channels, vector
 from src.encoder.networks.kind import Channels, Kind, NetworkArguments, Small, Width, check_activations
 
@@ -148,15 +148,14 @@ class AttentivePooling(nn.Module):
         self.out = out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mean = x.mean(dim=3, keepdim=True)
-        deviation = x - mean
-        square = deviation * deviation
         hidden = self.x(x)
         if self.context is not None:
-            statistics = affine.statistics(mean, square.mean(dim=3, keepdim=True), VARIANCE_FLOOR)
+            mean, square = pooling.moments(x)
+            statistics = pooling.statistics(mean, square - mean * mean, VARIANCE_FLOOR)
             hidden = hidden + channels(self.context(statistics))
-        weights = self.out(torch.tanh(F.relu(hidden) * self.scale + self.offset)).softmax(dim=3)
-        return affine.weighted_statistics(weights, mean, deviation, square, VARIANCE_FLOOR)
+        logits = self.out(torch.tanh(F.relu(hidden) * self.scale + self.offset))
+        mean, square = pooling.attentive_moments(logits, x)
+        return pooling.statistics(mean, square - mean * mean, VARIANCE_FLOOR)
 
 
 class _Arguments(NetworkArguments):

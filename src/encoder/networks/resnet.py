@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
-from src.encoder.networks import affine
+from src.encoder.networks import affine, pooling
 from src.encoder.networks.affine import channels, vector
 from src.encoder.networks.kind import Channels, Kind, NetworkArguments, Small, Width, check_activations
 
@@ -95,11 +95,9 @@ class AttentivePooling(nn.Module):
         self.out = out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weights = self.out(F.relu(self.x(x))).softmax(dim=3)
-        x = x.flatten(1, 2).unsqueeze(2)
-        mean = x.mean(dim=3, keepdim=True)
-        deviation = x - mean
-        return affine.weighted_statistics(weights, mean, deviation, deviation * deviation, VARIANCE_FLOOR)
+        logits = self.out(F.relu(self.x(x)))
+        mean, square = pooling.attentive_moments(logits, x.flatten(1, 2).unsqueeze(2))
+        return pooling.statistics(mean, square - mean * mean, VARIANCE_FLOOR)
 
 
 class _Arguments(NetworkArguments):

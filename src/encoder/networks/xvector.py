@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import nn
 
-from src.encoder.networks import affine
+from src.encoder.networks import affine, pooling
 from src.encoder.networks.affine import Affine
 from src.encoder.networks.kind import Channels, Kind, NetworkArguments, Small, Width, check_activations
 
@@ -65,7 +65,7 @@ class PlainXvector(nn.Module):
         deviation = x - mean
         # Of a sample, as torch.std: by the number of frames less one.
         variance = (deviation * deviation).sum(dim=3, keepdim=True) / (x.shape[3] - 1)
-        return self.fc(affine.statistics(mean, variance, VARIANCE_FLOOR)).squeeze(1)
+        return self.fc(pooling.statistics(mean, variance, VARIANCE_FLOOR)).squeeze(1)
 
     def widths(self) -> list[Width]:
         """The outputs of every layer that another one reads."""
