@@ -65,12 +65,12 @@ class Milliseconds:
     """On one thread of this machine.
 
     convolutions: a convolution, of a million values that it writes, of a million that it gathers, of as many where its
-    kernel is larger than one, of 10^9 multiplications; front_end, trunk, pooling: all but the convolutions, before the
-    first of them, up to the aggregation layer, and after it.
+    kernel is larger than one, of 10^9 multiplications; of all but the convolutions: once, what fewer frames do not change,
+    such as the front end; trunk and pooling, what they do, up to the aggregation layer and after it.
     """
 
     convolutions: tuple[float, ...]
-    front_end: float
+    once: float
     trunk: float
     pooling: float
 
@@ -79,26 +79,21 @@ class Milliseconds:
         return float(np.dot(self.convolutions, _amounts(shape))) if shape.positions > 1 else 0.0
 
     def rest(self, channels: float, frames: Frames) -> float:
-        return self.front_end + (self.trunk + self.pooling * channels / frames.stride) / frames.step
+        return self.once + (self.trunk + self.pooling * channels / frames.stride) / frames.step
 
 
-def milliseconds(model: Path | str, waveform: np.ndarray, pooled: int, positions: int) -> Milliseconds:
+def milliseconds(model: Path | str, waveform: np.ndarray, layers: Sequence[Shape], pooled: int) -> Milliseconds:
     """The Milliseconds of this machine.
 
-    model: an ONNX file of the whole network in INT8, of which all but the convolutions is timed, for a waveform [1,
-    samples]; pooled: how many convolutions run before what is pooled, the aggregation layer among them; positions: for
-    how many a layer is computed.
+    model: an ONNX file of the whole network in INT8, which is timed for a waveform [1, samples] and for half of it; layers:
+    its convolutions; pooled: how many of them run before what is pooled, the aggregation layer among them.
     """
-    convolutions, front_end, trunk, pooling = 0, 0.0, 0.0, 0.0
-    for (operator, _), time in node_times(model, {engine.INPUT: waveform}, ROUNDS).items():
-        if operator in CONVOLUTIONS:
-            convolutions += 1
-        elif convolutions == 0:
-            front_end += time
-        elif convolutions < pooled:
-            trunk += time
-        else:
-            pooling += time
+    whole, half = (_parts(model, each, pooled) for each in (waveform, waveform[:, : waveform.shape[1] // 2]))
+    # Linear in the frames: what a half would leave if nothing were constant is half of the whole.
+    constant = np.clip(2 * half - whole, 0, whole)
+    front_end, trunk, pooling, convolutions = whole
+    once = front_end + constant[1] + constant[2]
+    positions = max(shape.positions for shape in layers)
     shapes = [
         Shape(inputs * kernel, outputs, kernel, positions)
         for kernel, channels in MEASURED
@@ -108,7 +103,23 @@ def milliseconds(model: Path | str, waveform: np.ndarray, pooled: int, positions
     times = np.array(convolution_times(shapes, ROUNDS))
     # Of relative errors; nothing costs less than nothing.
     coefficients, _ = nnls(np.array([_amounts(shape) for shape in shapes]) / times[:, None], np.ones(len(times)))
-    return Milliseconds(tuple(coefficients.tolist()), front_end, trunk, pooling)
+    # Each by itself finds what it reads in the cache; in the network together they take longer.
+    coefficients *= convolutions / sum(float(np.dot(coefficients, _amounts(shape))) for shape in layers)
+    return Milliseconds(
+        tuple(coefficients.tolist()), float(once), float(trunk - constant[1]), float(pooling - constant[2])
+    )
+
+
+def _parts(model, waveform, pooled):
+    """Milliseconds [of the front end, of the trunk and the pooling without convolutions, of these]."""
+    parts, convolutions = np.zeros(4), 0
+    for (operator, _), time in node_times(model, {engine.INPUT: waveform}, ROUNDS).items():
+        if operator in CONVOLUTIONS:
+            convolutions += 1
+            parts[3] += time
+        else:
+            parts[0 if convolutions == 0 else 1 if convolutions < pooled else 2] += time
+    return parts
 
 
 def _amounts(shape):

@@ -43,13 +43,13 @@ class Source:
     def milliseconds(self, front_end: FrontEnd) -> Milliseconds:
         """What is taken on this machine by the students of this teacher, for an utterance of FRAMES."""
         network = self.structures.network(EVERYTHING)
-        layers = shapes(network, FRAMES)
-        pooled = sum(not name.startswith("attention") for name, shape in layers.items() if shape.positions > 1)
+        layers = {name: shape for name, shape in shapes(network, FRAMES).items() if shape.positions > 1}
+        pooled = sum(not name.startswith("attention") for name in layers)
         waveform = latency.noise((FRAMES - 1) * front_end.hop)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "student.onnx")
             export_onnx(torch.nn.Sequential(front_end, ptq.convert(self.student(EVERYTHING))), path)
-            return price.milliseconds(path, waveform, pooled, max(shape.positions for shape in layers.values()))
+            return price.milliseconds(path, waveform, list(layers.values()), pooled)
 
     @property
     def bytes(self) -> Bytes:

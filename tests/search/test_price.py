@@ -12,7 +12,7 @@ from src.search.structure import EVERYTHING, WHOLE
 from src.search.student import Source
 from tests.quantize.conftest import exported
 
-FLAT = Milliseconds((0.0, 0.0, 0.0, 0.0, 0.0), front_end=1.0, trunk=0.0, pooling=2.0)  # only pooling can be saved
+FLAT = Milliseconds((0.0, 0.0, 0.0, 0.0, 0.0), once=1.0, trunk=0.0, pooling=2.0)  # only pooling can be saved
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +60,13 @@ def test_a_share_of_the_time_is_reached_by_what_takes_time(structures):
 def test_times_are_of_every_node_and_the_table_of_convolutions_is_what_they_add_up_to(student_file, waveform, wide):
     times = node_times(student_file, {"waveform": waveform}, 3)
     assert all(time >= 0 for time in times.values()) and any(operator == "QLinearConv" for operator, _ in times)
-    convolutions = sum(shape.positions > 1 for shape in shapes(wide, FRAMES).values())
-    measured = milliseconds(student_file, waveform, convolutions - 2, FRAMES)
-    assert min(measured.convolutions) >= 0 and min(measured.front_end, measured.trunk, measured.pooling) > 0
-    assert measured.rest(1, ALL) == pytest.approx(measured.front_end + measured.trunk + measured.pooling)
-    assert measured.rest(0.5, Frames(2, 2)) == pytest.approx(
-        measured.front_end + measured.trunk / 2 + measured.pooling / 8
-    )
+    layers = [shape for shape in shapes(wide, FRAMES).values() if shape.positions > 1]
+    measured = milliseconds(student_file, waveform, layers, len(layers) - 2)
+    assert min(measured.convolutions) >= 0 and min(measured.once, measured.trunk, measured.pooling) > 0
+    assert measured.rest(1, ALL) == pytest.approx(measured.once + measured.trunk + measured.pooling)
+    assert measured.rest(0.5, Frames(2, 2)) == pytest.approx(measured.once + measured.trunk / 2 + measured.pooling / 8)
     assert measured.layer("fc", Shape(512, 512, 1, 1)) == 0  # it is among the rest
     small, large = (measured.layer("mfa", Shape(size, size, 1, FRAMES)) for size in (32, 512))
     assert 0 < small < large
-    nothing_pooled = milliseconds(student_file, waveform, convolutions + 1, FRAMES)
+    nothing_pooled = milliseconds(student_file, waveform, layers, len(layers) + 1)
     assert nothing_pooled.pooling == 0
