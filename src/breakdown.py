@@ -24,7 +24,7 @@ def main() -> None:
     config = params.load()
     rows = manifest.read()
     validation = manifest.needed(rows, "validation")
-    layers = _sensitivity(config, manifest.spread(validation, FEATURES))
+    layers = _sensitivity(config, rows, manifest.spread(validation, FEATURES))
     enrolments = config.evaluate.enrolments
     tested = trials.evaluated_rows(rows, config.evaluate.protocol, enrolments)
     lines = conditions.breakdown(
@@ -51,9 +51,9 @@ def main() -> None:
     )
 
 
-def _sensitivity(config, rows):
+def _sensitivity(config, rows, heard):
     ranges = ptq.read_ranges()
-    front_end, prepared = ptq.prepare_encoder(config)
+    front_end, _, prepared = ptq.prepare_encoder(config, rows)
     student = qat.fake_quantise(prepared, ranges)
-    waveforms = [torch.from_numpy(load_audio(row)[: SECONDS * SAMPLE_RATE])[None] for row in rows]
+    waveforms = [torch.from_numpy(load_audio(row)[: SECONDS * SAMPLE_RATE])[None] for row in heard]
     return sensitivity.sensitivity(student, [front_end(waveform) for waveform in waveforms])

@@ -23,15 +23,18 @@ def main() -> None:
     config = params.load()
     torch.set_num_threads(config.threads)
     rows = manifest.read()
-    front_end, prepared = ptq.prepare_encoder(config)
-    bits = ptq.weight_bits(config.quantize)
-    features = ptq.calibration_features(front_end, rows, config.ptq.utterances)
+    front_end, features, prepared = ptq.prepare_encoder(config, rows)
     ptq.calibrate_activations(prepared, features)
     write_json(ptq.RANGES, ptq.activation_ranges(prepared))
     export_onnx(torch.nn.Sequential(front_end, ptq.convert(prepared)), MODEL, config.quantize.weights)
     summary = evaluate(MODEL, "ptq", rows, config, reference="fp32")
     cost = onnx_macs.cost(MODEL, config.profile.seconds)
-    details = {**summary, **cost, "calibration_utterances": len(features), "weight_bits": bits}
+    details = {
+        **summary,
+        **cost,
+        "calibration_utterances": len(features),
+        "weight_bits": ptq.weight_bits(config.quantize),
+    }
     write_json(layout.details("ptq"), details)
     write_json(layout.metrics("ptq"), accuracy.headline(summary) | onnx_macs.headline(cost))
     timings = latency.against_fp32("ptq", MODEL, config.profile, config.seed)

@@ -116,11 +116,13 @@ def int8_model(path, recordings):
     import torch
 
     from src.common import params
+    from src.encoder import load
     from src.encoder.export import export_onnx
     from src.quantize import ptq
 
     config = params.load(ROOT / "params.yaml")
-    front_end, network = ptq.prepare_encoder(config)
+    front_end, plain = load.plain(config.encoder.source)
+    network = ptq.prepare(plain, config.ptq.observer, ptq.weight_bits(config.quantize))
     ptq.calibrate_activations(network, (front_end(torch.from_numpy(samples)[None]) for samples in recordings))
     export_onnx(torch.nn.Sequential(front_end, ptq.convert(network)), path, config.quantize.weights)
 

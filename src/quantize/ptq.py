@@ -19,6 +19,7 @@ from src.data.manifest import Row
 from src.data.recordings import load_audio
 from src.encoder import load
 from src.quantize.quantizer import EncoderQuantizer
+from src.quantize.rounding import rounded
 from src.runtime import engine
 from src.runtime.errors import InputError
 
@@ -42,10 +43,13 @@ def weight_bits(settings: Quantize) -> dict[str, int]:
     return {group: min(bits, most) for group, bits in settings.weight_bits.model_dump().items()}
 
 
-def prepare_encoder(config: Params) -> tuple[torch.nn.Module, GraphModule]:
-    """(front end, graph that `prepare` gives) of the encoder that the parameters name, as they quantise it."""
+def prepare_encoder(config: Params, rows: Sequence[Row]) -> tuple[torch.nn.Module, list[torch.Tensor], GraphModule]:
+    """(front end, calibration features, graph that `prepare` gives) of the encoder that the parameters name, as they quantise
+    it, and of a manifest's rows."""
     front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
-    return front_end, prepare(network, config.ptq.observer, weight_bits(config.quantize))
+    features = calibration_features(front_end, rows, config.ptq.utterances)
+    bits = weight_bits(config.quantize)
+    return front_end, features, prepare(rounded(network, features, bits), config.ptq.observer, bits)
 
 
 def calibration_features(front_end: torch.nn.Module, rows: Sequence[Row], utterances: int) -> list[torch.Tensor]:

@@ -21,27 +21,34 @@ _CONVS = {_OPS.conv2d.default}
 _LINEARS = {_OPS.linear.default}
 OBSERVERS = {"histogram": HistogramObserver, "minmax": MinMaxObserver}
 GROUPS = ("layer0", "blocks", "mfa", "attention", "fc")
+FEW_BITS = 6  # of a weight, at most, for which its range and its rounding matter
 # Shares of a channel's largest weight, or of the largest and of the smallest value, that a range may end at.
 CUTS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5)
 LOW_CUTS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.0)
 
 
-class ClippingObserver(MovingAveragePerChannelMinMaxObserver):
-    """The range, per channel, of the weights seen last that rounds them with the least mean square error.
+def clipped(weight: torch.Tensor, largest: int) -> torch.Tensor:
+    """For each row of a weight [outputs, inputs] the magnitude [outputs, 1] at which its range ends, that rounds it to -largest
+    to largest steps with the least mean square error.
 
     With 15 levels a finer step for most weights is worth more than a range that holds the largest.
     """
+    magnitude = weight.abs().amax(1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
+    best, least = magnitude, torch.full_like(magnitude, torch.inf)
+    for cut in CUTS:
+        step = cut * magnitude / largest
+        rounded = (weight / step).round().clamp(-largest, largest) * step
+        error = (weight - rounded).square().sum(1, keepdim=True)
+        best, least = torch.where(error < least, cut * magnitude, best), torch.minimum(error, least)
+    return best
+
+
+class ClippingObserver(MovingAveragePerChannelMinMaxObserver):
+    """The range, per channel, of the weights seen last: where they are `clipped`."""
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        values = weight.detach().flatten(1)
-        largest = values.abs().amax(1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
-        best, least = largest, torch.full_like(largest, torch.inf)
-        for cut in CUTS:
-            step = cut * largest / self.quant_max
-            rounded = (values / step).round().clamp(self.quant_min, self.quant_max) * step
-            error = (values - rounded).square().sum(1, keepdim=True)
-            best, least = torch.where(error < least, cut * largest, best), torch.minimum(error, least)
-        self.min_val, self.max_val = -best[:, 0], best[:, 0]
+        self.max_val = clipped(weight.detach().flatten(1), self.quant_max)[:, 0]
+        self.min_val = -self.max_val
         return weight
 
 
@@ -101,7 +108,7 @@ class EncoderQuantizer(Quantizer):
         """The specification of the weights called `name` in the network."""
         bits = self.weight_bits[name.split(".")[0]]
         largest = 2 ** (bits - 1) - 1
-        observer = ClippingObserver if bits < 7 else MovingAveragePerChannelMinMaxObserver
+        observer = ClippingObserver if bits <= FEW_BITS else MovingAveragePerChannelMinMaxObserver
         return QuantizationSpec(
             dtype=torch.int8,
             quant_min=-largest,

@@ -10,6 +10,7 @@ from src.cost import latency
 from src.encoder.export import export_onnx
 from src.encoder.frontend import FrontEnd
 from src.quantize import ptq, qat
+from src.quantize.rounding import rounded
 from src.search import price
 from src.search.factorise import multiplications, shapes
 from src.search.moments import FRAMES
@@ -36,7 +37,7 @@ class Source:
 
     def quantised(self, network: torch.nn.Module) -> torch.fx.GraphModule:
         """A graph for `qat.finetune` and `ptq.convert`, calibrated, of a network."""
-        prepared = ptq.prepare(network, self.observer, self.weight_bits)
+        prepared = ptq.prepare(rounded(network, self.features, self.weight_bits), self.observer, self.weight_bits)
         ptq.calibrate_activations(prepared, self.features)
         return qat.fake_quantise(prepared, ptq.activation_ranges(prepared))
 
