@@ -57,8 +57,9 @@ def round_weight(weight: torch.Tensor, products: torch.Tensor, largest: int) -> 
     order = products.diagonal().argsort(descending=True, stable=True)
     left, products = weight.double()[:, order], products[order][:, order]
     products.diagonal().add_((RIDGE * products.diagonal().mean()).clamp(min=torch.finfo(torch.float32).tiny))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(products))
-    factor = torch.linalg.cholesky(inverse, upper=True)
+    # Of the inverse of the products the upper Cholesky factor: the inverse of an upper factor of the products themselves.
+    upper = torch.linalg.cholesky(products.flip(0, 1)).flip(0, 1)
+    factor = torch.linalg.solve_triangular(upper, torch.eye(len(upper), dtype=upper.dtype), upper=True)
     result = torch.empty_like(weight)
     for begin in range(0, left.shape[1], BLOCK):
         block = range(begin, min(begin + BLOCK, left.shape[1]))
