@@ -82,13 +82,16 @@ class Milliseconds:
         return self.once + (self.trunk + self.pooling * channels / frames.stride) / frames.step
 
 
-def milliseconds(model: Path | str, waveform: np.ndarray, layers: Sequence[Shape], pooled: int) -> Milliseconds:
+def milliseconds(
+    model: Path | str, waveforms: tuple[np.ndarray, np.ndarray], layers: Sequence[Shape], pooled: int
+) -> Milliseconds:
     """The Milliseconds of this machine.
 
-    model: an ONNX file of the whole network in INT8, which is timed for a waveform [1, samples] and for half of it; layers:
-    its convolutions; pooled: how many of them run before what is pooled, the aggregation layer among them.
+    model: an ONNX file of the whole network in INT8; waveforms: what it is timed for, each [1, samples], the second of half as
+    many frames; layers: its convolutions; pooled: how many of them run before what is pooled, the aggregation layer
+    among them.
     """
-    whole, half = (_parts(model, each, pooled) for each in (waveform, waveform[:, : waveform.shape[1] // 2]))
+    whole, half = (_parts(model, waveform, pooled) for waveform in waveforms)
     # Linear in the frames: what a half would leave if nothing were constant is half of the whole.
     constant = np.clip(2 * half - whole, 0, whole)
     front_end, trunk, pooling, convolutions = whole

@@ -46,11 +46,11 @@ class Source:
         network = self.structures.network(EVERYTHING)
         layers = {name: shape for name, shape in shapes(network, FRAMES).items() if shape.positions > 1}
         pooled = sum(not name.startswith("attention") for name in layers)
-        waveform = latency.noise((FRAMES - 1) * front_end.hop)
+        waveforms = latency.noise((FRAMES - 1) * front_end.hop), latency.noise((FRAMES // 2 - 1) * front_end.hop)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "student.onnx")
             export_onnx(torch.nn.Sequential(front_end, ptq.convert(self.student(EVERYTHING))), path)
-            return price.milliseconds(path, waveform, list(layers.values()), pooled)
+            return price.milliseconds(path, waveforms, list(layers.values()), pooled)
 
     @property
     def bytes(self) -> Bytes:
