@@ -1,8 +1,8 @@
 """Where the time of a model goes in ONNX Runtime, operator by operator: python -m bench.op_profile models/ptq.onnx
 
 One thread, batch 1, 3 s. Each operator's time is the median over the runs of what ONNX Runtime's own profiler says, less
-what the profiler itself takes. Beside the convolutions is the rate at which the same kernel multiplies on its own: a lone 1x1 convolution of the
-size of the model's largest, so that what is lost to the shapes of the others can be told from the rest.
+what the profiler itself takes. Beside the convolutions is the rate at which the same kernel multiplies on its own: a lone 1x1
+convolution of the size of the model's largest, so that what is lost to the shapes of the others can be told from the rest.
 """
 
 if __name__ == "__main__":

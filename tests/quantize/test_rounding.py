@@ -47,18 +47,18 @@ def test_only_weights_of_few_bits_move_and_they_are_on_their_grid(network, few, 
 
 
 def test_the_embedding_moves_less_and_training_leaves_these_weights(network, few, features):
-    def prepared(one):
+    def quantised(one):
         graph = ptq.prepare(one, "minmax", BITS)
         ptq.calibrate_activations(graph, features)
-        return graph, qat.fake_quantise(graph, ptq.activation_ranges(graph))
+        return qat.fake_quantise(graph, ptq.activation_ranges(graph))
 
     def distance(one):
-        student = prepared(one)[1]
+        student = quantised(one)
         with torch.no_grad():
             return np.mean([1 - torch.cosine_similarity(student(x), network(x)).item() for x in features])
 
     assert distance(few) < 0.7 * distance(network)
-    student = prepared(few)[1]
+    student = quantised(few)
     frozen = {name for name, value in student.named_parameters() if not value.requires_grad}
     assert frozen == {name for name, value in few.named_parameters() if name in frozen}
     assert "fc.weight" in frozen and "fc.bias" not in frozen and "mfa.weight" not in frozen
