@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from fvcore.nn import FlopCountAnalysis
 
+from src.encoder.watch import watched
+
 COLUMNS = ("layer", "type", "output", "parameters", "gmacs", "share")
 
 
@@ -26,18 +28,8 @@ def count(model: torch.nn.Module, features: torch.Tensor) -> list[Layer]:
     fvcore's total.
     """
     modules = dict(model.named_modules())
-    outputs = {}
-
-    def remember(module, inputs, output):
-        outputs[module] = tuple(output.shape)
-
-    hooks = [module.register_forward_hook(remember) for module in modules.values()]
-    try:
-        with torch.no_grad():
-            model(features)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with watched(model, modules) as seen, torch.no_grad():
+        model(features)
     analysis = FlopCountAnalysis(model, features).unsupported_ops_warnings(False).tracer_warnings("none")
     with torch.no_grad():
         macs = analysis.by_module()
@@ -46,7 +38,9 @@ def count(model: torch.nn.Module, features: torch.Tensor) -> list[Layer]:
         multiplied = macs[name] - sum(macs[f"{name}.{child}".lstrip(".")] for child, _ in module.named_children())
         if multiplied:
             kind, parameters = type(module).__name__, sum(p.numel() for p in module.parameters())
-            layers.append(Layer(_short(name, modules), kind, outputs[module], parameters, int(multiplied)))
+            layers.append(
+                Layer(_short(name, modules), kind, tuple(seen[name].given.shape), parameters, int(multiplied))
+            )
     return layers
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
+from src.encoder.watch import watched
 from src.quantize.quantizer import FEW_BITS, clipped
 
 FRAMES = 200  # of an utterance
@@ -77,23 +78,13 @@ def _products(network, layers, features):
     """{layer: mean products [inputs, inputs] of what each of its outputs is computed from}."""
     sums: dict = dict.fromkeys(layers, 0.0)
     counts = dict.fromkeys(layers, 0)
-
-    def add(name, layer, read):
-        values = _read(layer, read)
-        sums[name] = sums[name] + values.T @ values
-        counts[name] += len(values)
-
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, args, name=name: add(name, layer, args[0]))
-        for name, layer in layers.items()
-    ]
-    try:
-        with torch.no_grad():
-            for utterance in tqdm(features, "inputs", disable=None, leave=False):
-                network(utterance[:, :FRAMES])
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with watched(network, layers) as seen, torch.no_grad():
+        for utterance in tqdm(features, "inputs", disable=None, leave=False):
+            network(utterance[:, :FRAMES])
+            for name, layer in layers.items():
+                values = _read(layer, seen[name].read)
+                sums[name] = sums[name] + values.T @ values
+                counts[name] += len(values)
     return {name: total / counts[name] for name, total in sums.items()}
 
 
@@ -101,5 +92,8 @@ def _read(layer, values):
     """What a layer reads -> [outputs of one channel, inputs of its flat weight]."""
     if isinstance(layer, nn.Linear):
         return values.flatten(0, -2)
-    columns = F.unfold(values, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    height, width = layer.padding
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    values = F.pad(values, (width, width, height, height), mode)
+    columns = F.unfold(values, layer.kernel_size, layer.dilation, stride=layer.stride)
     return columns.transpose(1, 2).flatten(0, 1)

@@ -14,23 +14,24 @@ from tqdm import tqdm
 
 from src.encoder.networks import affine
 from src.encoder.networks.ecapa import PlainEcapa
+from src.encoder.watch import watched
+from src.search.least_squares import Inputs, Sums
+from src.search.moments import FRAMES
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # of which the one with the least leave-one-out error is taken
-FRAME_RIDGE = 1e-4  # of the mean variance of a channel: there are many times as many frames as channels
 
 
 @dataclass(frozen=True)
 class Aggregation:
     """What the aggregation layer gives over calibration speech.
 
-    mean [channels] and covariance [channels, channels] over frames, after its ReLU; context and pooled [utterances, 2 *
-    channels], what `attention.context` and `fc` read; order: the channels, from the one that matters most to the
-    embedding down; power: mean square length of the embedding.
+    frames: what `attention.x` reads of it; context and pooled [utterances, 2 * channels], what `attention.context`, if there is one, and `fc`
+    read; order: the channels, from the one that matters most to the embedding down; power: mean square length of the
+    embedding.
     """
 
-    mean: torch.Tensor
-    covariance: torch.Tensor
-    context: torch.Tensor
+    frames: Inputs
+    context: torch.Tensor | None
     pooled: torch.Tensor
     order: torch.Tensor
     power: float
@@ -45,32 +46,26 @@ def measure(network: PlainEcapa, features: Iterable[torch.Tensor]) -> Aggregatio
 
     A channel matters by how much what `fc` makes of its two statistics varies over utterances.
     """
-    inputs: dict[str, list[torch.Tensor]] = {"attention": [], "attention.context": [], "fc": []}
+    frames, power, vectors = Sums(), [], {"fc": []}
+    if network.attention.context is not None:
+        vectors["attention.context"] = []
+    with watched(network, ("attention.x", *vectors)) as seen, torch.no_grad():
+        for utterance in tqdm(features, "aggregation", disable=None, leave=False):
+            power.append(network(utterance).double().square().sum())
+            frames.add(seen["attention.x"].read[..., :FRAMES])
+            for name, read in vectors.items():
+                read.append(seen[name].read.flatten(1).double())
     channels = network.mfa.out_channels
-    first, products, frames, power = torch.zeros(channels), torch.zeros(channels, channels), 0, []
-    hooks = [
-        network.get_submodule(name).register_forward_pre_hook(lambda _, args, kept=kept: kept.append(args[0]))
-        for name, kept in inputs.items()
-    ]
-    try:
-        with torch.no_grad():
-            for utterance in tqdm(features, "aggregation", disable=None, leave=False):
-                power.append(network(utterance).double().square().sum())
-                values = inputs["attention"].pop()[0, :, 0].T
-                first, frames = first + values.sum(0), frames + len(values)
-                products.addmm_(values.T, values)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    mean = first / frames
-    context, pooled = (torch.cat(inputs[name]).flatten(1).double() for name in ("attention.context", "fc"))
+    joined = {name: torch.cat(read) for name, read in vectors.items()}
+    pooled = joined["fc"]
     statistics = (pooled - pooled.mean(0)).unflatten(1, (2, channels))
     weights = network.fc.weight.double().unflatten(1, (2, channels))
     second = torch.einsum("uac,ubc->abc", statistics, statistics) / len(pooled)
     importance = torch.einsum("dac,dbc,abc->c", weights, weights, second)
     order = importance.argsort(descending=True, stable=True)
-    covariance = (products / frames - mean[:, None] * mean).double()
-    return Aggregation(mean.double(), covariance, context, pooled, order, torch.stack(power).mean().item())
+    return Aggregation(
+        frames.inputs(), joined.get("attention.context"), pooled, order, torch.stack(power).mean().item()
+    )
 
 
 def reduce(network: PlainEcapa, aggregation: Aggregation, count: int) -> tuple[PlainEcapa, float]:
@@ -86,14 +81,10 @@ def reduce(network: PlainEcapa, aggregation: Aggregation, count: int) -> tuple[P
     attention, fc = network.attention, network.fc
     network.mfa = affine.like(network.mfa, network.mfa.weight[kept], network.mfa.bias[kept])
     attention.out = affine.like(attention.out, attention.out.weight[kept], None)
-    weight = attention.x.weight.double().flatten(1)
-    covariance = aggregation.covariance[kept][:, kept]
-    covariance.diagonal().add_(FRAME_RIDGE * covariance.diagonal().mean())
-    onto = torch.linalg.solve(covariance, aggregation.covariance[kept][:, dropped] @ weight[:, dropped].T).T
-    shift = weight[:, dropped] @ aggregation.mean[dropped] - onto @ aggregation.mean[kept]
+    weight, shift = aggregation.frames.predict(attention.x.weight, kept)
     bias = attention.x.bias
     bias = None if bias is None else (bias + shift).float()
-    attention.x = affine.like(attention.x, (weight[:, kept] + onto)[:, :, None, None].float(), bias)
+    attention.x = affine.like(attention.x, weight.float(), bias)
     if attention.context is not None:
         attention.context, _ = _without(attention.context, aggregation.context, both, rest, shift)
     network.fc, optimism = _without(fc, aggregation.pooled, both, rest, torch.zeros(fc.out_features))

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from src.encoder.networks import affine
+from src.encoder.watch import watched
 from src.search.moments import Moments
 
 COLUMNS = ("layer", "components", "explained", "rank")
@@ -96,18 +97,15 @@ class Shape(NamedTuple):
 def shapes(network: nn.Module, frames: int) -> dict[str, Shape]:
     """{name: Shape} of every convolution and linear layer, for an utterance of so many frames. Nothing is computed."""
     network = copy.deepcopy(network).to("meta")
-    found: dict[str, Shape] = {}
-
-    def note(name: str, layer: nn.Conv2d | nn.Linear, output: torch.Tensor) -> None:
-        weight = layer.weight
-        found[name] = Shape(weight[0].numel(), len(weight), weight[0, 0].numel(), output.numel() // len(weight))
-
-    for name, layer in network.named_modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            layer.register_forward_hook(lambda layer, _, output, name=name: note(name, layer, output))
-    with torch.no_grad():
+    weights = {
+        name: layer.weight for name, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))
+    }
+    with watched(network, weights) as seen, torch.no_grad():
         network(torch.zeros(1, frames, network.mels, device="meta"))
-    return found
+    return {
+        name: Shape(weight[0].numel(), len(weight), weight[0, 0].numel(), seen[name].given.numel() // len(weight))
+        for name, weight in weights.items()
+    }
 
 
 def multiplications(network: nn.Module, frames: int) -> int:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
+from src.encoder.watch import watched
+
 FRAMES = 200  # of each utterance
 THIN = 8  # outputs for each value that they are computed from
 # Stays whole: its outputs are the embedding, and in which directions voices differ the few of calibration do not show.
@@ -103,29 +105,16 @@ def _gradients(network, names, features, seed):
     the embedding)}."""
     if not names:
         return
-    inputs: dict[str, torch.Tensor] = {}
-    outputs: dict[str, torch.Tensor] = {}
-    hooks = [network.get_submodule(name).register_forward_hook(_keep(inputs, outputs, name)) for name in names]
     random = torch.Generator().manual_seed(seed)
-    try:
+    with watched(network, names) as seen:
         for utterance in tqdm(features, "moments", disable=None, leave=False):
             embedding = F.normalize(network(utterance[:, :FRAMES].detach().requires_grad_()), dim=-1)
             projection = torch.randn(embedding.shape, generator=random)
-            gradients = torch.autograd.grad((embedding * projection).sum(), [outputs[name] for name in names])
+            gradients = torch.autograd.grad((embedding * projection).sum(), [seen[name].given for name in names])
             yield {
-                name: (inputs[name].detach(), _frames(outputs[name].detach()), _frames(gradient))
+                name: (seen[name].read.detach(), _frames(seen[name].given.detach()), _frames(gradient))
                 for name, gradient in zip(names, gradients)
             }
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _keep(inputs, outputs, name):
-    def hook(_module, arguments, output):
-        inputs[name], outputs[name] = arguments[0], output
-
-    return hook
 
 
 def _frames(values):

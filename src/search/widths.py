@@ -8,69 +8,30 @@ into their weights: nothing is trained.
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from src.encoder.networks import affine
+from src.encoder.watch import watched
+from src.search.least_squares import Inputs, Sums
 from src.search.moments import FRAMES, Moments
 
 ROUNDS = 16  # in which channels go; after each it is seen anew what the others do not say
-RIDGE = 1e-4  # of the mean variance of a channel: there are many times as many frames as channels
-TINY = 1e-12
 MULTIPLE = 4  # of the channels that stay
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a layer reads over calibration speech: mean [channels] and covariance [channels, channels] over frames."""
-
-    mean: torch.Tensor
-    covariance: torch.Tensor
-
-    def of(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """The covariance of some channels, int [n], with others, int [m]: [n, m]."""
-        return self.covariance[one][:, other]
 
 
 def measure(network: nn.Module, features: Iterable[torch.Tensor]) -> dict[str, Inputs]:
     """{layer: Inputs} of all that reads a Width of the plain network, over the first FRAMES of each of the features [1,
     time, mels]."""
-    sums = {reader: _Sums() for width in network.widths() for reader in width.readers}
-    hooks = [
-        network.get_submodule(reader).register_forward_pre_hook(lambda _, args, each=each: each.add(args[0]))
-        for reader, each in sums.items()
-    ]
-    try:
-        with torch.no_grad():
-            for utterance in tqdm(features, "widths", disable=None, leave=False):
-                network(utterance[:, :FRAMES])
-    finally:
-        for hook in hooks:
-            hook.remove()
+    sums = {reader: Sums() for width in network.widths() for reader in width.readers}
+    with watched(network, sums) as seen, torch.no_grad():
+        for utterance in tqdm(features, "widths", disable=None, leave=False):
+            network(utterance[:, :FRAMES])
+            for reader, each in sums.items():
+                each.add(seen[reader].read)
     return {reader: each.inputs() for reader, each in sums.items()}
-
-
-class _Sums:
-    """Sums over frames of values [1, channels, 1, frames], and of their products."""
-
-    def __init__(self):
-        self.frames, self.first, self.products = 0, 0.0, 0.0
-
-    def add(self, values):
-        values = values[0, :, 0].double()
-        self.frames += values.shape[1]
-        self.first += values.sum(1)
-        self.products += values @ values.T
-
-    def inputs(self):
-        mean = self.first / self.frames
-        covariance = self.products / self.frames - mean[:, None] * mean
-        # Nothing may vary, as over silence.
-        covariance.diagonal().add_(max(RIDGE * covariance.diagonal().mean().item(), TINY))
-        return Inputs(mean, covariance)
 
 
 def orders(network: nn.Module, inputs: Mapping[str, Inputs], moments: Mapping[str, Moments]) -> list[torch.Tensor]:
@@ -134,13 +95,7 @@ def _slice(network, name, kept):
 def _read(network, name, kept, inputs):
     """A layer that reads only these, and predicts the others."""
     layer = network.get_submodule(name)
-    dropped = torch.ones(len(inputs.mean), dtype=torch.bool).index_fill(0, kept, False).nonzero().flatten()
-    onto = torch.linalg.solve(inputs.of(kept, kept), inputs.of(kept, dropped))
-    constant = inputs.mean[dropped] - inputs.mean[kept] @ onto
-    weight = layer.weight.double()
-    weight, rest = weight[:, kept], weight[:, dropped]
-    weight = weight + torch.einsum("odhk,cd->ochk", rest, onto)
-    bias = torch.einsum("odhk,d->o", rest, constant)
+    weight, bias = inputs.predict(layer.weight, kept)
     if layer.bias is not None:
         bias = bias + layer.bias
     network.set_submodule(name, affine.like(layer, weight.to(layer.weight.dtype), bias.to(layer.weight.dtype)))

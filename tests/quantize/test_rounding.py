@@ -5,7 +5,7 @@ from torch import nn
 
 from src.quantize import ptq, qat
 from src.quantize.quantizer import GROUPS, clipped
-from src.quantize.rounding import round_weight, rounded
+from src.quantize.rounding import _read, round_weight, rounded
 
 BITS = {**dict.fromkeys(GROUPS, 8), "blocks": 4, "fc": 4}
 
@@ -26,6 +26,14 @@ def test_a_layers_outputs_lose_less_than_by_rounding_each_weight():
     # Independent inputs say nothing of one another: what is rounded is each weight.
     assert torch.allclose(round_weight(weight, torch.eye(64), 7), nearest(weight, 7))
     assert round_weight(weight, torch.zeros(64, 64), 7).isfinite().all()
+
+
+def test_what_a_layer_reads_is_padded_as_it_pads():
+    values = torch.randn(1, 3, 1, 12, generator=torch.Generator().manual_seed(0))
+    for mode in ("reflect", "zeros"):
+        layer = nn.Conv2d(3, 4, (1, 5), stride=(1, 2), dilation=(1, 2), padding=(0, 4), padding_mode=mode)
+        given = _read(layer, values) @ layer.weight.flatten(1).T + layer.bias
+        torch.testing.assert_close(given, layer(values)[0, :, 0].T)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from src.encoder.networks import rewrite
 from src.search import aggregation
+from tests.encoder.helpers import random_ecapa
+from tests.search.conftest import WIDE
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +30,13 @@ def test_all_channels_change_nothing_and_fewer_are_fewer_everywhere(wide, calibr
     assert reduced.attention.context.in_features == reduced.fc.in_features == 96
 
 
+def test_pooling_without_global_context(calibration):
+    network = rewrite(random_ecapa({**WIDE, "global_context": False})).requires_grad_(False)
+    reduced, error = aggregation.reduce(network, aggregation.measure(network, calibration), 48)
+    assert error > 0 and reduced.attention.context is None and reduced.attention.x.in_channels == 48
+    assert 0 < distance(reduced, network, calibration) < 1
+
+
 def test_channels_that_nothing_reads_are_dropped_for_free(wide, calibration):
     with torch.no_grad():
         network = aggregation.reduce(wide, aggregation.measure(wide, calibration), 96)[0]
@@ -40,8 +52,8 @@ def test_channels_that_nothing_reads_are_dropped_for_free(wide, calibration):
 def test_the_regression_makes_up_for_what_is_dropped(wide, calibration, measured, monkeypatch):
     fitted, _ = aggregation.reduce(wide, measured, 64)
     monkeypatch.setattr(aggregation, "RIDGES", (1e9,))  # nothing but the mean is made up for
-    monkeypatch.setattr(aggregation, "FRAME_RIDGE", 1e9)
-    plain, _ = aggregation.reduce(wide, measured, 64)
+    unlike = replace(measured.frames, covariance=measured.frames.covariance.diag().diag())
+    plain, _ = aggregation.reduce(wide, replace(measured, frames=unlike), 64)
     assert distance(fitted, wide, calibration) < 0.7 * distance(plain, wide, calibration)
 
 

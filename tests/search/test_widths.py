@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from src.encoder.networks import rewrite
-from src.search import moments, widths
+from src.search import least_squares, moments, widths
 from src.search.factorise import multiplications
 from tests.encoder.helpers import NETWORK, RESNET, XVECTOR, random_ecapa, random_resnet, random_xvector
 from tests.search.conftest import noise
@@ -56,7 +56,7 @@ def test_channels_that_others_say_are_dropped_for_free(monkeypatch, xvector_spee
 def test_least_squares_make_up_for_what_is_dropped(either, monkeypatch):
     network, speech = either
     fitted = distance(narrowed(network, speech, 0.5), network, speech)
-    monkeypatch.setattr(widths, "RIDGE", 1e9)  # nothing but the mean is made up for
+    monkeypatch.setattr(least_squares, "RIDGE", 1e9)  # nothing but the mean is made up for
     assert fitted < 0.8 * distance(narrowed(network, speech, 0.5), network, speech)
 
 

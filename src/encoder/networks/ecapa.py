@@ -150,12 +150,9 @@ class AttentivePooling(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         hidden = self.x(x)
         if self.context is not None:
-            mean, square = pooling.moments(x)
-            statistics = pooling.statistics(mean, square - mean * mean, VARIANCE_FLOOR)
-            hidden = hidden + channels(self.context(statistics))
+            hidden = hidden + channels(self.context(pooling.statistics(*pooling.moments(x), VARIANCE_FLOOR)))
         logits = self.out(torch.tanh(F.relu(hidden) * self.scale + self.offset))
-        mean, square = pooling.attentive_moments(logits, x)
-        return pooling.statistics(mean, square - mean * mean, VARIANCE_FLOOR)
+        return pooling.statistics(*pooling.attentive_moments(logits, x), VARIANCE_FLOOR)
 
 
 class _Arguments(NetworkArguments):

@@ -17,9 +17,9 @@ def parts(x: torch.Tensor) -> list[torch.Tensor]:
 
 
 def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means over time [batch, channels, 1, 1] of x [batch, channels, 1, time] and of its square."""
+    """Mean and variance over time [batch, channels, 1, 1] of x [batch, channels, 1, time]."""
     means = [part.mean(**AXIS) for part in parts(x)]
-    return torch.cat(means, dim=1), torch.cat([(part * part).mean(**AXIS) for part in parts(x)], dim=1)
+    return _variance(means, [(part * part).mean(**AXIS) for part in parts(x)])
 
 
 def attentive_moments(logits: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -29,7 +29,13 @@ def attentive_moments(logits: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tens
         weighted = logit.softmax(dim=3) * part
         means.append(weighted.sum(**AXIS))
         squares.append((weighted * part).sum(**AXIS))
-    return torch.cat(means, dim=1), torch.cat(squares, dim=1)
+    return _variance(means, squares)
+
+
+def _variance(means, squares):
+    """(mean, variance), from the means of x and of its square, by parts."""
+    mean, square = torch.cat(means, dim=1), torch.cat(squares, dim=1)
+    return mean, square - mean * mean
 
 
 def statistics(mean: torch.Tensor, variance: torch.Tensor, floor: float) -> torch.Tensor:

@@ -96,8 +96,7 @@ class AttentivePooling(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits = self.out(F.relu(self.x(x)))
-        mean, square = pooling.attentive_moments(logits, x.flatten(1, 2).unsqueeze(2))
-        return pooling.statistics(mean, square - mean * mean, VARIANCE_FLOOR)
+        return pooling.statistics(*pooling.attentive_moments(logits, x.flatten(1, 2).unsqueeze(2)), VARIANCE_FLOOR)
 
 
 class _Arguments(NetworkArguments):
