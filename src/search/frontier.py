@@ -21,7 +21,7 @@ from src.search.trial import Setup, Validation
 
 SIZES = 12
 RATIO = 0.75  # of the multiplications, from one size to the next; between two of them the trials look
-ABOVE = 2  # sizes that are tested though they should lose nothing
+ABOVE = 1  # size that is tested though it should lose nothing
 FAR = 4  # margins: what loses so much is broken, however wide its interval
 
 Point = dict  # share, objective, gmacs, size_mb, and `losses` {eer, top1: a Loss as a dict}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torchao.quantization.pt2e import FixedQParamsObserver
 
 from src.quantize import ptq, qat
 from tests.quantize.conftest import FRAMES, Frames
@@ -44,7 +45,7 @@ def test_every_weight_of_the_encoder_is_trained_and_the_ranges_are_not(network, 
     assert len(trained) == len(list(network.parameters()))
     for name, value in before.named_parameters():
         assert not torch.equal(value, trained[name]), name
-    for module, name in ((m, n) for n, m in after.named_modules() if isinstance(m, qat.FixedQParamsFakeQuantize)):
+    for module, name in ((m, n) for n, m in after.named_modules() if isinstance(m, qat.FakeQuantizedActivations)):
         assert torch.equal(module.scale, before.get_submodule(name).scale)
 
 
@@ -164,3 +165,21 @@ def test_every_crop_is_used_once_before_any_again_and_the_rate_rises_and_falls(c
     assert sorted(seen[:48]) == sorted(seen[48:]) == sorted(one.flatten()[0].item() for one in crops.features)
     assert rates[0] < rates[1] < rates[2] and rates[3:] == sorted(rates[3:], reverse=True)
     assert 0.5e-3 < rates[-1] < 0.52e-3 and max(rates) < 1e-3
+
+
+@pytest.mark.parametrize("scale", [0.0173, 0.5])
+def test_activations_are_quantised_as_torch_does_bit_for_bit(scale):
+    options = {"scale": scale, "zero_point": 100, "quant_min": 0, "quant_max": 255}
+    observer = FixedQParamsObserver.with_args(**options, dtype=torch.uint8, qscheme=torch.per_tensor_affine)
+    ours = qat.FakeQuantizedActivations(observer)
+    values = 2 * torch.randn(4, 300, generator=torch.Generator().manual_seed(0))
+    values[0, :256] = scale * (torch.arange(256) - 100.5)  # halves between two levels
+    one, other = values.clone().requires_grad_(), values.clone().requires_grad_()
+    given, expected = ours(one), torch.fake_quantize_per_tensor_affine(other, *options.values())
+    assert torch.equal(given, expected) and len(given.unique()) > 20
+    for each in (given, expected):
+        (each * torch.arange(1, 1 + each.numel()).view_as(each)).sum().backward()
+    assert torch.equal(one.grad, other.grad)
+    assert (one.grad == 0).any() == (scale < 0.1)
+    ours.disable_fake_quant()
+    assert ours(values) is values
