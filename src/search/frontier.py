@@ -28,7 +28,7 @@ Point = dict  # share, objective, gmacs, size_mb, and `losses` {eer, top1: a Los
 
 
 def shares(structures: Structures) -> list[float]:
-    """SIZES shares, from ABOVE sizes above the smallest that is predicted to move the embedding by less than INT8 does.
+    """SIZES shares, from ABOVE above the smallest that is predicted to move the embedding by less than INT8 does.
 
     The prediction is from calibration speech: where the sequence of tests begins does not depend on what they test.
     """

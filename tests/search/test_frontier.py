@@ -17,7 +17,7 @@ def point(share, value, error=0.001):
 POINTS = [point(1.0, 0.0), point(0.7, 0.002), point(0.5, 0.009), point(0.35, 0.001), point(0.25, 0.05)]
 
 
-@pytest.mark.parametrize(("quiet", "begin"), [(0, 1), (2, 1), (3, 1), (5, 3)])
+@pytest.mark.parametrize(("quiet", "begin"), [(0, 1), (2, 1), (3, 2), (5, 4)])
 def test_the_sequence_begins_above_the_smallest_size_that_should_lose_nothing(quiet, begin):
     class Foretold:
         def of_share(self, share):
