@@ -133,7 +133,9 @@ def _winner(setup, settings, result):
     untrained = validate(student, setup).objective
     if row is None:
         return student, untrained, untrained
-    student, _ = train(setup, network, search.hyperparameters(row), settings.final_steps, "chosen trial")
+    student = result.student  # training repeats exactly
+    if student is None:
+        student, _ = train(setup, network, search.hyperparameters(row), settings.final_steps, "chosen trial")
     return student, validate(student, setup).objective, untrained
 
 

@@ -99,14 +99,15 @@ class _NearestLevel(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor, step: float, inverse: float, low: int, high: int) -> torch.Tensor:
         levels = (values * inverse).round_()
+        nearest = levels.clamp(low, high)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward((levels >= low) & (levels <= high))
-        return levels.clamp_(low, high).mul_(step)
+            ctx.save_for_backward(nearest != levels)
+        return nearest.mul_(step)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple:
-        (within,) = ctx.saved_tensors
-        return gradient * within, None, None, None, None
+        (outside,) = ctx.saved_tensors
+        return gradient.masked_fill(outside, 0), None, None, None, None
 
 
 def speaker_loss(embeddings: torch.Tensor, prototypes: torch.Tensor, speakers: torch.Tensor) -> torch.Tensor:

@@ -40,12 +40,14 @@ STEP = 0.95  # of a share: a smaller step is not worth a trial
 class Result:
     """trials and frontier: one dict a trial, by number, and one a size that nobody trained, from the largest down; `front`
     is 1 for the Pareto-optimal ones of both together, and `noninferior` for those that pass; chosen: the one of both that
-    `choice.select` gives, or None; structure: of the chosen, or everything; reference: the objective of the teacher;
-    speakers_needed: on how many validation speakers a student that loses nothing would pass."""
+    `choice.select` gives, or None; student: the chosen trial's, if this process ran it for as many steps as the chosen one is
+    to have; structure: of the chosen, or everything; reference: the objective of the teacher; speakers_needed: on how
+    many validation speakers a student that loses nothing would pass."""
 
     trials: list[choice.Row]
     frontier: list[choice.Row]
     chosen: choice.Row | None
+    student: torch.nn.Module | None
     structure: Structure
     reference: float
     speakers_needed: int
@@ -72,13 +74,19 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
     good = [point["share"] for point, passes in zip(points, passing) if passes]
     knee = frontier.knee(points, setup.margins)
 
+    students: dict[int, torch.nn.Module] = {}  # of the last trial that passed here, by its number
+
     def objective(attempt, number):
         title = f"trial {number + 1}" if shared else f"trial {number + 1}/{settings.n_trials}"
         done = study.complete(trials, number)
         verdicts = [validation.verdict(frontier.losses(one.user_attrs), setup.margins, level) for one in done]
         trained = [(one.params["share"], verdict == "passes") for one, verdict in zip(done, verdicts)]
         share = next_share(trained, good, knee) if settings.structure else 1.0
-        return trial.run(attempt, setup, settings, reference, share, number == 0, title)
+        values, student = trial.run(attempt, setup, settings, reference, share, number == 0, title)
+        if validation.verdict(frontier.losses(attempt.user_attrs), setup.margins, level) == "passes":
+            students.clear()
+            students[attempt.number] = student
+        return values
 
     def sampler(number):
         return optuna.samplers.TPESampler(seed=setup.seed + number, n_startup_trials=STARTUP_TRIALS)
@@ -95,11 +103,15 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
     for row, optimal in zip([*sizes, *rows], choice.pareto_optimal([*sizes, *rows])):
         row["front"] = int(optimal)
     chosen = choice.select([*sizes, *rows], settings.objective)
+    student = None
+    if chosen and chosen["trial"] != UNTRAINED and settings.final_steps == settings.steps:
+        student = students.get(completed[int(chosen["trial"])].number)
     everything = [frontier.losses(each) for each in (*points, *(attempt.user_attrs for attempt in completed))]
     return Result(
         rows,
         sizes,
         chosen,
+        student,
         setup.source.structures.of_share(chosen["share"] if chosen else 1.0),
         reference.objective,
         min(validation.speakers_needed(each, setup.margins, level) for each in everything),

@@ -23,7 +23,7 @@ VALIDATION_SAMPLES = 3 * SAMPLE_RATE
 
 # Of the steps, those in float32, before quantisation: they cost half as much, and what the smaller structure lost is more
 # than what quantisation loses. The others are with fake quantisation, whose ranges are those of the trained network.
-FLOAT = 0.75
+FLOAT = 0.9
 WARM_UP = 10  # steps
 # Where the first trial begins: what did best at its size in docs/search.md.
 FIRST = {"relative_rate": 3.0, "weight_decay": 1e-5, "speaker_loss_weight": 0.1}
@@ -80,10 +80,10 @@ class Validation:
 
 def run(
     trial: optuna.Trial, setup: Setup, settings: QatSearch, reference: Validation, share: float, first: bool, title: str
-) -> tuple[float, float, float]:
-    """The values of a trial, as `study.DIRECTIONS` orders them; its learning rate, its training loss and its losses
-    against fp32 become attributes of the trial. reference: of the teacher; share: of the
-    multiplications that it leaves; first: whether it begins with FIRST; title: the trial's, for what is printed."""
+) -> tuple[tuple[float, float, float], torch.nn.Module]:
+    """(the values of a trial, as `study.DIRECTIONS` orders them; its student); its learning rate, its training loss and its
+    losses against fp32 become attributes of the trial. reference: of the teacher; share: of the multiplications that it
+    leaves; first: whether it begins with FIRST; title: the trial's, for what is printed."""
     trial.suggest_float("share", share, share)  # it is kept with the trial
     relative_rate, values = suggest(trial, settings, first)
     structure = setup.source.structures.of_share(share)
@@ -102,7 +102,7 @@ def run(
         f"{title}: {gmacs:.4f} GMACs, objective {outcome.objective:.4f} (fp32 {reference.objective:.4f}), {change(losses)}, "
         + ", ".join(f"{name} {value:.3g}" for name, value in asdict(hyperparameters).items())
     )
-    return outcome.objective, gmacs, megabytes
+    return (outcome.objective, gmacs, megabytes), network
 
 
 def change(losses: dict[str, validation.Loss]) -> str:

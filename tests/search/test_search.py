@@ -116,6 +116,17 @@ def test_a_trial_can_be_made_again(setup, undisturbed):
     assert trial.validate(network, setup).objective == row["objective"]
 
 
+def test_the_student_of_the_chosen_trial_is_what_training_it_anew_gives(setup, undisturbed, tmp_path):
+    result = search.run(setup, settings(final_steps=3), tmp_path)
+    anew, _ = trial.train(
+        setup, setup.source.structures.network(result.structure), search.hyperparameters(result.chosen), 3, ""
+    )
+    trained = dict(anew.named_parameters())
+    assert all(torch.equal(value, trained[name]) for name, value in result.student.named_parameters())
+    assert undisturbed.student is None  # it is to have more steps
+    assert search.run(setup, settings(final_steps=3), tmp_path).student is None  # another process ran its trials
+
+
 def test_by_time_the_machine_is_measured_once(setup, tmp_path, monkeypatch):
     """A search that goes on has the times that it began with, or its shares would mean something else."""
     first = search.run(setup, settings(objective="time", n_trials=0), tmp_path)
