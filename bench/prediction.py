@@ -1,7 +1,6 @@
 """The time that `qat_search.objective: time` predicts for a student, beside the time that it takes: python -m bench.prediction
 
-For the encoder and the calibration speech of params.yaml, after stage `sample_data`. One thread, an utterance of 2 s, each
-model IN_A_ROW times before the next has its turn.
+For the encoder and the calibration speech of params.yaml, after stage `sample_data`. One thread, an utterance of 2 s.
 """
 
 if __name__ == "__main__":
@@ -27,8 +26,6 @@ from src.quantize import ptq
 from src.search import structure, student
 from src.search.moments import FRAMES
 
-IN_A_ROW = 5
-
 
 class Options(Section):
     shares: list[float] = Field([1.0, 0.8, 0.6, 0.5, 0.4], description="of the whole network's time", min_length=1)
@@ -51,16 +48,13 @@ def main(shares: list[float], rounds: int) -> None:
             path = Path(folder, f"{share}.onnx")
             export_onnx(torch.nn.Sequential(front_end, ptq.convert(source.student(each))), path)
             models[share] = latency.onnx_file(path, 1)
-        calls = {
-            str(share): lambda model=model: [model(waveform) for _ in range(IN_A_ROW)]
-            for share, model in models.items()
-        }
+        calls = {str(share): lambda model=model: model(waveform) for share, model in models.items()}
         times = latency.interleave(calls, rounds)
     print(f"{cpu()['model']}, {', '.join(cpu()['extensions'])}; {rounds} interleaved rounds\n")
     print("| share asked for | width | channels | step | stride | GMACs for 3 s | predicted, ms | taken, ms | less |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for share, each in chosen.items():
-        predicted, taken = structures.cost(each), 1e3 * float(np.median(times[str(share)])) / IN_A_ROW
+        predicted, taken = structures.cost(each), 1e3 * float(np.median(times[str(share)][:, 1]))
         gmacs, _ = source.cost(structures.network(each), 301)
         print(
             f"| {share:g} | {each.width:g} | {each.channels or 'all'} | {each.frames.step} | {each.frames.stride} | {gmacs:.3f} | {predicted:.2f} | {taken:.2f} | "

@@ -98,7 +98,8 @@ def main(worker=False):
 
 
 def _setup(config, rows, device):
-    finetune, validated = (manifest.needed(rows, split) for split in ("finetune", "validation"))
+    heard = [row for split in manifest.TRAINING for row in manifest.needed(rows, split)]
+    validated = manifest.needed(rows, "validation")
     speech = validation.speech(validated, test_set.enrolments(config), test_set.load(rows, config))
     front_end, network = load.plain(config.encoder.source, config.encoder.revision, trust=config.encoder.trust)
     network.requires_grad_(False)
@@ -110,7 +111,7 @@ def _setup(config, rows, device):
         source=student.Source(structures, features, config.ptq.observer, ptq.weight_bits(config.quantize)),
         teacher=copy.deepcopy(network),
         front_end=front_end,
-        finetune=_speech(finetune),
+        finetune=_speech(heard),
         validation=_speech(validated),
         speech=speech,
         margins=config.evaluate.margins,

@@ -1,4 +1,8 @@
-"""Paired latency: several models timed in turns, so that what disturbs the machine disturbs all of them."""
+"""Paired latency: several models timed in turns, so that what disturbs the machine disturbs all of them.
+
+A turn is two calls. The first finds in the cache what the others left there, as a program does that embeds now and then; the
+second what the model itself left, as a program does that embeds one recording after another.
+"""
 
 import contextlib
 import time
@@ -34,9 +38,8 @@ def measure(models: Mapping[str, Encoder], seconds: float, rounds: int, threads:
     models: {name: callable}, each from a waveform, float32 [1, samples], to an embedding; `speechbrain` and
     `onnx_file` make such. The audio is noise: none of them takes time that depends on what is said.
 
-    Gives a dict for JSON: for each model median_ms, low_ms and high_ms (quartiles), speedup (median over
-    the rounds of the reference's time / its own in the same round) and speedup_ci (its 95 % interval, by
-    bootstrap over the rounds); and the conditions: reference, seconds, rounds, threads, cpu, versions.
+    Gives a dict for JSON: for each model what `summarise` gives; and the conditions: reference, seconds, rounds,
+    threads, cpu, versions.
     """
     samples = round(seconds * SAMPLE_RATE)
     waveform = noise(samples, seed)
@@ -70,33 +73,36 @@ def against_fp32(name: str, path: Path | str, profile: Profile, seed: int) -> di
 
 
 def interleave(calls: Mapping[str, Callable], rounds: int, warm_up: int = WARM_UP) -> dict[str, np.ndarray]:
-    """Seconds that each call took, {name: array [rounds]}.
+    """Seconds that each call took, {name: array [rounds, 2]}: the first and the second of its turn.
 
-    Every round runs each call once; the order rotates from round to round, so that none always runs in the
+    Every round gives each call a turn; the order rotates from round to round, so that none always runs in the
     wake of the same other. `warm_up` rounds before the clock starts are thrown away.
     """
     names = list(calls)
-    times = {name: np.empty(rounds) for name in names}
+    times = {name: np.empty((rounds, 2)) for name in names}
     for _ in range(warm_up):
         for call in calls.values():
             call()
     for i in tqdm(range(rounds), "latency", disable=None):
         first = i % len(names)
         for name in names[first:] + names[:first]:
-            start = time.perf_counter()
-            calls[name]()
-            times[name][i] = time.perf_counter() - start
+            for turn in range(2):
+                start = time.perf_counter()
+                calls[name]()
+                times[name][i, turn] = time.perf_counter() - start
     return times
 
 
 def summarise(times: Mapping[str, np.ndarray], reference: str, seed: int = 0) -> dict[str, dict]:
-    """Medians, quartiles and paired speed-ups of what `interleave` gave; the keys are those of `measure`."""
+    """Of what `interleave` gave, for each model: of its second calls median_ms, low_ms and high_ms (quartiles), speedup
+    (median over the rounds of the reference's time / its own in the same round) and speedup_ci (its 95 % interval, by
+    bootstrap over the rounds); of its first calls first_ms and first_speedup."""
     rounds = len(times[reference])
     resamples = np.random.default_rng([seed, 2]).integers(rounds, size=(RESAMPLES, rounds))
     summary = {}
     for name, taken in times.items():
-        low, median, high = np.percentile(taken * 1e3, (25, 50, 75))
-        ratios = times[reference] / taken
+        low, median, high = np.percentile(taken[:, 1] * 1e3, (25, 50, 75))
+        first, ratios = (times[reference] / taken).T
         ci = np.percentile(np.median(ratios[resamples], axis=1), (2.5, 97.5))
         summary[name] = {
             "median_ms": float(median),
@@ -104,6 +110,8 @@ def summarise(times: Mapping[str, np.ndarray], reference: str, seed: int = 0) ->
             "high_ms": float(high),
             "speedup": float(np.median(ratios)),
             "speedup_ci": {"low": float(ci[0]), "high": float(ci[1])},
+            "first_ms": float(np.median(taken[:, 0]) * 1e3),
+            "first_speedup": float(np.median(first)),
         }
     return summary
 

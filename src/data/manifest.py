@@ -9,6 +9,7 @@ from src.data.tables import read_csv
 from src.runtime.errors import InputError
 
 PATH = "data/manifest.csv"
+TRAINING = ("calibration", "finetune")  # splits that fine-tuning hears
 ENROL_PART, TEST_PART = "train", "test"  # of SUPERB SI: speakers are enrolled from the one, probed with the other
 
 
@@ -47,9 +48,10 @@ def select(rows: Iterable[Row], split: str) -> list[Row]:
     return [row for row in rows if row.split == split]
 
 
-def in_both(rows: Iterable[Row], first: str, second: str) -> list[str]:
-    """Names of the speakers who are in both splits, sorted."""
-    return sorted({row.speaker for row in select(rows, first)} & {row.speaker for row in select(rows, second)})
+def in_both(rows: Iterable[Row], first: str, *others: str) -> list[str]:
+    """Names of the speakers who are in the split `first` and in one of the others, sorted."""
+    heard = {row.speaker for split in others for row in select(rows, split)}
+    return sorted({row.speaker for row in select(rows, first)} & heard)
 
 
 def needed(rows: Iterable[Row], split: str) -> list[Row]:

@@ -9,7 +9,7 @@ from torch import nn
 
 
 class Seen(NamedTuple):
-    """The first argument of a module's last call, None without one, and what it gave."""
+    """The first argument of a module's last call, and what it gave."""
 
     read: torch.Tensor
     given: torch.Tensor
@@ -22,7 +22,7 @@ def watched(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Seen
 
     def watch(name: str) -> torch.utils.hooks.RemovableHandle:
         def note(_: nn.Module, arguments: tuple, output: torch.Tensor) -> None:
-            seen[name] = Seen(arguments[0] if arguments else None, output)
+            seen[name] = Seen(arguments[0], output)
 
         return network.get_submodule(name).register_forward_hook(note)
 

@@ -25,7 +25,7 @@ class Test:
     enrolment with every test utterance, for top-1, the same object where `verification` is all of these pairs. groups:
     {"all", and "seen" and "unseen" where there are speakers of both kinds: bool [speakers]}; the trials of a group are those of which both speakers belong to it. A group in which no metric can be computed, such
     as that of one speaker, is left out. trials_missing: how many trials of a list have utterances that are not among
-    the rows; None without a list. shared_speakers: how many test speakers are in the split finetune too. sessions: of
+    the rows; None without a list. shared_speakers: how many test speakers fine-tuning hears too. sessions: of
     each row (see `sessions.of`); None where the data do not tell them.
     """
 
@@ -126,14 +126,14 @@ def enrolments(params: Params) -> int:
 
 
 def shared_speakers(rows: Sequence[Row], allowed: bool) -> list[str]:
-    """Names of the speakers that are in the test split and in the split finetune, sorted.
+    """Names of the speakers of the test split that fine-tuning hears too, sorted.
 
     Raises InputError when there are any, unless `allowed`: a model fine-tuned on a speaker knows the voice.
     """
-    shared = manifest.in_both(rows, "test", "finetune")
+    shared = manifest.in_both(rows, "test", *manifest.TRAINING)
     if shared and not allowed:
         raise InputError(
-            f"{manifest.PATH}: {len(shared)} test speakers are in the split finetune too ({shared[0]}): their "
+            f"{manifest.PATH}: {len(shared)} test speakers are in {' or '.join(manifest.TRAINING)} too ({shared[0]}): their "
             "EER would not be that of new speakers; evaluate.allow_shared_speakers: true reports it all the same"
         )
     return shared

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.signal import resample_poly
 from torch.fx import GraphModule
 from torchao.quantization.pt2e import FakeQuantize, FixedQParamsFakeQuantize, FixedQParamsObserver
 from tqdm import tqdm
@@ -26,7 +27,9 @@ from src.quantize.quantizer import ClippingObserver
 # Scale of cosines in the softmax of `speaker_loss`; AAM-softmax recipes for speakers use 20 to 30.
 SPEAKER_SCALE = 20.0
 LEFT_OUT = 64  # utterances whose own prototypes are held at once
-CROPS = 3  # of each waveform, at most
+# Of the crops of each waveform, in tenths. Pitch and formants change with the speed, so that it is another voice (Yamamoto,
+# Lee, Okabe and Koshinaka, "Speaker augmentation and bandwidth extension for deep speaker embedding", Interspeech 2019).
+SPEEDS = (10, 9, 11)
 BATCH = 16  # waveforms that are embedded at once
 PROBE = 1e-5  # learning rate of the step that `unit_rate` tries
 PROBED = 32  # crops that it tries it on
@@ -146,8 +149,8 @@ def leave_one_out(embeddings: torch.Tensor, speakers: torch.Tensor) -> Iterator[
 class Crops:
     """What fine-tuning sees, and what the teacher makes of it, computed once.
 
-    features [n, frames, mels]; targets [n, dim], the teacher's embeddings; speakers, int [n]; prototypes [speakers, dim],
-    the mean of each speaker's targets, each of length one.
+    features [n, frames, mels]; targets [n, dim], the teacher's embeddings; speakers, int [n], a speaker at another speed
+    another one; prototypes [speakers, dim], the mean of each speaker's targets, each of length one.
     """
 
     features: torch.Tensor
@@ -165,29 +168,31 @@ def crops(
     samples: int,
     seed: int,
     device: str,
-    each: int = CROPS,
+    each: int = len(SPEEDS),
 ) -> Crops:
-    """`each` random crops, of so many samples, of every waveform: float32 [n] at 16 kHz, or a `Waveform`; one that is too
-    short is repeated."""
+    """`each` random crops, of so many samples, of every waveform, at the first of SPEEDS: float32 [n] at 16 kHz, or a
+    `Waveform`; one that is too short is repeated. speakers: numbers from 0."""
     rng = np.random.default_rng(seed)
     features, targets = [], []
-    cut = (_crop(waveform, samples, rng) for _ in range(each) for waveform in waveforms)
+    cut = (_crop(waveform, samples, speed, rng) for speed in SPEEDS[:each] for waveform in waveforms)
     with torch.no_grad(), tqdm(total=each * len(waveforms), desc="teacher", disable=None, leave=False) as bar:
         while batch := list(itertools.islice(cut, BATCH)):
             features.append(front_end(torch.from_numpy(np.stack(batch)).to(device)))
             targets.append(teacher(features[-1]))
             bar.update(len(batch))
-    numbers = torch.as_tensor(np.tile(speakers, each), device=device)
+    voices = np.arange(each)[:, None] * (max(speakers) + 1) + np.asarray(speakers)
+    numbers = torch.as_tensor(voices.ravel(), device=device)
     embeddings = torch.cat(targets)
     prototypes = F.one_hot(numbers).to(embeddings.dtype).T @ F.normalize(embeddings, dim=-1)
     return Crops(torch.cat(features), embeddings, numbers, prototypes)
 
 
-def _crop(waveform, samples, rng):
-    if len(waveform) < samples:
-        waveform = np.pad(waveform[:], (0, samples - len(waveform)), mode="wrap")
-    start = rng.integers(len(waveform) - samples + 1)
-    return waveform[start : start + samples]
+def _crop(waveform, samples, speed, rng):
+    size = math.ceil(samples * speed / 10)
+    if len(waveform) < size:
+        waveform = np.pad(waveform[:], (0, size - len(waveform)), mode="wrap")
+    start = rng.integers(len(waveform) - size + 1)
+    return resample_poly(waveform[start : start + size], 10, speed)[:samples]
 
 
 def _loss(embeddings, data, indices, speaker_loss_weight):

@@ -57,7 +57,7 @@ class Results:
     spectra: list[dict]  # rows of spectra.csv; none where the search keeps every operation
     test: Test
     seen: int  # how many of the test speakers the encoder was trained on
-    shared: int  # how many of them are in the split finetune too
+    shared: int  # how many of them fine-tuning hears too
     breakdown_seen: bool  # whether such speakers are in the breakdown
 
     @property

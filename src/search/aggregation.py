@@ -25,9 +25,9 @@ RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # of which the one with the least
 class Aggregation:
     """What the aggregation layer gives over calibration speech.
 
-    frames: what `attention.x` reads of it; context and pooled [utterances, 2 * channels], what `attention.context`, if there is one, and `fc`
-    read; order: the channels, from the one that matters most to the embedding down; power: mean square length of the
-    embedding.
+    frames: what `attention.x` reads of it; context and pooled [utterances, 2 * channels], what `attention.context`, if
+    there is one, and `fc` read; order: the channels, from the one that matters most to the embedding down; power: mean
+    square length of the embedding.
     """
 
     frames: Inputs

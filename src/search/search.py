@@ -79,11 +79,10 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
     def objective(attempt, number):
         title = f"trial {number + 1}" if shared else f"trial {number + 1}/{settings.n_trials}"
         done = study.complete(trials, number)
-        verdicts = [validation.verdict(frontier.losses(one.user_attrs), setup.margins, level) for one in done]
-        trained = [(one.params["share"], verdict == "passes") for one, verdict in zip(done, verdicts)]
+        trained = [(one.params["share"], _passes(one, setup.margins, level)) for one in done]
         share = next_share(trained, good, knee) if settings.structure else 1.0
         values, student = trial.run(attempt, setup, settings, reference, share, number == 0, title)
-        if validation.verdict(frontier.losses(attempt.user_attrs), setup.margins, level) == "passes":
+        if _passes(attempt, setup.margins, level):
             students.clear()
             students[attempt.number] = student
         return values
@@ -179,6 +178,10 @@ def _row(values, losses):
     return row
 
 
+def _passes(attempt, margins, level):
+    return validation.verdict(frontier.losses(attempt.user_attrs), margins, level) == "passes"
+
+
 def _trial_row(index, attempt, margins, level):
     """A complete trial for metrics/trials.csv; level: the confidence that it has to pass with."""
     losses = frontier.losses(attempt.user_attrs)
@@ -187,7 +190,7 @@ def _trial_row(index, attempt, margins, level):
         **_row(dict(zip(choice.OBJECTIVES, attempt.values)), losses),
         "train_loss": attempt.user_attrs["train_loss"],
         "learning_rate": attempt.user_attrs["learning_rate"],
-        "noninferior": int(validation.verdict(losses, margins, level) == "passes"),
+        "noninferior": int(_passes(attempt, margins, level)),
         **attempt.params,
     }
 

@@ -26,7 +26,7 @@ VALIDATION_SAMPLES = 3 * SAMPLE_RATE
 FLOAT = 0.9
 WARM_UP = 10  # steps
 # Where the first trial begins: what did best at its size in docs/search.md.
-FIRST = {"relative_rate": 3.0, "weight_decay": 1e-5, "speaker_loss_weight": 0.1}
+FIRST = {"relative_rate": 3.0, "weight_decay": 1e-5, "speaker_loss_weight": 0.05}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Setup:
         """Of the fine-tuning speech."""
         waveforms, speakers = self.finetune
         # More than are drawn would cost memory, and the teacher's time, for nothing.
-        each = min(qat.CROPS, math.ceil(self.draws / len(waveforms)))
+        each = min(len(qat.SPEEDS), math.ceil(self.draws / len(waveforms)))
         return qat.crops(
             self.teacher,
             self.front_end,

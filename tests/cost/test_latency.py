@@ -11,35 +11,43 @@ from src.runtime import engine
 from tests.evaluate.conftest import save_model
 
 
-def test_rounds_rotate_the_order():
+def both(first, second):
+    """What `interleave` gives for one model."""
+    return np.stack([first, second], axis=1)
+
+
+def test_rounds_rotate_the_order_and_a_turn_is_two_calls():
     ran = []
     calls = {name: lambda name=name: ran.append(name) for name in "abc"}
     times = latency.interleave(calls, 4)
     rounds = "".join(ran)[latency.WARM_UP * 3 :]
-    assert rounds == "abcbcacababc"
-    assert all(len(taken) == 4 and (taken >= 0).all() for taken in times.values())
+    assert rounds == "aabbccbbccaaccaabbaabbcc"
+    assert all(taken.shape == (4, 2) and (taken >= 0).all() for taken in times.values())
 
 
 def test_speedup_is_paired():
     # Each round is slowed down by another factor, for both; only the ratio within a round is constant.
     slowdown = np.array([1.0, 5.0, 2.0, 9.0, 3.0])
-    summary = latency.summarise({"slow": 0.04 * slowdown, "fast": 0.01 * slowdown}, "slow")
+    slow, fast = both(0.04 * slowdown, 0.04 * slowdown), both(0.02 * slowdown, 0.01 * slowdown)
+    summary = latency.summarise({"slow": slow, "fast": fast}, "slow")
     assert summary["fast"]["speedup"] == pytest.approx(4)
     assert summary["fast"]["speedup_ci"] == pytest.approx({"low": 4, "high": 4})
     assert summary["slow"]["speedup"] == 1
     assert summary["fast"]["median_ms"] == pytest.approx(30)
     assert (summary["fast"]["low_ms"], summary["fast"]["high_ms"]) == pytest.approx((20, 50))
+    assert (summary["fast"]["first_ms"], summary["fast"]["first_speedup"]) == pytest.approx((60, 2))
 
 
 def test_speedup_is_the_median_of_the_ratios():
     """Neither the ratio of the medians, 3, nor the mean of the ratios, 5.3."""
-    times = {"slow": np.array([4.0, 6.0, 20.0]), "fast": np.array([1.0, 3.0, 2.0])}
+    slow, fast = np.array([4.0, 6.0, 20.0]), np.array([1.0, 3.0, 2.0])
+    times = {"slow": both(slow, slow), "fast": both(slow, fast)}
     assert latency.summarise(times, "slow")["fast"]["speedup"] == 4
 
 
 def test_interval_of_the_speedup():
     rng = np.random.default_rng(0)
-    times = {"slow": rng.lognormal(0.7, 0.2, 200), "fast": rng.lognormal(0, 0.2, 200)}
+    times = {"slow": rng.lognormal(0.7, 0.2, (200, 2)), "fast": rng.lognormal(0, 0.2, (200, 2))}
     summary = latency.summarise(times, "slow", seed=3)
     ci = summary["fast"]["speedup_ci"]
     assert ci["low"] < summary["fast"]["speedup"] < ci["high"]

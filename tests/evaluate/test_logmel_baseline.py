@@ -54,7 +54,7 @@ def test_evaluated_as_a_model_is(project):
 
 def test_speakers_shared_with_fine_tuning(project):
     rows = [*project, replace(project[0], split="finetune"), replace(project[0], split="finetune", speaker="x")]
-    with pytest.raises(InputError, match="1 test speakers are in the split finetune too .s0.*allow_shared"):
+    with pytest.raises(InputError, match="1 test speakers are in calibration or finetune too .s0.*allow_shared"):
         evaluate("a.onnx", "fp32", rows, CONFIG)
     found = evaluate("a.onnx", "fp32", rows, configured(allow_shared_speakers=True))
     plain = evaluate("a.onnx", "fp32", project, CONFIG)

@@ -137,17 +137,28 @@ def test_crops_are_of_their_speakers_and_have_what_the_teacher_makes_of_them(net
     assert len(crops.features) == 2 * len(speech[0]) and crops.features.shape[1:] == (40, 80)
     with torch.no_grad():
         torch.testing.assert_close(crops.targets, torch.cat([network(one[None]) for one in crops.features]))
-    for one, number in zip(crops.features, crops.speakers):
+    plain = len(speech[0])
+    for one, number in zip(crops.features[:plain], crops.speakers):
         (source,) = [i for i, wave in enumerate(speech[0]) if one.flatten()[0].item() in wave]
         assert speech[1][source] == f"s{number}"
         place = speech[0][source].tolist().index(one.flatten()[0].item())
         np.testing.assert_array_equal(one.flatten(), speech[0][source][place : place + 40 * 80])
+    assert (crops.speakers[plain:] == crops.speakers[:plain] + crops.speakers[:plain].max() + 1).all()
     mean = F.normalize(crops.targets[crops.speakers == 3]).sum(0)
     torch.testing.assert_close(F.normalize(crops.prototypes[3], dim=0), F.normalize(mean, dim=0))
     assert not torch.equal(cut(network, speech, seed=1).features, crops.features)
     short = [np.arange(80, dtype="float32"), np.arange(80, dtype="float32")]
     repeated = qat.crops(network, Frames(), short, [0, 1], samples=40 * 80, seed=0, device="cpu", each=1)
     assert torch.equal(repeated.features[0, 0], repeated.features[0, 39])
+
+
+def test_crops_after_the_first_are_slower_and_faster_and_of_other_voices():
+    samples, rate = 40 * 80, 16_000
+    tone = np.sin(2 * np.pi * 1000 * np.arange(2 * samples) / rate).astype("float32")
+    heard = qat.crops(lambda features: features.mean(1), Frames(), [tone], [0], samples=samples, seed=0, device="cpu")
+    spectra = np.abs(np.fft.rfft(heard.features.flatten(1).numpy()))
+    assert (spectra.argmax(1) * rate / samples).tolist() == [1000, 900, 1100]
+    assert heard.speakers.tolist() == [0, 1, 2] and len(heard.prototypes) == 3
 
 
 def test_every_crop_is_used_once_before_any_again_and_the_rate_rises_and_falls(calibrated, crops):

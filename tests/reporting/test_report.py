@@ -268,7 +268,7 @@ def test_speakers_shared_with_fine_tuning_are_refused_or_named(place):
     config = write()
     rows = manifest.read()
     manifest.write([*rows, *(replace(row, split="finetune") for row in rows[: UTTERANCES + 1])])
-    with pytest.raises(InputError, match="2 test speakers are in the split finetune too .s00."):
+    with pytest.raises(InputError, match="2 test speakers are in calibration or finetune too .s00."):
         report.main()
     assert not any(Path(path).exists() for path in OUTPUTS)
     text = Path("params.yaml").read_text()
@@ -276,7 +276,9 @@ def test_speakers_shared_with_fine_tuning_are_refused_or_named(place):
     Path("params.yaml").write_text(text.replace("allow_shared_speakers: false", "allow_shared_speakers: true"))
     report.main()
     for path in (report.REPORT, report.PAGE):
-        assert "Warning: 2 test speakers are in the split finetune too" in Path(path).read_text(encoding="utf-8")
+        assert "Warning: 2 test speakers are in the splits for fine-tuning too" in Path(path).read_text(
+            encoding="utf-8"
+        )
 
 
 def test_files_from_before_speakers_were_seen_are_refused(place):

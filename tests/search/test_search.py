@@ -76,7 +76,7 @@ def undisturbed(setup, studies):
 
 def test_no_more_crops_are_made_than_a_trial_takes(setup):
     waveforms = len(setup.finetune[0])
-    for draws, each in ((1, 1), (waveforms, 1), (waveforms + 1, 2), (100 * waveforms, qat.CROPS)):
+    for draws, each in ((1, 1), (waveforms, 1), (waveforms + 1, 2), (100 * waveforms, len(qat.SPEEDS))):
         assert len(dataclasses.replace(setup, draws=draws).crops.features) == each * waveforms
 
 
