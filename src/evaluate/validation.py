@@ -34,6 +34,9 @@ INTERVAL = 0.975  # of either end of a 95 % interval
 # chosen in at most 5 % of cases. Nominal: where errors are few, the bound of the EER is missed more often than Student's t
 # says, with 24 speakers of 10 utterances and an EER of 2 % in 1.2 % of cases (tests/evaluate/test_choice_by_simulation.py).
 LEVEL = 0.995
+# How often the test is to confirm a network that a search takes; the confidence that this is, with many speakers.
+ASSURANCE = 0.95
+ASSURED = float(ndtr(ndtri(INTERVAL) + math.sqrt(2) * ndtri(ASSURANCE)))
 POWER = 0.8  # how often a model that loses nothing passes on as many speakers as `Loss.speakers_for` gives
 _MOST_TRIALS = 1 << 22  # where more would be needed, fewer utterances are enrolled in turn
 _NARROWEST = 1e-9  # kernel, where all scores are the same
@@ -102,6 +105,14 @@ class Loss:
     def low(self, level: float = INTERVAL) -> float:
         """The lower confidence bound of the true loss."""
         return 2 * self.value - self.high(level)
+
+    def confirmed_high(self) -> float:
+        """What the upper end of a test's 95 % interval stays below in ASSURANCE of cases, on as many such speakers: its
+        difference and this one scatter about the same true loss."""
+        if self.error == 0:
+            return self.high(LEVEL)
+        quantiles = stdtrit(self.freedom, INTERVAL) + math.sqrt(2) * stdtrit(self.freedom, ASSURANCE)
+        return self.value + float(quantiles) * self.error
 
     def speakers_for(self, margin: float, level: float = LEVEL) -> int:
         """On how many such speakers a model that loses nothing is shown to lose less than the margin, with POWER."""
@@ -243,6 +254,12 @@ def verdict(losses: dict[str, Loss], margins: Margins, level: float = LEVEL) -> 
     if all(losses[key].high(level) < getattr(margins, key) for key in METRICS):
         return "passes"
     return "inferior" if any(losses[key].low(level) > 0 for key in METRICS) else "undecided"
+
+
+def assured(losses: dict[str, Loss], margins: Margins, level: float) -> bool:
+    """Whether a model passes at a confidence, and a test is to be expected to confirm that (`Loss.confirmed_high`)."""
+    confirmed = all(losses[key].confirmed_high() < getattr(margins, key) for key in METRICS)
+    return confirmed and verdict(losses, margins, level) == "passes"
 
 
 def trial_level(trials: int) -> float:

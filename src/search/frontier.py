@@ -73,10 +73,10 @@ def losses(point: Point) -> dict[str, Loss]:
 
 
 def passing(points: Sequence[Point], margins: Margins, level: float) -> list[bool]:
-    """For each, whether it and all larger ones are shown to lose less than the margins, at a confidence."""
+    """For each, whether it and all larger ones pass at a confidence (`validation.assured`)."""
     passed, chain = [], True
     for point in points:
-        chain = chain and validation.verdict(losses(point), margins, level) == "passes"
+        chain = chain and validation.assured(losses(point), margins, level)
         passed.append(chain)
     return passed
 

@@ -113,7 +113,7 @@ def run(setup: Setup, settings: QatSearch, folder: Path | str, worker: bool = Fa
         student,
         setup.source.structures.of_share(chosen["share"] if chosen else 1.0),
         reference.objective,
-        min(validation.speakers_needed(each, setup.margins, level) for each in everything),
+        min(validation.speakers_needed(each, setup.margins, max(level, validation.ASSURED)) for each in everything),
     )
 
 
@@ -179,7 +179,7 @@ def _row(values, losses):
 
 
 def _passes(attempt, margins, level):
-    return validation.verdict(frontier.losses(attempt.user_attrs), margins, level) == "passes"
+    return validation.assured(frontier.losses(attempt.user_attrs), margins, level)
 
 
 def _trial_row(index, attempt, margins, level):

@@ -195,6 +195,24 @@ def test_more_trials_need_more_certainty():
     assert 10 * (1 - validation.trial_level(10)) == pytest.approx(1 - validation.LEVEL)
 
 
+def test_a_test_confirms_in_95_percent_what_a_search_takes():
+    rng, speakers = np.random.default_rng(0), 24
+    drawn = rng.normal(0.001, 0.005, (2, 4000, speakers))
+    judged, tested = (
+        [Loss(each.mean(), each.std(ddof=1) / np.sqrt(speakers), speakers - 1.0, speakers, 96) for each in split]
+        for split in drawn
+    )
+    confirmed = [test.high() < loss.confirmed_high() for loss, test in zip(judged, tested)]
+    assert np.mean(confirmed) == pytest.approx(validation.ASSURANCE, abs=0.02)
+    margin = MARGINS.model_copy(update={"eer": judged[0].confirmed_high() + 1e-9})
+    assert validation.assured(PASSING | {"eer": judged[0]}, margin, validation.LEVEL)
+    margin = MARGINS.model_copy(update={"eer": judged[0].confirmed_high() - 1e-9})
+    assert not validation.assured(PASSING | {"eer": judged[0]}, margin, validation.LEVEL)
+    assert validation.verdict(PASSING | {"eer": judged[0]}, margin) == "passes"
+    same = Loss(0.0, 0.0, 23.0, 24, 96)
+    assert same.confirmed_high() == same.high(validation.LEVEL)
+
+
 def test_on_as_many_speakers_as_are_needed_a_model_that_loses_nothing_passes_in_80_percent():
     rng, deviation = np.random.default_rng(0), 0.03
     needed = Loss(0.004, deviation / np.sqrt(20), 19.0, 20, 80).speakers_for(0.01)
