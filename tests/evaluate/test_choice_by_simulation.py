@@ -50,7 +50,7 @@ def is_chosen(trials: list[dict[str, Loss]], ptq: dict[str, Loss], margins: Marg
     level = validation.trial_level(len(trials))
     rows = [
         {"trial": i, "gmacs": 1.0 + i, "size_mb": 1.0, "objective": 0.0, "noninferior": passes}
-        for i, passes in enumerate(validation.verdict(each, margins, level) == "passes" for each in trials)
+        for i, passes in enumerate(validation.assured(each, margins, level) for each in trials)
     ]
     row = choice.select(rows)
     tested = [ptq, *([trials[int(row["trial"])]] if row else [])]
