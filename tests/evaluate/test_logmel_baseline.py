@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from src.data.manifest import TRAINING
 from src.data.recordings import load_audio
 from src.encoder.load import prepare_speechbrain
 from src.evaluate import logmel_baseline
@@ -52,8 +53,9 @@ def test_evaluated_as_a_model_is(project):
     assert row == pytest.approx(np.concatenate([mean, spread]))
 
 
-def test_speakers_shared_with_fine_tuning(project):
-    rows = [*project, replace(project[0], split="finetune"), replace(project[0], split="finetune", speaker="x")]
+@pytest.mark.parametrize("split", TRAINING)
+def test_speakers_shared_with_fine_tuning(project, split):
+    rows = [*project, replace(project[0], split=split), replace(project[0], split=split, speaker="x")]
     with pytest.raises(InputError, match="1 test speakers are in calibration or finetune too .s0.*allow_shared"):
         evaluate("a.onnx", "fp32", rows, CONFIG)
     found = evaluate("a.onnx", "fp32", rows, configured(allow_shared_speakers=True))
