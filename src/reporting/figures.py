@@ -276,7 +276,7 @@ def front(sizes: list[dict], trials: list[dict], chosen: dict | None, margin: fl
         f"with EER differences to fp32 from {untrained[1].min():+.2f} to {untrained[1].max():+.2f} points, and points of "
         f"{len(trials)} trials; {which}.",
         "In INT8, with 95 % intervals. The smallest network that is shown to lose less than the margins, in EER and in "
-        "top-1, trained or not, is chosen. metrics/frontier.csv and metrics/trials.csv have every one.",
+        "top-1, by so much that a test is expected to confirm it, is chosen, trained or not. metrics/frontier.csv and metrics/trials.csv have every one.",
         draw,
     )
 
