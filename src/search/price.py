@@ -82,20 +82,19 @@ class Milliseconds:
         return self.once + (self.trunk + self.pooling * channels / frames.stride) / frames.step
 
 
-def milliseconds(
-    model: Path | str, waveforms: tuple[np.ndarray, np.ndarray], layers: Sequence[Shape], pooled: int
-) -> Milliseconds:
+def milliseconds(models: Mapping[Path, Sequence[Shape]], waveform: np.ndarray, pooled: int) -> Milliseconds:
     """The Milliseconds of this machine.
 
-    model: an ONNX file of the whole network in INT8; waveforms: what it is timed for, each [1, samples], the second of half as
-    many frames; layers: its convolutions; pooled: how many of them run before what is pooled, the aggregation layer
-    among them.
+    models: {ONNX file of the whole network in INT8: its convolutions}, first computed at every frame, then at every second;
+    waveform: what they are timed for, [1, samples]; pooled: how many convolutions run before what is pooled, the aggregation
+    layer among them.
     """
-    whole, half = (_parts(model, waveform, pooled) for waveform in waveforms)
+    whole, half = (_parts(model, waveform, pooled) for model in models)
     # Linear in the frames: what a half would leave if nothing were constant is half of the whole.
     constant = np.clip(2 * half - whole, 0, whole)
-    front_end, trunk, pooling, convolutions = whole
+    front_end, trunk, pooling, _ = whole
     once = front_end + constant[1] + constant[2]
+    layers = list(itertools.chain(*models.values()))
     positions = max(shape.positions for shape in layers)
     shapes = [
         Shape(inputs * kernel, outputs, kernel, positions)
@@ -106,8 +105,8 @@ def milliseconds(
     times = np.array(convolution_times(shapes, ROUNDS))
     # Of relative errors; nothing costs less than nothing.
     coefficients, _ = nnls(np.array([_amounts(shape) for shape in shapes]) / times[:, None], np.ones(len(times)))
-    # Each by itself finds what it reads in the cache; in the network together they take longer.
-    coefficients *= convolutions / sum(float(np.dot(coefficients, _amounts(shape))) for shape in layers)
+    # Each by itself finds what it reads in the cache; in the networks together they take longer.
+    coefficients *= (whole + half)[3] / sum(float(np.dot(coefficients, _amounts(shape))) for shape in layers)
     return Milliseconds(
         tuple(coefficients.tolist()), float(once), float(trunk - constant[1]), float(pooling - constant[2])
     )

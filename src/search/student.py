@@ -13,6 +13,7 @@ from src.quantize import ptq, qat
 from src.quantize.rounding import rounded
 from src.search import price
 from src.search.factorise import multiplications, shapes
+from src.search.frames import ALL, HALF
 from src.search.moments import FRAMES
 from src.search.price import Bytes, Milliseconds
 from src.search.structure import EVERYTHING, Structure, Structures
@@ -43,14 +44,17 @@ class Source:
 
     def milliseconds(self, front_end: FrontEnd) -> Milliseconds:
         """What is taken on this machine by the students of this teacher, for an utterance of FRAMES."""
-        network = self.structures.network(EVERYTHING)
-        layers = {name: shape for name, shape in shapes(network, FRAMES).items() if shape.positions > 1}
-        pooled = sum(not name.startswith("attention") for name in layers)
-        waveforms = latency.noise((FRAMES - 1) * front_end.hop), latency.noise((FRAMES // 2 - 1) * front_end.hop)
+        measured = {}
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "student.onnx")
-            export_onnx(torch.nn.Sequential(front_end, ptq.convert(self.student(EVERYTHING))), path)
-            return price.milliseconds(path, waveforms, list(layers.values()), pooled)
+            for frames in (ALL, HALF):
+                structure = EVERYTHING._replace(frames=frames)
+                path = Path(folder, f"{frames.step}.onnx")
+                export_onnx(torch.nn.Sequential(front_end, ptq.convert(self.student(structure))), path)
+                convolved = shapes(self.structures.network(structure), FRAMES).items()
+                measured[path] = {name: shape for name, shape in convolved if shape.positions > 1}
+            pooled = sum(not name.startswith("attention") for name in measured[path])
+            waveform = latency.noise((FRAMES - 1) * front_end.hop)
+            return price.milliseconds({path: list(each.values()) for path, each in measured.items()}, waveform, pooled)
 
     @property
     def bytes(self) -> Bytes:

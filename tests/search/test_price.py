@@ -5,7 +5,7 @@ from src.cost.node_times import node_times
 from src.quantize import ptq
 from src.quantize.quantizer import GROUPS
 from src.search.factorise import Shape, multiplications, shapes
-from src.search.frames import ALL, Frames
+from src.search.frames import ALL, HALF, Frames, fewer
 from src.search.moments import FRAMES
 from src.search.price import Milliseconds, Multiplications, milliseconds
 from src.search.structure import EVERYTHING, WHOLE
@@ -16,11 +16,16 @@ FLAT = Milliseconds((0.0, 0.0, 0.0, 0.0, 0.0), once=1.0, trunk=0.0, pooling=2.0)
 
 
 @pytest.fixture(scope="module")
-def student_file(wide, calibration, tmp_path_factory):
-    """The wide network in INT8."""
-    prepared = ptq.prepare(wide, "minmax")
-    ptq.calibrate_activations(prepared, calibration)
-    return exported(ptq.convert(prepared), tmp_path_factory.mktemp("price") / "student.onnx")
+def students(wide, calibration, tmp_path_factory):
+    """{file of the wide network in INT8: its convolutions}, at every frame and at every second."""
+    files = {}
+    for frames in (ALL, HALF):
+        network = fewer(wide, frames)
+        prepared = ptq.prepare(network, "minmax")
+        ptq.calibrate_activations(prepared, calibration)
+        path = exported(ptq.convert(prepared), tmp_path_factory.mktemp("price") / f"{frames.step}.onnx")
+        files[path] = [shape for shape in shapes(network, FRAMES).values() if shape.positions > 1]
+    return files
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +62,16 @@ def test_a_share_of_the_time_is_reached_by_what_takes_time(structures):
     assert structures.cost(chosen) == multiplications(structures.network(chosen), FRAMES)
 
 
-def test_times_are_of_every_node_and_the_table_of_convolutions_is_what_they_add_up_to(student_file, waveform, wide):
-    times = node_times(student_file, {"waveform": waveform}, 3)
+def test_times_are_of_every_node_and_the_table_of_convolutions_is_what_they_add_up_to(students, waveform):
+    (path, layers), _ = students.items()
+    times = node_times(path, {"waveform": waveform}, 3)
     assert all(time >= 0 for time in times.values()) and any(operator == "QLinearConv" for operator, _ in times)
-    layers = [shape for shape in shapes(wide, FRAMES).values() if shape.positions > 1]
-    measured = milliseconds(student_file, (waveform, waveform[:, :8_000]), layers, len(layers) - 2)
+    measured = milliseconds(students, waveform, len(layers) - 2)
     assert min(measured.convolutions) >= 0 and min(measured.once, measured.trunk, measured.pooling) > 0
     assert measured.rest(1, ALL) == pytest.approx(measured.once + measured.trunk + measured.pooling)
     assert measured.rest(0.5, Frames(2, 2)) == pytest.approx(measured.once + measured.trunk / 2 + measured.pooling / 8)
     assert measured.layer("fc", Shape(512, 512, 1, 1)) == 0  # it is among the rest
     small, large = (measured.layer("mfa", Shape(size, size, 1, FRAMES)) for size in (32, 512))
     assert 0 < small < large
-    nothing_pooled = milliseconds(student_file, (waveform, waveform[:, :8_000]), layers, len(layers) + 1)
+    nothing_pooled = milliseconds(students, waveform, len(layers) + 1)
     assert nothing_pooled.pooling == 0
