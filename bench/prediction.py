@@ -11,7 +11,6 @@ if __name__ == "__main__":
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import Field
 
@@ -23,6 +22,7 @@ from src.data import manifest
 from src.encoder import load
 from src.encoder.export import export_onnx
 from src.quantize import ptq
+from src.runtime.audio import SAMPLE_RATE
 from src.search import structure, student
 from src.search.moments import FRAMES
 
@@ -41,20 +41,18 @@ def main(shares: list[float], rounds: int) -> None:
     source = student.Source(structures, features, config.ptq.observer, ptq.weight_bits(config.quantize))
     structures = structures.priced(source.milliseconds(front_end))
     chosen = {share: structures.of_share(share) for share in shares}
-    waveform = latency.noise((FRAMES - 1) * front_end.hop)
     with tempfile.TemporaryDirectory() as folder:
         models = {}
         for share, each in chosen.items():
             path = Path(folder, f"{share}.onnx")
             export_onnx(torch.nn.Sequential(front_end, ptq.convert(source.student(each))), path)
-            models[share] = latency.onnx_file(path, 1)
-        calls = {str(share): lambda model=model: model(waveform) for share, model in models.items()}
-        times = latency.interleave(calls, rounds)
+            models[str(share)] = latency.onnx_file(path, 1)
+        timed = latency.measure(models, (FRAMES - 1) * front_end.hop / SAMPLE_RATE, rounds, 1)["models"]
     print(f"{cpu()['model']}, {', '.join(cpu()['extensions'])}; {rounds} interleaved rounds\n")
     print("| share asked for | width | channels | step | stride | GMACs for 3 s | predicted, ms | taken, ms | less |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for share, each in chosen.items():
-        predicted, taken = structures.cost(each), 1e3 * float(np.median(times[str(share)][:, 1]))
+        predicted, taken = structures.cost(each), timed[str(share)]["median_ms"]
         gmacs, _ = source.cost(structures.network(each), 301)
         print(
             f"| {share:g} | {each.width:g} | {each.channels or 'all'} | {each.frames.step} | {each.frames.stride} | {gmacs:.3f} | {predicted:.2f} | {taken:.2f} | "
