@@ -12,7 +12,9 @@ import onnxruntime
 import pytest
 import soundfile
 
-from src.common import layout
+from src import qat_search
+from src.common import layout, params
+from src.data import manifest
 from tests.workspace import ROOT, STAGES, programs, read, recomputed, workspace
 
 KEYS = ("top1_accuracy", "eer", "min_dcf_0.01", "min_dcf_0.05", "cllr", "min_cllr")
@@ -157,6 +159,15 @@ def test_trials_are_all_there_and_the_chosen_one_is_among_them(pipeline):
         assert found["gmacs"] == pytest.approx(float(cheapest["gmacs"]), rel=1e-3)
         for name, value in found["chosen"].items():
             assert value == pytest.approx(float(cheapest[name]), rel=1e-5)
+
+
+def test_fine_tuning_hears_all_that_nobody_judges_on(pipeline, monkeypatch):
+    monkeypatch.chdir(pipeline[0])
+    rows = manifest.read()
+    waveforms, speakers = qat_search._setup(params.load(), rows, "cpu").finetune
+    heard = [row for row in rows if row.split in ("calibration", "finetune")]
+    assert sorted(speakers) == sorted(row.speaker for row in heard)
+    assert sorted(map(len, waveforms)) == sorted(round(16_000 * row.seconds) for row in heard)
 
 
 def test_breakdown_has_every_model_in_every_condition(pipeline):

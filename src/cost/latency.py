@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -30,6 +30,13 @@ FP32 = layout.model("fp32")
 WARM_UP = 3
 RESAMPLES = 2000
 ENGINES = ("torch", "onnxruntime", "speechbrain")
+
+
+class Turns(NamedTuple):
+    """Seconds that a model took in each round, [rounds]: the first and the second call of its turn."""
+
+    first: np.ndarray
+    second: np.ndarray
 
 
 def measure(models: Mapping[str, Encoder], seconds: float, rounds: int, threads: int, seed: int = 0) -> dict:
@@ -72,37 +79,38 @@ def against_fp32(name: str, path: Path | str, profile: Profile, seed: int) -> di
     return measure(models, profile.seconds, profile.rounds, profile.threads, seed)
 
 
-def interleave(calls: Mapping[str, Callable], rounds: int, warm_up: int = WARM_UP) -> dict[str, np.ndarray]:
-    """Seconds that each call took, {name: array [rounds, 2]}: the first and the second of its turn.
+def interleave(calls: Mapping[str, Callable], rounds: int, warm_up: int = WARM_UP) -> dict[str, Turns]:
+    """What each call took, by name.
 
     Every round gives each call a turn; the order rotates from round to round, so that none always runs in the
     wake of the same other. `warm_up` rounds before the clock starts are thrown away.
     """
     names = list(calls)
-    times = {name: np.empty((rounds, 2)) for name in names}
+    times = {name: Turns(np.empty(rounds), np.empty(rounds)) for name in names}
     for _ in range(warm_up):
         for call in calls.values():
             call()
     for i in tqdm(range(rounds), "latency", disable=None):
         first = i % len(names)
         for name in names[first:] + names[:first]:
-            for turn in range(2):
+            for taken in times[name]:
                 start = time.perf_counter()
                 calls[name]()
-                times[name][i, turn] = time.perf_counter() - start
+                taken[i] = time.perf_counter() - start
     return times
 
 
-def summarise(times: Mapping[str, np.ndarray], reference: str, seed: int = 0) -> dict[str, dict]:
+def summarise(times: Mapping[str, Turns], reference: str, seed: int = 0) -> dict[str, dict]:
     """Of what `interleave` gave, for each model: of its second calls median_ms, low_ms and high_ms (quartiles), speedup
     (median over the rounds of the reference's time / its own in the same round) and speedup_ci (its 95 % interval, by
     bootstrap over the rounds); of its first calls first_ms and first_speedup."""
-    rounds = len(times[reference])
+    compared = times[reference]
+    rounds = len(compared.second)
     resamples = np.random.default_rng([seed, 2]).integers(rounds, size=(RESAMPLES, rounds))
     summary = {}
     for name, taken in times.items():
-        low, median, high = np.percentile(taken[:, 1] * 1e3, (25, 50, 75))
-        first, ratios = (times[reference] / taken).T
+        low, median, high = np.percentile(taken.second * 1e3, (25, 50, 75))
+        ratios = compared.second / taken.second
         ci = np.percentile(np.median(ratios[resamples], axis=1), (2.5, 97.5))
         summary[name] = {
             "median_ms": float(median),
@@ -110,8 +118,8 @@ def summarise(times: Mapping[str, np.ndarray], reference: str, seed: int = 0) ->
             "high_ms": float(high),
             "speedup": float(np.median(ratios)),
             "speedup_ci": {"low": float(ci[0]), "high": float(ci[1])},
-            "first_ms": float(np.median(taken[:, 0]) * 1e3),
-            "first_speedup": float(np.median(first)),
+            "first_ms": float(np.median(taken.first) * 1e3),
+            "first_speedup": float(np.median(compared.first / taken.first)),
         }
     return summary
 

@@ -10,6 +10,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from scipy.optimize import nnls
 
+from src.cost import latency
 from src.cost.node_times import node_times
 from src.cost.onnx_macs import CONVOLUTIONS
 from src.runtime import engine
@@ -82,19 +83,19 @@ class Milliseconds:
         return self.once + (self.trunk + self.pooling * channels / frames.stride) / frames.step
 
 
-def milliseconds(models: Mapping[Path, Sequence[Shape]], waveform: np.ndarray, pooled: int) -> Milliseconds:
+def milliseconds(models: Sequence[tuple[Path, Sequence[Shape]]], waveform: np.ndarray, pooled: int) -> Milliseconds:
     """The Milliseconds of this machine.
 
-    models: {ONNX file of the whole network in INT8: its convolutions}, first computed at every frame, then at every second;
-    waveform: what they are timed for, [1, samples]; pooled: how many convolutions run before what is pooled, the aggregation
+    models: ONNX files of the whole network in INT8, each with its convolutions, first computed at every frame, then at every
+    second; waveform: what they are timed for, [1, samples]; pooled: how many convolutions run before what is pooled, the aggregation
     layer among them.
     """
-    whole, half = (_parts(model, waveform, pooled) for model in models)
+    whole, half = (_parts(path, waveform, pooled) for path, _ in models)
     # Linear in the frames: what a half would leave if nothing were constant is half of the whole.
     constant = np.clip(2 * half - whole, 0, whole)
     front_end, trunk, pooling, _ = whole
     once = front_end + constant[1] + constant[2]
-    layers = list(itertools.chain(*models.values()))
+    layers = list(itertools.chain(*(convolutions for _, convolutions in models)))
     positions = max(shape.positions for shape in layers)
     shapes = [
         Shape(inputs * kernel, outputs, kernel, positions)
@@ -112,16 +113,19 @@ def milliseconds(models: Mapping[Path, Sequence[Shape]], waveform: np.ndarray, p
     )
 
 
-def _parts(model, waveform, pooled):
-    """Milliseconds [of the front end, of the trunk and the pooling without convolutions, of these]."""
+def _parts(path, waveform, pooled):
+    """Milliseconds [of the front end, of the trunk and the pooling without convolutions, of these]: what the profiler says,
+    scaled to what the model takes without it, called again and again."""
     parts, convolutions = np.zeros(4), 0
-    for (operator, _), time in node_times(model, {engine.INPUT: waveform}, ROUNDS).items():
+    for (operator, _), time in node_times(path, {engine.INPUT: waveform}, ROUNDS).items():
         if operator in CONVOLUTIONS:
             convolutions += 1
             parts[3] += time
         else:
             parts[0 if convolutions == 0 else 1 if convolutions < pooled else 2] += time
-    return parts
+    model = latency.onnx_file(path, threads=1)
+    taken = latency.interleave({"model": lambda: model(waveform)}, ROUNDS)["model"].second
+    return parts * 1e3 * np.median(taken) / parts.sum()
 
 
 def _amounts(shape):

@@ -44,17 +44,17 @@ class Source:
 
     def milliseconds(self, front_end: FrontEnd) -> Milliseconds:
         """What is taken on this machine by the students of this teacher, for an utterance of FRAMES."""
-        measured = {}
+        models = []
         with tempfile.TemporaryDirectory() as folder:
             for frames in (ALL, HALF):
                 structure = EVERYTHING._replace(frames=frames)
                 path = Path(folder, f"{frames.step}.onnx")
                 export_onnx(torch.nn.Sequential(front_end, ptq.convert(self.student(structure))), path)
-                convolved = shapes(self.structures.network(structure), FRAMES).items()
-                measured[path] = {name: shape for name, shape in convolved if shape.positions > 1}
-            pooled = sum(not name.startswith("attention") for name in measured[path])
-            waveform = latency.noise((FRAMES - 1) * front_end.hop)
-            return price.milliseconds({path: list(each.values()) for path, each in measured.items()}, waveform, pooled)
+                layers = shapes(self.structures.network(structure), FRAMES).items()
+                convolutions = {name: shape for name, shape in layers if shape.positions > 1}
+                models.append((path, list(convolutions.values())))
+            pooled = sum(not name.startswith("attention") for name in convolutions)  # the same at any frames
+            return price.milliseconds(models, latency.noise((FRAMES - 1) * front_end.hop), pooled)
 
     @property
     def bytes(self) -> Bytes:

@@ -17,14 +17,14 @@ FLAT = Milliseconds((0.0, 0.0, 0.0, 0.0, 0.0), once=1.0, trunk=0.0, pooling=2.0)
 
 @pytest.fixture(scope="module")
 def students(wide, calibration, tmp_path_factory):
-    """{file of the wide network in INT8: its convolutions}, at every frame and at every second."""
-    files = {}
+    """(file of the wide network in INT8, its convolutions), at every frame and at every second."""
+    files = []
     for frames in (ALL, HALF):
         network = fewer(wide, frames)
         prepared = ptq.prepare(network, "minmax")
         ptq.calibrate_activations(prepared, calibration)
         path = exported(ptq.convert(prepared), tmp_path_factory.mktemp("price") / f"{frames.step}.onnx")
-        files[path] = [shape for shape in shapes(network, FRAMES).values() if shape.positions > 1]
+        files.append((path, [shape for shape in shapes(network, FRAMES).values() if shape.positions > 1]))
     return files
 
 
@@ -63,7 +63,7 @@ def test_a_share_of_the_time_is_reached_by_what_takes_time(structures):
 
 
 def test_times_are_of_every_node_and_the_table_of_convolutions_is_what_they_add_up_to(students, waveform):
-    (path, layers), _ = students.items()
+    (path, layers), _ = students
     times = node_times(path, {"waveform": waveform}, 3)
     assert all(time >= 0 for time in times.values()) and any(operator == "QLinearConv" for operator, _ in times)
     measured = milliseconds(students, waveform, len(layers) - 2)
