@@ -127,7 +127,7 @@ def _winner(setup, settings, result):
     """(student, its validation objective, that before any training): of the chosen trial, fine-tuned for longer; of the
     chosen size that nobody trained; or of everything, the plain INT8 model."""
     network = setup.source.structures.network(result.structure)
-    student = setup.source.quantised(network).to(setup.device)
+    student = setup.source.untrained(network).to(setup.device)
     row = result.chosen
     if row and row["trial"] == search.UNTRAINED:  # validated on the frontier
         return student, row["objective"], row["objective"]

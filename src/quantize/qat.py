@@ -22,7 +22,6 @@ from torchao.quantization.pt2e import FakeQuantize, FixedQParamsFakeQuantize, Fi
 from tqdm import tqdm
 
 from src.quantize.ptq import observers
-from src.quantize.quantizer import ClippingObserver
 
 # Scale of cosines in the softmax of `speaker_loss`; AAM-softmax recipes for speakers use 20 to 30.
 SPEAKER_SCALE = 20.0
@@ -49,23 +48,13 @@ class Hyperparameters:
 def fake_quantise(prepared: GraphModule, ranges: dict[str, dict]) -> GraphModule:
     """Replace the observers of `prepared`, in place, by fake quantisation; returns `prepared`.
 
-    ranges: what `ptq.activation_ranges` gave for the same graph. All is trained but weights of few bits: each stands on one of
-    their levels, and what moved it to another would undo how they were rounded together (`rounding`).
+    ranges: what `ptq.activation_ranges` gave for the same graph. All is trained.
     """
     replaced = {module: _fake(module, ranges.get(name)) for name, module in observers(prepared).items()}
     for name, module in list(prepared.named_modules(remove_duplicate=False)):
         if module in replaced:
             prepared.set_submodule(name, replaced[module])
-    prepared.requires_grad_(True)
-    for node in prepared.graph.nodes:
-        if node.op == "get_attr" and any(_has_few_bits(prepared, user) for user in node.users):
-            prepared.get_parameter(node.target).requires_grad_(False)
-    return prepared
-
-
-def _has_few_bits(prepared, node):
-    fake = prepared.get_submodule(node.target) if node.op == "call_module" else None
-    return isinstance(getattr(fake, "activation_post_process", None), ClippingObserver)
+    return prepared.requires_grad_(True)
 
 
 def _fake(observer, activation_range):

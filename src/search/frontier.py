@@ -51,7 +51,7 @@ def trace(setup: Setup, reference: Validation, shares: Sequence[float]) -> Itera
         previous = structure
         network = setup.source.structures.network(structure)
         gmacs, megabytes = setup.source.cost(network, setup.frames)
-        outcome = trial.validate(setup.source.quantised(network).to(setup.device), setup)
+        outcome = trial.validate(setup.source.untrained(network).to(setup.device), setup)
         losses = validation.losses(outcome.figures, reference.figures)
         print_line(f"untrained: {gmacs:.4f} GMACs, objective {outcome.objective:.4f}, {trial.change(losses)}")
         yield {

@@ -10,6 +10,7 @@ from src.cost import latency
 from src.encoder.export import export_onnx
 from src.encoder.frontend import FrontEnd
 from src.quantize import ptq, qat
+from src.quantize.quantizer import FEW_BITS
 from src.quantize.rounding import rounded
 from src.search import price
 from src.search.factorise import multiplications, shapes
@@ -33,14 +34,23 @@ class Source:
     weight_bits: dict[str, int]
 
     def student(self, structure: Structure) -> torch.fx.GraphModule:
-        """What `quantised` gives for the network with this structure, untrained."""
-        return self.quantised(self.structures.network(structure))
+        """The untrained student with this structure."""
+        return self.untrained(self.structures.network(structure))
+
+    def untrained(self, network: torch.nn.Module) -> torch.fx.GraphModule:
+        """What `quantised` gives for a network that stays as it is: weights of few bits are rounded together first."""
+        return self.quantised(rounded(network, self.features, self.weight_bits))
 
     def quantised(self, network: torch.nn.Module) -> torch.fx.GraphModule:
         """A graph for `qat.finetune` and `ptq.convert`, calibrated, of a network."""
-        prepared = ptq.prepare(rounded(network, self.features, self.weight_bits), self.observer, self.weight_bits)
+        prepared = ptq.prepare(network, self.observer, self.weight_bits)
         ptq.calibrate_activations(prepared, self.features)
         return qat.fake_quantise(prepared, ptq.activation_ranges(prepared))
+
+    @property
+    def few_bits(self) -> bool:
+        """Whether any layer's weights have few."""
+        return min(self.weight_bits.values()) <= FEW_BITS
 
     def milliseconds(self, front_end: FrontEnd) -> Milliseconds:
         """What is taken on this machine by the students of this teacher, for an utterance of FRAMES."""

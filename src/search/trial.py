@@ -22,11 +22,12 @@ VALIDATION_SAMPLES = 3 * SAMPLE_RATE
 
 
 # Of the steps, those in float32, before quantisation: they cost half as much, and what the smaller structure lost is more
-# than what quantisation loses. The others are with fake quantisation, whose ranges are those of the trained network.
-FLOAT = 0.9
+# than what quantisation loses; with weights of few bits that loses more. The others are with fake quantisation, whose ranges
+# are those of the trained network.
+FLOAT, FLOAT_FEW_BITS = 0.9, 0.5
 WARM_UP = 10  # steps
 # Where the first trial begins: what did best at its size in docs/search.md.
-FIRST = {"relative_rate": 3.0, "weight_decay": 1e-5, "speaker_loss_weight": 0.05}
+FIRST = {"relative_rate": 3.0, "weight_decay": 1e-5, "speaker_loss_weight": 0.07}
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ def train(
     First in float32, then calibrated and with fake quantisation.
     """
     network.requires_grad_(True).to(setup.device)
-    first = min(round(FLOAT * steps), steps - 1)
+    share = FLOAT_FEW_BITS if setup.source.few_bits else FLOAT
+    first = min(round(share * steps), steps - 1)
     turn = (1 + math.cos(math.pi * first / steps)) / 2  # of the learning rate, where quantisation begins
     tune = functools.partial(qat.finetune, data=setup.crops, hyperparameters=hyperparameters, seed=setup.seed)
     if first:
