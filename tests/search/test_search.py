@@ -107,6 +107,22 @@ def test_without_trials_the_smallest_untrained_student_that_passes_is_the_answer
     assert result.structure == setup.source.structures.of_share(result.chosen["share"])
 
 
+@pytest.mark.parametrize(("bits", "steps"), [({}, [5, 5]), ({"mfa": 8}, [9, 1])])
+def test_with_few_bits_more_of_the_training_is_with_fake_quantisation(setup, monkeypatch, bits, steps):
+    taken, finetune = [], qat.finetune
+
+    def noted(student, **settings):
+        taken.append(settings["steps"])
+        return finetune(student, **settings)
+
+    monkeypatch.setattr(qat, "finetune", noted)
+    source = dataclasses.replace(setup.source, weight_bits=setup.source.weight_bits | bits)
+    network = copy.deepcopy(setup.source.structures.network(structure.EVERYTHING))
+    hyperparameters = qat.Hyperparameters(learning_rate=1e-4, weight_decay=0.0, batch_size=4, speaker_loss_weight=0.0)
+    student, _ = trial.train(dataclasses.replace(setup, source=source), network, hyperparameters, 10, "")
+    assert taken == steps and all(parameter.requires_grad for parameter in student.parameters())
+
+
 def test_a_trial_can_be_made_again(setup, undisturbed):
     row = undisturbed.trials[1]
     structures = setup.source.structures
