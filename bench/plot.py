@@ -55,7 +55,7 @@ def bars(path, results):
         axes.bar_label(drawn, labels, padding=4, fontsize=8)
         axes.margins(x=0.3)
         axes.set(
-            xlabel="ms, median and quartiles; times as fast as SpeechBrain eager; cosine to its embeddings",
+            xlabel="ms, median and quartiles\ntimes as fast as SpeechBrain eager; cosine to its embeddings",
             title=f"{setting['seconds']:g} s of audio, batch {setting['batch']}, {setting['threads']} thread(s), "
             f"{results['conditions']['cpu']['model']}",
         )
