@@ -18,7 +18,7 @@ def test_rounds_rotate_the_order_and_a_turn_is_two_calls():
     times = latency.interleave(calls, 4)
     rounds = "".join(ran)[latency.WARM_UP * 3 :]
     assert rounds == "aabbccbbccaaccaabbaabbcc"
-    assert all(len(calls) == 4 and (calls >= 0).all() for taken in times.values() for calls in taken)
+    assert all(len(seconds) == 4 and (seconds >= 0).all() for taken in times.values() for seconds in taken)
 
 
 def test_speedup_is_paired():
