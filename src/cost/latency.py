@@ -1,7 +1,8 @@
 """Paired latency: several models timed in turns, so that what disturbs the machine disturbs all of them.
 
-A turn is two calls. The first finds in the cache what the others left there, as a program does that embeds now and then; the
-second what the model itself left, as a program does that embeds one recording after another.
+A turn is some calls of one model. The first finds in the caches what the others left there, as a program does that embeds now
+and then; the last what the model itself left, as a program does that embeds one recording after another (the single stream
+of MLPerf: Reddi et al., "MLPerf inference benchmark", ISCA 2020).
 """
 
 import contextlib
@@ -28,15 +29,16 @@ Encoder = Callable[[np.ndarray], np.ndarray]
 
 FP32 = layout.model("fp32")
 WARM_UP = 3
+SETTLE = 0.05  # seconds that a turn's calls take together before its last
 RESAMPLES = 2000
 ENGINES = ("torch", "onnxruntime", "speechbrain")
 
 
 class Turns(NamedTuple):
-    """Seconds that a model took in each round, [rounds]: the first and the second call of its turn."""
+    """Seconds that a model took in each round, [rounds]: the first and the last call of its turn."""
 
     first: np.ndarray
-    second: np.ndarray
+    last: np.ndarray
 
 
 def measure(models: Mapping[str, Encoder], seconds: float, rounds: int, threads: int, seed: int = 0) -> dict:
@@ -82,8 +84,8 @@ def against_fp32(name: str, path: Path | str, profile: Profile, seed: int) -> di
 def interleave(calls: Mapping[str, Callable], rounds: int, warm_up: int = WARM_UP) -> dict[str, Turns]:
     """What each call took, by name.
 
-    Every round gives each call a turn; the order rotates from round to round, so that none always runs in the
-    wake of the same other. `warm_up` rounds before the clock starts are thrown away.
+    Every round gives each call a turn: SETTLE seconds of it, and once more. The order rotates from round to round, so that
+    none always runs in the wake of the same other. `warm_up` rounds of one call each are thrown away first.
     """
     names = list(calls)
     times = {name: Turns(np.empty(rounds), np.empty(rounds)) for name in names}
@@ -93,24 +95,30 @@ def interleave(calls: Mapping[str, Callable], rounds: int, warm_up: int = WARM_U
     for i in tqdm(range(rounds), "latency", disable=None):
         first = i % len(names)
         for name in names[first:] + names[:first]:
-            for taken in times[name]:
-                start = time.perf_counter()
-                calls[name]()
-                taken[i] = time.perf_counter() - start
+            spent = times[name].first[i] = _clocked(calls[name])
+            while spent < SETTLE:
+                spent += _clocked(calls[name])
+            times[name].last[i] = _clocked(calls[name])
     return times
 
 
+def _clocked(call):
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
 def summarise(times: Mapping[str, Turns], reference: str, seed: int = 0) -> dict[str, dict]:
-    """Of what `interleave` gave, for each model: of its second calls median_ms, low_ms and high_ms (quartiles), speedup
+    """Of what `interleave` gave, for each model: of its last calls median_ms, low_ms and high_ms (quartiles), speedup
     (median over the rounds of the reference's time / its own in the same round) and speedup_ci (its 95 % interval, by
     bootstrap over the rounds); of its first calls first_ms and first_speedup."""
     compared = times[reference]
-    rounds = len(compared.second)
+    rounds = len(compared.last)
     resamples = np.random.default_rng([seed, 2]).integers(rounds, size=(RESAMPLES, rounds))
     summary = {}
     for name, taken in times.items():
-        low, median, high = np.percentile(taken.second * 1e3, (25, 50, 75))
-        ratios = compared.second / taken.second
+        low, median, high = np.percentile(taken.last * 1e3, (25, 50, 75))
+        ratios = compared.last / taken.last
         ci = np.percentile(np.median(ratios[resamples], axis=1), (2.5, 97.5))
         summary[name] = {
             "median_ms": float(median),

@@ -21,10 +21,14 @@ _CONVS = {_OPS.conv2d.default}
 _LINEARS = {_OPS.linear.default}
 OBSERVERS = {"histogram": HistogramObserver, "minmax": MinMaxObserver}
 GROUPS = ("layer0", "blocks", "mfa", "attention", "fc")
-FEW_BITS = 6  # of a weight, at most, for which its range and its rounding matter
 # Shares of a channel's largest weight, or of the largest and of the smallest value, that a range may end at.
 CUTS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5)
 LOW_CUTS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.0)
+
+
+def few(bits: int) -> bool:
+    """Whether weights have so few bits that it matters where their range ends and how they are rounded."""
+    return bits <= 6
 
 
 def clipped(weight: torch.Tensor, largest: int) -> torch.Tensor:
@@ -108,7 +112,7 @@ class EncoderQuantizer(Quantizer):
         """The specification of the weights called `name` in the network."""
         bits = self.weight_bits[name.split(".")[0]]
         largest = 2 ** (bits - 1) - 1
-        observer = ClippingObserver if bits <= FEW_BITS else MovingAveragePerChannelMinMaxObserver
+        observer = ClippingObserver if few(bits) else MovingAveragePerChannelMinMaxObserver
         return QuantizationSpec(
             dtype=torch.int8,
             quant_min=-largest,

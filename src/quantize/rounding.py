@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from src.encoder.watch import watched
-from src.quantize.quantizer import FEW_BITS, clipped
+from src.quantize.quantizer import clipped, few
 
 FRAMES = 200  # of an utterance
 RIDGE = 0.01  # of the mean square of what is read, added to each
@@ -22,8 +22,8 @@ BLOCK = 64  # columns, after which those that follow are brought up to date
 
 
 def rounded(network: nn.Module, features: Iterable[torch.Tensor], weight_bits: Mapping[str, int]) -> nn.Module:
-    """A copy of a plain network whose weights of at most FEW_BITS are on the grid of the `ClippingObserver`; the network itself
-    where there are none.
+    """A copy of a plain network whose weights of `few` bits are on the grid of the `ClippingObserver`; the network itself where
+    there are none.
 
     features: calibration speech, each [1, time, mels]; weight_bits: {group of layers: bits}. Layers with groups of channels
     stay as they are.
@@ -33,7 +33,7 @@ def rounded(network: nn.Module, features: Iterable[torch.Tensor], weight_bits: M
         for name, layer in network.named_modules()
         if isinstance(layer, (nn.Conv2d, nn.Linear))
         and getattr(layer, "groups", 1) == 1
-        and weight_bits.get(name.split(".")[0], 8) <= FEW_BITS
+        and few(weight_bits.get(name.split(".")[0], 8))
     }
     if not layers:
         return network

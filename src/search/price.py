@@ -10,7 +10,6 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from scipy.optimize import nnls
 
-from src.cost import latency
 from src.cost.node_times import node_times
 from src.cost.onnx_macs import CONVOLUTIONS
 from src.runtime import engine
@@ -114,8 +113,7 @@ def milliseconds(models: Sequence[tuple[Path, Sequence[Shape]]], waveform: np.nd
 
 
 def _parts(path, waveform, pooled):
-    """Milliseconds [of the front end, of the trunk and the pooling without convolutions, of these]: what the profiler says,
-    scaled to what the model takes without it, called again and again."""
+    """Milliseconds [of the front end, of the trunk and the pooling without convolutions, of these]."""
     parts, convolutions = np.zeros(4), 0
     for (operator, _), time in node_times(path, {engine.INPUT: waveform}, ROUNDS).items():
         if operator in CONVOLUTIONS:
@@ -123,9 +121,7 @@ def _parts(path, waveform, pooled):
             parts[3] += time
         else:
             parts[0 if convolutions == 0 else 1 if convolutions < pooled else 2] += time
-    model = latency.onnx_file(path, threads=1)
-    taken = latency.interleave({"model": lambda: model(waveform)}, ROUNDS)["model"].second
-    return parts * 1e3 * np.median(taken) / parts.sum()
+    return parts
 
 
 def _amounts(shape):

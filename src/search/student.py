@@ -10,7 +10,7 @@ from src.cost import latency
 from src.encoder.export import export_onnx
 from src.encoder.frontend import FrontEnd
 from src.quantize import ptq, qat
-from src.quantize.quantizer import FEW_BITS
+from src.quantize.quantizer import few
 from src.quantize.rounding import rounded
 from src.search import price
 from src.search.factorise import multiplications, shapes
@@ -50,7 +50,7 @@ class Source:
     @property
     def few_bits(self) -> bool:
         """Whether any layer's weights have few."""
-        return min(self.weight_bits.values()) <= FEW_BITS
+        return any(map(few, self.weight_bits.values()))
 
     def milliseconds(self, front_end: FrontEnd) -> Milliseconds:
         """What is taken on this machine by the students of this teacher, for an utterance of FRAMES."""

@@ -1,6 +1,8 @@
 """Paired timing: order, statistics, and that it can tell a slow model from a fast one."""
 
+import functools
 import json
+import time
 
 import numpy as np
 import pytest
@@ -12,13 +14,22 @@ from src.runtime import engine
 from tests.evaluate.conftest import save_model
 
 
-def test_rounds_rotate_the_order_and_a_turn_is_two_calls():
+def test_rounds_rotate_the_order_and_a_turn_lasts_until_a_model_has_settled():
     ran = []
-    calls = {name: lambda name=name: ran.append(name) for name in "abc"}
+
+    def call(name, seconds):
+        ran.append(name)
+        time.sleep(seconds)
+
+    slow, fast = latency.SETTLE, latency.SETTLE / 2
+    calls = {
+        name: functools.partial(call, name, seconds) for name, seconds in {"a": slow, "b": fast, "c": slow}.items()
+    }
     times = latency.interleave(calls, 4)
     rounds = "".join(ran)[latency.WARM_UP * 3 :]
-    assert rounds == "aabbccbbccaaccaabbaabbcc"
-    assert all(len(seconds) == 4 and (seconds >= 0).all() for taken in times.values() for seconds in taken)
+    assert rounds == "aabbbccbbbccaaccaabbbaabbbcc"
+    for name, least in {"a": slow, "b": fast, "c": slow}.items():
+        assert all(len(seconds) == 4 and (seconds >= least).all() for seconds in times[name])
 
 
 def test_speedup_is_paired():
