@@ -21,9 +21,9 @@ class Frames(NamedTuple):
     stride: int
 
 
-ALL, HALF = Frames(1, 1), Frames(2, 1)
+ALL, FEWEST = Frames(1, 1), Frames(4, 1)
 # Those of all networks, and of those with a layer `pooled` (see `Kind`): never fewer than one in four.
-COMPUTED = (ALL, HALF, Frames(3, 1), Frames(4, 1))
+COMPUTED = (ALL, Frames(2, 1), Frames(3, 1), FEWEST)
 POOLED = (Frames(1, 2), Frames(1, 3), Frames(1, 4), Frames(2, 2))
 
 

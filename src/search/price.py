@@ -14,7 +14,7 @@ from src.cost.node_times import node_times
 from src.cost.onnx_macs import CONVOLUTIONS
 from src.runtime import engine
 from src.search.factorise import Shape
-from src.search.frames import Frames
+from src.search.frames import FEWEST, Frames
 
 ROUNDS = 10
 # Of the convolutions that are measured: kernel, and its channels, read and written, in all pairs that are not too large.
@@ -85,14 +85,14 @@ class Milliseconds:
 def milliseconds(models: Sequence[tuple[Path, Sequence[Shape]]], waveform: np.ndarray, pooled: int) -> Milliseconds:
     """The Milliseconds of this machine.
 
-    models: ONNX files of the whole network in INT8, each with its convolutions, first computed at every frame, then at every
-    second; waveform: what they are timed for, [1, samples]; pooled: how many convolutions run before what is pooled, the aggregation
+    models: ONNX files of a network in INT8 with all channels pooled, each with its convolutions, first computed at every frame,
+    then at the FEWEST; waveform: what they are timed for, [1, samples]; pooled: how many convolutions run before what is pooled, the aggregation
     layer among them.
     """
-    whole, half = (_parts(path, waveform, pooled) for path, _ in models)
-    # Linear in the frames: what a half would leave if nothing were constant is half of the whole.
-    constant = np.clip(2 * half - whole, 0, whole)
-    front_end, trunk, pooling, _ = whole
+    every, fewest = (_parts(path, waveform, pooled) for path, _ in models)
+    # Linear in the frames.
+    constant = np.clip((FEWEST.step * fewest - every) / (FEWEST.step - 1), 0, every)
+    front_end, trunk, pooling, _ = every
     once = front_end + constant[1] + constant[2]
     layers = list(itertools.chain(*(convolutions for _, convolutions in models)))
     positions = max(shape.positions for shape in layers)
@@ -106,7 +106,7 @@ def milliseconds(models: Sequence[tuple[Path, Sequence[Shape]]], waveform: np.nd
     # Of relative errors; nothing costs less than nothing.
     coefficients, _ = nnls(np.array([_amounts(shape) for shape in shapes]) / times[:, None], np.ones(len(times)))
     # Each by itself finds what it reads in the cache; in the networks together they take longer.
-    coefficients *= (whole + half)[3] / sum(float(np.dot(coefficients, _amounts(shape))) for shape in layers)
+    coefficients *= (every + fewest)[3] / sum(float(np.dot(coefficients, _amounts(shape))) for shape in layers)
     return Milliseconds(
         tuple(coefficients.tolist()), float(once), float(trunk - constant[1]), float(pooling - constant[2])
     )

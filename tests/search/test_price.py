@@ -5,7 +5,7 @@ from src.cost.node_times import node_times
 from src.quantize import ptq
 from src.quantize.quantizer import GROUPS
 from src.search.factorise import Shape, multiplications, shapes
-from src.search.frames import ALL, HALF, Frames, fewer
+from src.search.frames import ALL, FEWEST, Frames, fewer
 from src.search.moments import FRAMES
 from src.search.price import Milliseconds, Multiplications, milliseconds
 from src.search.structure import EVERYTHING, WHOLE
@@ -17,9 +17,9 @@ FLAT = Milliseconds((0.0, 0.0, 0.0, 0.0, 0.0), once=1.0, trunk=0.0, pooling=2.0)
 
 @pytest.fixture(scope="module")
 def students(wide, calibration, tmp_path_factory):
-    """(file of the wide network in INT8, its convolutions), at every frame and at every second."""
+    """(file of the wide network in INT8, its convolutions), at every frame and at every fourth."""
     files = []
-    for frames in (ALL, HALF):
+    for frames in (ALL, FEWEST):
         network = fewer(wide, frames)
         prepared = ptq.prepare(network, "minmax")
         ptq.calibrate_activations(prepared, calibration)
