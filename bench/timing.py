@@ -36,7 +36,7 @@ def measure(
             waveform = (0.1 * np.random.default_rng([seed, 1]).standard_normal(size)).astype(np.float32)
             calls = {name: lambda call=call, waveform=waveform: call(waveform) for name, call in ready.items()}
             fitting = int(min(rounds, max(FEWEST, budget / _one_round(calls))))
-            taken = latency.summarise(latency.interleave(calls, fitting, warm_up=1), next(iter(models)), seed)
+            taken = latency.summarise(latency.interleave(calls, fitting, warm_up=0), next(iter(models)), seed)
             settings.append(
                 {"threads": threads, "seconds": seconds, "batch": batch, "rounds": fitting, "models": taken}
             )
